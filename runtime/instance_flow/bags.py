@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS 2 bags without ROS: the images of a topic, and new bags. Needs rosbags (``pip install "instance-flow[bags]"``).
+
+A bag is a .mcap file, a .db3 file, or a folder of either, with or without its metadata.yaml. Times are integer
+nanoseconds. Everything that is wrong with a bag is a SourceError.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from instance_flow.atomic import replacing
+from instance_flow.image_encodings import decode_compressed, decode_raw
+from instance_flow.structures import Image, SourceError
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import Connection
+    from rosbags.rosbag2 import Reader
+    from rosbags.typesys.store import Typestore
+
+RAW = "sensor_msgs/msg/Image"
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
+
+_STORAGE = {".mcap": "mcap", ".db3": "sqlite3"}
+_PIXELS = {"rgb8": (np.uint8, 3), "bgr8": (np.uint8, 3), "mono8": (np.uint8, 1), "mono16": (np.uint16, 1)}
+_RATE_SAMPLE = 30
+
+
+@dataclass(frozen=True)
+class BagImage:
+    """One image message: stamp of its header, time it was received, frame of its header, (H, W, 3) uint8 RGB."""
+
+    stamp: int
+    received: int
+    frame_id: str
+    image: Image
+
+
+def is_bag(path: Path) -> bool:
+    """Whether the path looks like a ROS 2 bag; says nothing of its soundness."""
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file() or bool(_loose_files(path))
+    return path.suffix in _STORAGE
+
+
+def image_topics(path: Path) -> dict[str, int]:
+    """Names of the topics of images in a bag, each with its number of messages."""
+    with _open_bag(path) as readers:
+        return _count_messages(connection for connection in _connections(readers) if _is_image(connection))
+
+
+class BagImages:
+    """The images of one topic of a bag, in the order of the recording. Iterate as often as wanted.
+
+    topic: may be left out where only one topic holds images.
+    Length is the number of messages; ``rate`` their usual number per second, 0 where there is but one.
+    """
+
+    def __init__(self, path: Path | str, topic: str | None = None) -> None:
+        self.path = Path(path)
+        with _open_bag(self.path) as readers:
+            self.topic, self._length = _choose_topic(self.path, _connections(readers), topic)
+            self.rate = _usual_rate(_messages(readers, self.topic))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[BagImage]:
+        typestore = _typestore()
+        with _open_bag(self.path) as readers:
+            for number, (connection, received, data) in enumerate(_messages(readers, self.topic), start=1):
+                message: Any = typestore.deserialize_cdr(data, connection.msgtype)
+                try:
+                    image = _decode(message)
+                except ValueError as error:
+                    raise SourceError(f"{self.path}: image {number} of {self.topic}: {error}") from error
+                yield BagImage(_nanoseconds(message.header.stamp), received, message.header.frame_id, image)
+
+
+class BagWriter:
+    """Write a bag that appears under its name only when it is whole; use it as a context manager.
+
+    path: ``name.mcap`` or ``name.db3`` makes that one file and replaces an old one; any other name makes a bag folder
+        with metadata.yaml, and one that is there already is a SourceError.
+    storage: "mcap" or "sqlite3" for a folder; a file's name says it.
+    Leaving with an exception leaves nothing behind.
+    """
+
+    def __init__(self, path: Path | str, storage: str = "mcap") -> None:
+        self.path = Path(path)
+        self._single = self.path.suffix in _STORAGE
+        self._storage = _STORAGE.get(self.path.suffix, storage)
+        if self._storage not in _STORAGE.values():
+            raise ValueError(f"storage is {storage!r}; expected one of {', '.join(_STORAGE.values())}")
+        if self.path.exists() and (not self._single or self.path.is_dir()):
+            raise SourceError(f"{self.path} exists already; remove it or choose another name for the new bag")
+        self._connections: dict[tuple[str, str], Connection] = {}
+        self.typestore = _typestore()
+
+    def __enter__(self) -> BagWriter:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+
+        with ExitStack() as stack:
+            whole = stack.enter_context(replacing(self.path))
+            folder = whole.with_name("bag") if self._single else whole
+            if self._single:
+                stack.callback(_move, folder / f"bag{self.path.suffix}", whole)
+            writer = Writer(folder, version=9, storage_plugin=StoragePlugin[self._storage.upper()])
+            self._writer = stack.enter_context(writer)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def register(self, definitions: Mapping[str, str]) -> None:
+        """Make message types known: full names (``instance_flow_msgs/msg/TrackedInstance``) and texts of .msg files."""
+        from rosbags.typesys import get_types_from_msg
+
+        types: dict[str, Any] = {}
+        for name, text in definitions.items():
+            types.update(get_types_from_msg(text, name))
+        self.typestore.register(types)
+
+    def write_serialized(self, topic: str, message_type: str, data: bytes, received: int) -> None:
+        """Write the CDR bytes of a message whose type is a standard one or was registered."""
+        key = (topic, message_type)
+        if key not in self._connections:
+            if message_type not in self.typestore.fielddefs:
+                raise ValueError(f"message type {message_type} is not known; register its definition first")
+            self._connections[key] = self._writer.add_connection(topic, message_type, typestore=self.typestore)
+        self._writer.write(self._connections[key], received, data)
+
+    def write_message(self, topic: str, message: Any, received: int) -> None:
+        """Write a message built from ``typestore.types``."""
+        message_type = message.__msgtype__
+        self.write_serialized(topic, message_type, bytes(self.typestore.serialize_cdr(message, message_type)), received)
+
+    def write_image(
+        self,
+        topic: str,
+        image: NDArray[Any],
+        stamp: int,
+        *,
+        frame_id: str = "",
+        encoding: str = "rgb8",
+        received: int | None = None,
+    ) -> None:
+        """Write pixels as they are: (H, W, 3) uint8 for rgb8 and bgr8, (H, W) uint8 for mono8, uint16 for mono16.
+
+        received: the bag's own time of the message, ``stamp`` unless given.
+        """
+        dtype, channels = _PIXELS.get(encoding, (None, 0))
+        if dtype is None:
+            raise ValueError(f"encoding is {encoding!r}; expected one of {', '.join(_PIXELS)}")
+        if image.dtype != dtype or image.shape[2:] != ((channels,) if channels > 1 else ()) or image.ndim < 2:
+            raise ValueError(f"{encoding} does not hold an array of shape {image.shape} and type {image.dtype}")
+        pixels = np.ascontiguousarray(image)
+        height, width = pixels.shape[:2]
+        message = self.typestore.types[RAW](
+            header=self._header(stamp, frame_id),
+            height=height,
+            width=width,
+            encoding=encoding,
+            is_bigendian=0,
+            step=pixels.nbytes // height,
+            data=pixels.reshape(-1).view(np.uint8),
+        )
+        self.write_message(topic, message, stamp if received is None else received)
+
+    def write_jpeg(
+        self,
+        topic: str,
+        image: Image,
+        stamp: int,
+        *,
+        frame_id: str = "",
+        quality: int = 90,
+        received: int | None = None,
+    ) -> None:
+        """Write (H, W, 3) uint8 RGB as a CompressedImage of the given JPEG quality, 0 to 100."""
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        message = self.typestore.types[COMPRESSED](
+            header=self._header(stamp, frame_id), format="rgb8; jpeg compressed bgr8", data=data.reshape(-1)
+        )
+        self.write_message(topic, message, stamp if received is None else received)
+
+    def _header(self, stamp: int, frame_id: str) -> Any:
+        types = self.typestore.types
+        seconds, nanoseconds = divmod(stamp, 10**9)
+        time = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+        return types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
+
+
+def _move(file: Path, target: Path) -> None:
+    if file.exists():
+        file.replace(target)
+
+
+def _typestore() -> Typestore:
+    try:
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError as error:
+        raise SourceError(
+            'bags need the package rosbags; install it with: pip install "instance-flow[bags]"'
+        ) from error
+    return get_typestore(Stores.ROS2_JAZZY)
+
+
+def _loose_files(folder: Path) -> list[Path]:
+    """Storage files of a folder, as a recorder leaves them that died before it could write metadata.yaml."""
+    return sorted(folder.glob("*.mcap")) or sorted(folder.glob("*.db3"))
+
+
+def _storage_paths(path: Path) -> list[Path]:
+    if not path.exists():
+        raise SourceError(f"{path}: no such file or folder")
+    if not is_bag(path):
+        raise SourceError(
+            f"{path} is not a ROS 2 bag; expected a .mcap file, a .db3 file, or a folder with metadata.yaml"
+        )
+    return [path] if path.is_file() or (path / "metadata.yaml").is_file() else _loose_files(path)
+
+
+@contextmanager
+def _open_bag(path: Path) -> Iterator[list[Reader]]:
+    _typestore()
+    from rosbags.rosbag2 import Reader
+
+    try:
+        with ExitStack() as stack:
+            yield [stack.enter_context(Reader(part)) for part in _storage_paths(path)]
+    except SourceError:
+        raise
+    except Exception as error:  # Damaged bytes break a parser in any way there is.
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise SourceError(
+            f"{path}: cannot be read as a ROS 2 bag: {reason}; "
+            "a recording that was cut off can be repaired with `mcap recover` or `ros2 bag reindex`"
+        ) from error
+
+
+def _connections(readers: list[Reader]) -> list[Connection]:
+    return [connection for reader in readers for connection in reader.connections]
+
+
+def _is_image(connection: Connection) -> bool:
+    return connection.msgtype in (RAW, COMPRESSED)
+
+
+def _count_messages(connections: Iterator[Connection]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for connection in connections:
+        counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
+    return dict(sorted(counts.items()))
+
+
+def _choose_topic(path: Path, connections: list[Connection], wanted: str | None) -> tuple[str, int]:
+    """The topic to read and its number of messages."""
+    images = _count_messages(connection for connection in connections if _is_image(connection))
+    types = {connection.topic: connection.msgtype for connection in connections}
+    if not images:
+        there = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(types.items())) or "none at all"
+        raise SourceError(f"{path} has no topic of images; its topics: {there}")
+    listing = ", ".join(f"{topic} ({count} images)" for topic, count in images.items())
+    if wanted is not None and wanted not in images:
+        found = f"holds {types[wanted]}, not images" if wanted in types else "is not in the bag"
+        raise SourceError(f"{path}: topic {wanted} {found}; topics of images: {listing}")
+    filled = [topic for topic, count in images.items() if count]
+    if wanted is None and len(filled) > 1:
+        raise SourceError(f"{path} has several topics of images, choose one: {listing}")
+    topic = wanted or (filled or list(images))[0]
+    if not images[topic]:
+        raise SourceError(f"{path}: topic {topic} has no messages")
+    return topic, images[topic]
+
+
+def _messages(readers: list[Reader], topic: str) -> Iterator[tuple[Connection, int, bytes]]:
+    streams = []
+    for reader in readers:
+        chosen = [c for c in reader.connections if c.topic == topic and _is_image(c)]
+        if chosen:
+            streams.append(reader.messages(connections=chosen))
+    return heapq.merge(*streams, key=lambda message: message[1])
+
+
+def _usual_rate(messages: Iterator[tuple[Connection, int, bytes]]) -> float:
+    """Messages per second by the median step of the first ones, of their headers or else of their arrival."""
+    typestore = _typestore()
+    times = []
+    for connection, received, data in islice(messages, _RATE_SAMPLE):
+        message: Any = typestore.deserialize_cdr(data, connection.msgtype)
+        times.append((_nanoseconds(message.header.stamp), received))
+    steps = np.diff(np.array(times, np.int64).reshape(-1, 2), axis=0)
+    for column in steps.T:
+        forward = column[column > 0]
+        if forward.size:
+            return float(1e9 / np.median(forward))
+    return 0.0
+
+
+def _nanoseconds(stamp: Any) -> int:
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def _decode(message: Any) -> Image:
+    if message.__msgtype__ == COMPRESSED:
+        return decode_compressed(message.data)
+    return decode_raw(
+        message.data, message.height, message.width, message.step, message.encoding, bool(message.is_bigendian)
+    )

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The deployed network: a self-describing ONNX file on ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instance_flow.structures import Image, ModelError, ModelInfo, Prediction
+
+FORMAT_VERSION = 1
+METADATA_KEY = "instance_flow"
+REFERENCE_INPUTS = ("reference_features_0", "reference_features_1")
+OUTPUTS = ("semantic", "center", "offset", "reference_offset", "features_0", "features_1")
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+_log = logging.getLogger("instance_flow")
+
+Features = tuple[NDArray[np.float32], ...]
+"""Per fusion level (1, channels, H / s, W / s) with s of ``ModelInfo.feature_strides``."""
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(
+            "ONNX Runtime is not installed; run `pip install onnxruntime`, or onnxruntime-gpu on a machine with CUDA"
+        ) from error
+    return onnxruntime
+
+
+def write_metadata(info: ModelInfo) -> dict[str, str]:
+    """The ONNX metadata entry that makes a file self-describing."""
+    values = {f.name: getattr(info, f.name) for f in fields(info)}
+    return {METADATA_KEY: json.dumps({"format_version": FORMAT_VERSION, **values})}
+
+
+def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
+    """Raises ModelError for a foreign file, a newer format, or a description with missing or unknown parts."""
+    if METADATA_KEY not in metadata:
+        raise ModelError(
+            f"{path}: an ONNX model, but not one of instance-flow (its metadata has no {METADATA_KEY!r} entry); "
+            "use a file written by instance-flow-export"
+        )
+    try:
+        values = json.loads(metadata[METADATA_KEY])
+        version = int(values.pop("format_version"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: its description is damaged; export the model again") from error
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: model format {version} is newer than this program, which reads up to {FORMAT_VERSION}; "
+            "upgrade instance-flow"
+        )
+    try:
+        values["class_names"] = tuple(values["class_names"])
+        values["input_size"] = tuple(values["input_size"])
+        values["feature_strides"] = tuple(values["feature_strides"])
+        return ModelInfo(**values)
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{path}: its description is incomplete ({error}); export the model again") from error
+
+
+class OnnxNetwork:
+    """An ONNX model on one execution provider.
+
+    Args:
+        path: the model file.   provider: auto | cpu | cuda | tensorrt.   threads: 0 lets ONNX Runtime choose.
+
+    Raises:
+        ModelError: for a file that is missing, damaged or foreign, and for a provider that does not start here.
+    """
+
+    def __init__(self, path: str | Path, provider: str = "auto", threads: int = 0):
+        path = Path(path)
+        if not path.is_file():
+            raise ModelError(f"{path}: no such model file; give the .onnx file that instance-flow-export wrote")
+        self.provider, self._session = _open_session(path, provider, threads)
+        self.info = read_metadata(path, self._session.get_modelmeta().custom_metadata_map)
+        shapes = {node.name: node.shape for node in self._session.get_inputs()}
+        if set(shapes) != {"image", *REFERENCE_INPUTS}:
+            raise ModelError(
+                f"{path}: its inputs are {', '.join(shapes)}; expected image and {', '.join(REFERENCE_INPUTS)}"
+            )
+        self._channels = [int(shapes[name][1]) for name in REFERENCE_INPUTS]
+
+    def predict(self, image: Image, references: Sequence[Features]) -> Prediction:
+        """See ``structures.Network``; references are ``Prediction.features`` of earlier frames of the same size."""
+        feeds: dict[str, NDArray[Any]] = {"image": image[None]}
+        for level, (name, stride) in enumerate(zip(REFERENCE_INPUTS, self.info.feature_strides, strict=True)):
+            grid = image.shape[0] // stride, image.shape[1] // stride
+            empty = np.empty((0, self._channels[level], *grid), np.float32)
+            feeds[name] = np.concatenate([empty, *(features[level] for features in references)])
+        semantic, center, offset, reference_offset, *features = self._session.run(OUTPUTS, feeds)
+        return Prediction(semantic, center, offset, reference_offset, tuple(features))
+
+
+def _open_session(path: Path, provider: str, threads: int) -> tuple[str, Any]:
+    if provider not in ("auto", *PROVIDERS):
+        raise ModelError(f"unknown provider {provider!r}; choose auto, {', '.join(PROVIDERS)}")
+    runtime = _onnxruntime()
+    wanted = ["cuda", "cpu"] if provider == "auto" else [provider]
+    available = runtime.get_available_providers()
+    for name in wanted:
+        if PROVIDERS[name] not in available:
+            if provider == "auto":
+                continue
+            raise ModelError(_missing_provider(name, available, runtime))
+        session = _create(runtime, path, name, threads)
+        if session.get_providers()[0] == PROVIDERS[name]:
+            return name, session
+        message = (
+            f"ONNX Runtime {runtime.__version__} has {PROVIDERS[name]} but could not start it; its log above names the "
+            "library that is missing (driver, CUDA, cuDNN or TensorRT)"
+        )
+        if provider != "auto":
+            raise ModelError(f"provider {name!r}: {message}")
+        _log.warning("running on the CPU: %s", message)
+    raise ModelError("this ONNX Runtime has no CPU provider; install onnxruntime or onnxruntime-gpu again")
+
+
+def _missing_provider(name: str, available: list[str], runtime: Any) -> str:
+    return (
+        f"provider {name!r} was asked for, but the installed ONNX Runtime {runtime.__version__} has only "
+        f"{', '.join(available)}; install onnxruntime-gpu in place of onnxruntime, or ask for provider cpu"
+    )
+
+
+def _create(runtime: Any, path: Path, name: str, threads: int) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Idle ONNX Runtime threads that spin starve the camera, the middleware and the numba kernels beside them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    providers = [PROVIDERS[name]] if name == "cpu" else [PROVIDERS[name], PROVIDERS["cpu"]]
+    try:
+        return runtime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path}: not a readable ONNX model ({reason}); download or export it again") from error

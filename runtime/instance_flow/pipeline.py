@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stream of frames: fit, network, group, match, restore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
+from instance_flow.matching import instance_flows
+from instance_flow.memory import Reference, ReferenceMemory
+from instance_flow.preprocess import Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
+from instance_flow.structures import FloatArray, Image, Instances, ModelInfo, Network, Prediction, Tracks
+from instance_flow.tracker import Identities, Tracker
+
+
+def _setting(default: Any, low: float, high: float, description: str) -> Any:
+    return field(default=default, metadata={"description": description, "range": (low, high)})
+
+
+@dataclass(frozen=True)
+class AssemblyConfig:
+    """What an engineer may turn. 0 leaves a setting to the model file, which knows what it was validated with."""
+
+    center_threshold: float = _setting(
+        0.0, 0.0, 1.0, "Least heat of an object's center. Lower finds more objects and more ghosts. 0 = the model's own"
+    )
+    center_window: float = _setting(
+        0.0,
+        0.0,
+        0.5,
+        "Window in which only the hottest center counts, as a fraction of sqrt(height * width) of the network's input. "
+        "Larger merges close objects, smaller splits large ones. 0 = the model's own",
+    )
+    max_distance: float = _setting(
+        0.0,
+        0.0,
+        1.0,
+        "Farthest that a center carried by instance flow may lie from a reference's center and still be the same "
+        "object, as a fraction of sqrt(height * width) of the network's input. 0 = the model's own",
+    )
+    references: int = _setting(
+        0, 0, 16, "Number of reference frames: the first and the latest ones. 0 = the model's own, which is the most"
+    )
+    max_instances: int = _setting(100, 1, 1000, "Most objects in one frame; the best centers are kept")
+
+    def __post_init__(self) -> None:
+        for name, spec in self.__dataclass_fields__.items():
+            low, high = spec.metadata["range"]
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise ValueError(f"{name} is {value!r}; it must be a number from {low} to {high}")
+
+
+class Pipeline:
+    """Masks, classes, ids and motion of every object, one call per frame.
+
+    Args:
+        network: anything that keeps the ``structures.Network`` protocol.
+        config: settings; those left at 0 come from ``network.info``.
+    """
+
+    def __init__(self, network: Network, config: AssemblyConfig | None = None):
+        self.network = network
+        self.config = config or AssemblyConfig()
+        info = network.info
+        if self.config.references > info.max_references:
+            raise ValueError(
+                f"references is {self.config.references}, but this model takes at most {info.max_references}"
+            )
+        cells = float(np.sqrt(info.input_size[0] * info.input_size[1])) / info.output_stride
+        self._threshold = self.config.center_threshold or info.center_threshold
+        self._kernel = 2 * round(max((self.config.center_window or info.center_window) * cells - 1, 2) / 2) + 1
+        self._max_distance = (self.config.max_distance or info.max_distance) * cells
+        self._memory = ReferenceMemory(self.config.references or info.max_references)
+        self._tracker = Tracker()
+        self._frame_index = 0
+
+    @classmethod
+    def load(cls, model: str | Path, provider: str = "auto", config: AssemblyConfig | None = None) -> Pipeline:
+        """Open a model file. provider: auto | cpu | cuda | tensorrt; what is asked for runs, or a ModelError says why.
+
+        Only ``auto`` may fall back to the CPU, and it logs a warning when a GPU provider was there but did not start.
+        """
+        from instance_flow.network import OnnxNetwork
+
+        return cls(OnnxNetwork(model, provider), config)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model says of itself."""
+        return self.network.info
+
+    @property
+    def provider(self) -> str:
+        """Where the network runs: cpu, cuda, tensorrt, or the class of a network that is not an ONNX file."""
+        return getattr(self.network, "provider", type(self.network).__name__)
+
+    def step(self, image: Image, stamp: int | None = None) -> Tracks:
+        """Track the objects of the next frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB of any size.
+            stamp: time of the frame in nanoseconds; without it velocities are NaN.
+
+        Raises:
+            ValueError: for an image of another type or shape. The stream is left as it was.
+        """
+        fitted = fit(image, self.info.input_size)
+        references = self._memory.references
+        prediction = self.network.predict(fitted.image, [r.features for r in references])
+        instances, margin = self._group(prediction, fitted)
+        identities = self._tracker.update(instances, references, self._frame_index, self._max_distance)
+        self._memory.add(Reference(self._frame_index, stamp, prediction.features, instances.centers, identities.ids))
+        tracks = self._tracks(instances, identities, margin, fitted, _elapsed(references, identities, stamp))
+        self._frame_index += 1
+        return tracks
+
+    def reset(self) -> None:
+        """Forget all objects; the next frame is frame 0 and the next id is 1."""
+        self._memory.clear()
+        self._tracker.clear()
+        self._frame_index = 0
+
+    def warmup(self, image_shape: tuple[int, ...]) -> None:
+        """Compile the kernels and settle the network for images of this (height, width): afterwards frames cost alike.
+
+        The stream is reset.
+        """
+        rng = np.random.default_rng(0)
+        image = rng.integers(0, 255, (*image_shape[:2], 3), dtype=np.uint8)
+        for _ in range(self.info.max_references + 1):
+            self.step(image, 0)
+        self.reset()
+
+    def _group(self, prediction: Prediction, fitted: Fit) -> tuple[Instances, FloatArray]:
+        """Section III-C-1 and Eq. 3; also the foreground margin (h, w) that the masks are cut from."""
+        margin = foreground_margin(prediction.semantic)
+        rows, columns = cells_inside(fitted, self.info.output_stride)
+        margin[rows:], margin[:, columns:] = -np.inf, -np.inf
+        foreground = margin > 0
+        centers, scores = find_centers(
+            prediction.center, foreground, self._kernel, self._threshold, self.config.max_instances
+        )
+        labels = group_pixels(prediction.offset, foreground, centers)
+        count = len(centers)
+        class_scores = class_means(prediction.semantic, labels, count)
+        flows = instance_flows(prediction.offset, prediction.reference_offset, labels, count)
+        return Instances(labels, centers, scores, class_scores, flows), margin
+
+    def _tracks(
+        self, instances: Instances, identities: Identities, margin: FloatArray, fitted: Fit, seconds: FloatArray
+    ) -> Tracks:
+        """Rows in the order of ids, in pixels of the camera's image; objects without a pixel there are left out."""
+        stride = self.info.output_stride
+        labels, areas, boxes = restore_labels(margin, instances.labels, len(instances), fitted, stride)
+        order = np.argsort(identities.ids)
+        keep = order[areas[order] > 0]
+        id_of_label = np.concatenate([[0], identities.ids]).astype(np.int32)
+        semantic_scores = instances.class_scores[np.arange(len(instances)), identities.class_ids]
+        center_scores = np.clip(instances.center_scores, 0.0, 1.0)
+        velocities = vectors_to_image(identities.motion, fitted, stride) / seconds[:, None]
+        pixels_per_cell = stride / float(np.sqrt(fitted.scale[0] * fitted.scale[1]))
+        return Tracks(
+            frame_index=self._frame_index,
+            label_map=id_of_label[labels],
+            ids=identities.ids[keep],
+            class_ids=identities.class_ids[keep],
+            scores=(semantic_scores * center_scores)[keep],
+            semantic_scores=semantic_scores[keep],
+            center_scores=center_scores[keep],
+            centers=to_image(instances.centers[keep], fitted, stride),
+            boxes=boxes[keep],
+            areas=areas[keep],
+            velocities=velocities[keep].astype(np.float32),
+            ages=identities.ages[keep],
+            reference_frames=identities.reference_frames[keep],
+            distances=identities.distances[keep] * np.float32(pixels_per_cell),
+        )
+
+
+def _elapsed(references: list[Reference], identities: Identities, stamp: int | None) -> FloatArray:
+    """Seconds since the reference that each object's motion is measured from; NaN where either stamp is unknown."""
+    seconds = [np.nan] * (len(references) + 1)
+    for row, reference in enumerate(references):
+        if stamp is not None and reference.stamp is not None and stamp > reference.stamp:
+            seconds[row] = (stamp - reference.stamp) * 1e-9
+    return np.array(seconds, np.float32)[identities.motion_since]

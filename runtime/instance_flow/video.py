@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where frames come from, be it a video, pictures or a bag, and videos to look at the outcome."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from instance_flow.atomic import replacing
+from instance_flow.bags import BagImages, is_bag
+from instance_flow.image_encodings import decode_compressed
+from instance_flow.structures import Image, InstanceFlowError, SourceError
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+"""Name endings of the files that count as pictures, in lower case."""
+
+PLAYBACK_RATE = 10.0
+"""Frames per second at which pictures are shown that came without a time."""
+
+_USUAL_RATE = 30.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a source.
+
+    image: (H, W, 3) uint8 RGB.   stamp: nanoseconds, None where the source knows no time.
+    frame_id: of the message's header, empty outside bags.   name: file name of a picture, empty elsewhere.
+    """
+
+    image: Image
+    stamp: int | None
+    frame_id: str
+    name: str
+
+
+class Source(Protocol):
+    """Frames in order. ``length`` is None where only reading tells; ``rate`` is in frames per second, for playback."""
+
+    name: str
+    length: int | None
+    rate: float
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Start from the first frame. Raises SourceError where a frame cannot be read."""
+        ...
+
+
+def open_source(path: Path | str, topic: str | None = None) -> Source:
+    """Open a video file, a picture, a folder of pictures in natural order, or a topic of images in a ROS 2 bag.
+
+    topic: for bags only, and needed only where a bag has several topics of images.
+    Raises SourceError where there is nothing that can be read, ValueError for a topic without a bag.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SourceError(f"{path}: no such file or folder")
+    if is_bag(path):
+        return BagSource(path, topic)
+    if topic is not None:
+        raise ValueError(f"{path} is not a bag, so it has no topic {topic}")
+    if path.is_dir():
+        return PictureSource(path, _pictures_in(path))
+    if path.suffix.lower() in PICTURES:
+        return PictureSource(path, [path])
+    return VideoSource(path)
+
+
+class PictureSource:
+    """Picture files, one after the other. Nothing tells when they were taken, so their stamps are None."""
+
+    def __init__(self, path: Path, files: list[Path]) -> None:
+        self.name = path.resolve().stem if path.is_file() else path.resolve().name
+        self.length: int | None = len(files)
+        self.rate = PLAYBACK_RATE
+        self._files = files
+
+    def __iter__(self) -> Iterator[Frame]:
+        for file in self._files:
+            try:
+                image = decode_compressed(file.read_bytes())
+            except (OSError, ValueError) as error:
+                raise SourceError(f"{file}: cannot be read as a picture: {error}") from error
+            yield Frame(image, None, "", file.name)
+
+
+class VideoSource:
+    """A video file; stamps count from its beginning."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        capture = self._open()
+        frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+        capture.release()
+        self.name = path.resolve().stem
+        self.length: int | None = int(frames) if math.isfinite(frames) and frames > 0 else None
+        self.rate = float(rate) if math.isfinite(rate) and rate > 0 else _USUAL_RATE
+
+    def __iter__(self) -> Iterator[Frame]:
+        capture, stamp, count = self._open(), -1, 0
+        try:
+            while True:
+                found, bgr = capture.read()
+                if not found:
+                    break
+                # Containers without times of their own report the same one for every frame.
+                shown = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+                stamp = shown if count == 0 or shown > stamp else stamp + round(1e9 / self.rate)
+                count += 1
+                yield Frame(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), stamp, "", "")
+        finally:
+            capture.release()
+        if not count:
+            raise SourceError(f"{self._path}: not one frame of this video can be decoded")
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self._path))
+        if not capture.isOpened():
+            raise SourceError(
+                f"{self._path}: cannot be read as a video; expected a video file, a picture, "
+                "a folder of pictures, or a ROS 2 bag (.mcap, .db3, or bag folder)"
+            )
+        return capture
+
+
+class BagSource:
+    """One topic of a bag; stamps and frame_ids are those of the messages' headers."""
+
+    def __init__(self, path: Path, topic: str | None) -> None:
+        self._images = BagImages(path, topic)
+        self.name = path.resolve().stem if path.is_file() else path.resolve().name
+        self.length: int | None = len(self._images)
+        self.rate = self._images.rate or PLAYBACK_RATE
+
+    def __iter__(self) -> Iterator[Frame]:
+        for message in self._images:
+            yield Frame(message.image, message.stamp, message.frame_id, "")
+
+
+class VideoWriter:
+    """Write an MPEG-4 video that appears under its name only when it is whole; use it as a context manager.
+
+    path: ends in .mp4.   rate: frames per second.
+    Without a single frame no file is made.
+    """
+
+    def __init__(self, path: Path | str, rate: float) -> None:
+        self.path = Path(path)
+        # The format counts time in 16 bits, so a rate with many digits does not fit into it.
+        self._rate = round(min(max(rate, 1.0), 240.0), 2)
+        self._size: tuple[int, int] | None = None
+
+    def __enter__(self) -> VideoWriter:
+        with ExitStack() as stack:
+            self._temporary = stack.enter_context(replacing(self.path))
+            self._writer = cv2.VideoWriter()
+            stack.callback(self._writer.release)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, image: Image) -> None:
+        """Add (H, W, 3) uint8 RGB; ValueError where its size is not that of the first one."""
+        height, width = image.shape[:2]
+        if self._size is None:
+            self._size = self._open(height, width)
+        if self._size != (width, height):
+            raise ValueError(f"a frame of {width} x {height} does not fit a video of {self._size[0]} x {self._size[1]}")
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        if height % 2 or width % 2:
+            bgr = cv2.copyMakeBorder(bgr, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        self._writer.write(bgr)
+
+    def _open(self, height: int, width: int) -> tuple[int, int]:
+        # The colour of two by two pixels is shared, so sides must be even.
+        even = (width + width % 2, height + height % 2)
+        code = cv2.VideoWriter.fourcc(*"mp4v")
+        if not self._writer.open(str(self._temporary), code, self._rate, even):
+            raise InstanceFlowError(f"{self.path}: OpenCV cannot write an MPEG-4 video of {width} x {height} here")
+        return width, height
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")]
+    if not files:
+        folders = sum(entry.is_dir() for entry in folder.iterdir())
+        hint = f"; it holds {folders} folders, so name one of those" if folders else ""
+        raise SourceError(f"{folder} holds no pictures ({', '.join(sorted(PICTURES))}) and is not a bag folder{hint}")
+    return sorted(files, key=_natural)
+
+
+def _natural(file: Path) -> list[str | int]:
+    """Sort key that puts frame 9 before frame 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)]

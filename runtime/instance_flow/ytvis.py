@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The YouTube-VIS format: ground truth and results of video instance segmentation, as JSON.
+
+Ground truth is one object with the lists ``videos``, ``categories`` and ``annotations``; results are one list. An
+annotation and a result both follow one object through one video: ``segmentations`` holds one mask, or null, per frame.
+A mask is run lengths, compressed or not (see :mod:`instance_flow.rle`), or in ground truth also a list of polygons.
+Everything is checked when it is read, but for the run lengths themselves, which are checked when they are decoded.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instance_flow import rle
+from instance_flow.polygon import polygons_to_run_lengths
+from instance_flow.structures import SourceError, Tracks
+
+Segmentation = dict[str, Any] | Sequence[Sequence[float]]
+"""One mask: ``{"size": [height, width], "counts": ...}``, or polygons ``[[x0, y0, x1, y1, ...], ...]``."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video of ``length`` frames of ``height`` x ``width`` pixels; ``file_names`` may be empty."""
+
+    id: int
+    height: int
+    width: int
+    length: int
+    file_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category; its id is the data set's own, not the class_id that counts from 0."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One true object in one video.
+
+    segmentations: one mask or None per frame.
+    areas: pixels per frame or None, as the file states them (they decide the size class); None = counted in the masks.
+    is_crowd: a group that is not to be counted, neither as found nor as missed.
+    """
+
+    id: int
+    video_id: int
+    category_id: int
+    segmentations: Sequence[Segmentation | None]
+    areas: Sequence[float | None] | None = None
+    is_crowd: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """One predicted object in one video; ``segmentations`` holds one mask or None per frame."""
+
+    video_id: int
+    category_id: int
+    score: float
+    segmentations: Sequence[Segmentation | None]
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """A data set. ``source`` names it in error messages: its path, usually."""
+
+    videos: tuple[Video, ...]
+    categories: tuple[Category, ...]
+    annotations: tuple[Annotation, ...]
+    source: str = "ground truth"
+
+
+Entry = TypeVar("Entry", Video, Category, Annotation)
+
+
+def load_ground_truth(path: str | Path) -> GroundTruth:
+    """Read and check a ground-truth file; raises SourceError, naming the file and the entry, where it is not right."""
+    return parse_ground_truth(_read_json(path), str(path))
+
+
+def load_results(path: str | Path, ground_truth: GroundTruth) -> list[Result]:
+    """Read a results file and check it against its ground truth; raises SourceError as `load_ground_truth` does."""
+    return parse_results(_read_json(path), ground_truth, str(path))
+
+
+def parse_ground_truth(data: Any, source: str = "ground truth") -> GroundTruth:
+    """Check and type what the JSON of a ground-truth file holds; ``source`` names it in error messages."""
+    if not isinstance(data, Mapping):
+        raise SourceError(
+            f"{source}: ground truth is a JSON object, not a {type(data).__name__}; is this a results file?"
+        )
+    for key in ("videos", "categories", "annotations"):
+        if not isinstance(data.get(key), list):
+            raise SourceError(
+                f"{source}: has no list {key!r}; give a YouTube-VIS ground-truth file with its annotations (the public "
+                "validation and test files come without)"
+            )
+    videos = _parse_each(data["videos"], _parse_video, source, "video")
+    by_id = _by_id(videos, source, "video")
+    categories = _parse_each(data["categories"], _parse_category, source, "category")
+    _by_id(categories, source, "category")
+    annotations = _parse_each(data["annotations"], lambda entry: _parse_annotation(entry, by_id), source, "annotation")
+    _by_id(annotations, source, "annotation")
+    return GroundTruth(tuple(videos), tuple(categories), tuple(annotations), source)
+
+
+def parse_results(data: Any, ground_truth: GroundTruth, source: str = "results") -> list[Result]:
+    """Check and type what the JSON of a results file holds, against the ground truth that it belongs to."""
+    if not isinstance(data, list):
+        raise SourceError(
+            f"{source}: results are a JSON list, not a {type(data).__name__}; is this a ground-truth file?"
+        )
+    videos = {video.id: video for video in ground_truth.videos}
+    return _parse_each(data, lambda entry: _parse_result(entry, videos), source, "result")
+
+
+def raw_counts(segmentation: Segmentation, height: int, width: int) -> Any:
+    """Give the counts of a mask of ``height`` x ``width``: compressed (str) or run lengths, as they are, unchecked.
+
+    Polygons become run lengths; raises ValueError where one is damaged.
+    """
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        return counts.decode("latin-1") if isinstance(counts, bytes) else counts
+    return polygons_to_run_lengths(segmentation, height, width)
+
+
+def decode_segmentation(segmentation: Segmentation | None, height: int, width: int) -> NDArray[np.uint8]:
+    """Give the mask (height, width) uint8 of 0 and 1, empty for None; raises ValueError where it is damaged."""
+    if segmentation is None:
+        return np.zeros((height, width), np.uint8)
+    return rle.decode({"size": (height, width), "counts": raw_counts(segmentation, height, width)})
+
+
+def write_results(path: str | Path, results: Iterable[Mapping[str, Any]]) -> None:
+    """Write result dicts, as :class:`ResultsCollector` gives them; the file appears whole or not at all."""
+    _write_json(path, list(results))
+
+
+def write_ground_truth(path: str | Path, ground_truth: GroundTruth) -> None:
+    """Write a data set, with the areas and boxes that other tools want; the file appears whole or not at all."""
+    videos = {video.id: video for video in ground_truth.videos}
+    data = {
+        "info": {"description": "written by instance-flow"},
+        "videos": [vars(video) for video in ground_truth.videos],
+        "categories": [vars(category) for category in ground_truth.categories],
+        "annotations": [_annotation_entry(entry, videos[entry.video_id]) for entry in ground_truth.annotations],
+    }
+    _write_json(path, data)
+
+
+class ResultsCollector:
+    """Turns the tracks of one video, frame after frame, into results.
+
+    A track gets one category for the whole video, its class in the last frame that shows it (classes are votes over
+    all frames so far), and as its score the mean of its scores over the frames that show it.
+    """
+
+    def __init__(
+        self, length: int | None = None, category_ids: Mapping[int, int] | Sequence[int] | None = None
+    ) -> None:
+        """Expect ``length`` frames, or any number where it is None.
+
+        category_ids: ``category_ids[class_id]`` is the category id to write; None = class_id + 1.
+        """
+        self._length = length
+        self._category_ids = category_ids
+        self._frames = 0
+        self._segmentations: dict[int, dict[int, dict[str, Any]]] = {}
+        self._scores: dict[int, list[float]] = {}
+        self._class_ids: dict[int, int] = {}
+
+    def add(self, tracks: Tracks) -> None:
+        """Take the next frame. Call once per frame, in order, also where there are no tracks."""
+        if self._length is not None and self._frames >= self._length:
+            raise ValueError(f"the video was said to have {self._length} frames, but this is one more")
+        size = [int(n) for n in tracks.label_map.shape]
+        masks = rle.label_run_lengths(tracks.label_map, tracks.ids)
+        for track_id, class_id, score, runs in zip(
+            tracks.ids.tolist(), tracks.class_ids.tolist(), tracks.scores.tolist(), masks, strict=True
+        ):
+            mask = {"size": size, "counts": rle.compress(runs)}
+            self._segmentations.setdefault(track_id, {})[self._frames] = mask
+            self._scores.setdefault(track_id, []).append(score)
+            self._class_ids[track_id] = class_id
+        self._frames += 1
+
+    def results(self, video_id: int) -> list[dict[str, Any]]:
+        """Give one result dict per track, by ascending track id; frames that were not added count as without tracks."""
+        length = self._frames if self._length is None else self._length
+        return [
+            {
+                "video_id": video_id,
+                "category_id": self._category_id(self._class_ids[track_id]),
+                "score": float(np.mean(self._scores[track_id])),
+                "segmentations": [masks.get(frame) for frame in range(length)],
+            }
+            for track_id, masks in sorted(self._segmentations.items())
+        ]
+
+    def _category_id(self, class_id: int) -> int:
+        return class_id + 1 if self._category_ids is None else self._category_ids[class_id]
+
+
+def _parse_video(entry: Mapping[str, Any]) -> Video:
+    names = entry.get("file_names")
+    file_names = tuple(names) if isinstance(names, list) else ()
+    length = _whole(entry, "length", 0) if "length" in entry else len(file_names)
+    if file_names and len(file_names) != length:
+        raise ValueError(f"has {len(file_names)} file_names, but its length is {length}; make them agree")
+    return Video(_whole(entry, "id"), _whole(entry, "height", 1), _whole(entry, "width", 1), length, file_names)
+
+
+def _parse_category(entry: Mapping[str, Any]) -> Category:
+    return Category(_whole(entry, "id"), str(entry.get("name", entry.get("id"))))
+
+
+def _parse_annotation(entry: Mapping[str, Any], videos: Mapping[int, Video]) -> Annotation:
+    video = _video_of(entry, videos)
+    areas = entry.get("areas")
+    if areas is not None and not (isinstance(areas, list) and all(a is None or _is_finite(a) for a in areas)):
+        raise ValueError(
+            "has 'areas' that are not a list of one number or null per frame; leave the key out to count pixels"
+        )
+    return Annotation(
+        _whole(entry, "id"),
+        video.id,
+        _whole(entry, "category_id"),
+        _segmentations(entry, video),
+        areas,
+        bool(entry.get("iscrowd", 0)),
+    )
+
+
+def _parse_result(entry: Mapping[str, Any], videos: Mapping[int, Video]) -> Result:
+    video = _video_of(entry, videos)
+    if not _is_finite(entry.get("score")):
+        raise ValueError(f"has the score {entry.get('score')!r}, but a finite number is needed")
+    return Result(video.id, _whole(entry, "category_id"), float(entry["score"]), _segmentations(entry, video))
+
+
+def _video_of(entry: Mapping[str, Any], videos: Mapping[int, Video]) -> Video:
+    video_id = _whole(entry, "video_id")
+    if video_id not in videos:
+        raise ValueError(
+            f"has the video_id {video_id}, which is not among the videos of the ground truth; check the pair"
+        )
+    return videos[video_id]
+
+
+def _segmentations(entry: Mapping[str, Any], video: Video) -> Sequence[Segmentation | None]:
+    masks = entry.get("segmentations")
+    if not isinstance(masks, list):
+        raise ValueError("has no list 'segmentations'; give one mask or null per frame")
+    if len(masks) != video.length:
+        raise ValueError(
+            f"has {len(masks)} segmentations, but video {video.id} has {video.length} frames; "
+            "give one mask or null per frame"
+        )
+    size = [video.height, video.width]
+    for frame, mask in enumerate(masks):
+        # Masks are many: the usual ones pass here, the check that says what is wrong is for the others.
+        usual = type(mask) is dict and mask.get("size") == size and type(mask.get("counts")) in (str, list)
+        if not usual and mask is not None:
+            _check_mask(mask, frame, video)
+    return masks
+
+
+def _check_mask(mask: Any, frame: int, video: Video) -> None:
+    if isinstance(mask, list):
+        if mask:
+            return
+        raise ValueError(f"has an empty list of polygons in frame {frame}; write null where the object is not seen")
+    if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str | bytes | Sequence | np.ndarray):
+        raise ValueError(f'has no mask {{"size": [height, width], "counts": ...}} or null in frame {frame}')
+    size = mask.get("size")
+    if not isinstance(size, list | tuple) or list(size) != [video.height, video.width]:
+        raise ValueError(
+            f"has a mask of size {size} in frame {frame}, but video {video.id} has "
+            f"[{video.height}, {video.width}] (height, width); resize the masks to the video"
+        )
+
+
+def _whole(entry: Mapping[str, Any], key: str, least: int | None = None) -> int:
+    value = entry.get(key)
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"has {key} = {value!r}, but a whole number{bound} is needed")
+    return int(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
+
+
+def _parse_each(entries: Sequence[Any], parse: Callable[[Mapping[str, Any]], T], source: str, kind: str) -> list[T]:
+    parsed = []
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, Mapping):
+            raise SourceError(
+                f"{source}: {kind} {index} of the list is a {type(entry).__name__}, but a JSON object is needed"
+            )
+        try:
+            parsed.append(parse(entry))
+        except ValueError as error:
+            name = f" (id {entry['id']})" if "id" in entry else ""
+            raise SourceError(f"{source}: {kind} {index} of the list{name} {error}") from None
+    return parsed
+
+
+def _by_id(entries: Iterable[Entry], source: str, kind: str) -> dict[int, Entry]:
+    known: dict[int, Entry] = {}
+    for entry in entries:
+        if entry.id in known:
+            raise SourceError(f"{source}: the {kind} id {entry.id} stands twice; give every {kind} its own id")
+        known[entry.id] = entry
+    return known
+
+
+def _annotation_entry(annotation: Annotation, video: Video) -> dict[str, Any]:
+    size = [video.height, video.width]
+    masks = [None if s is None else decode_segmentation(s, *size) for s in annotation.segmentations]
+    areas = [None if mask is None else int(mask.sum()) for mask in masks]
+    return {
+        "id": annotation.id,
+        "video_id": annotation.video_id,
+        "category_id": annotation.category_id,
+        "iscrowd": int(annotation.is_crowd),
+        "height": video.height,
+        "width": video.width,
+        "segmentations": [None if mask is None else rle.encode(mask) for mask in masks],
+        "areas": areas if annotation.areas is None else list(annotation.areas),
+        "bboxes": [None if mask is None else _box(mask) for mask in masks],
+    }
+
+
+def _box(mask: NDArray[np.uint8]) -> list[float]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return [0.0, 0.0, 0.0, 0.0]
+    return [float(columns[0]), float(rows[0]), float(columns[-1] - columns[0] + 1), float(rows[-1] - rows[0] + 1)]
+
+
+def _read_json(path: str | Path) -> Any:
+    # JSON makes millions of objects and no cycles: looking for cycles meanwhile would take longer than the reading.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise SourceError(f"{path}: there is no such file; check the path") from None
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise SourceError(f"{path}: is not JSON ({error}); write the file again") from None
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _write_json(path: str | Path, data: Any) -> None:
+    target = Path(path)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            json.dump(data, file, separators=(",", ":"), allow_nan=False)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.fixture(scope="session")
+def bundled_model() -> Path:
+    """The model that the project ships."""
+    return REPOSITORY / "models" / "instance-flow-worlds.onnx"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference cases and real video beside the checkout; skips where it is absent."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no ../shared folder on this machine")
+    return folder

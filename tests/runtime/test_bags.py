@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real bags, written and read in both storages, as files and folders; and what is said of bags that are no good."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from instance_flow.bags import RAW, BagImages, BagWriter, image_topics, is_bag
+from instance_flow.structures import SourceError
+
+pytest.importorskip("rosbags")
+
+START = 1_700_000_000_123_456_789
+STEP = 40_000_000
+TARGETS = [("one.mcap", "mcap"), ("one.db3", "sqlite3"), ("folder", "mcap"), ("folder", "sqlite3")]
+IDS = ["mcap file", "db3 file", "mcap folder", "sqlite3 folder"]
+
+TRACK_DEFINITIONS = {
+    "made_up_msgs/msg/Track": "uint32 id\nfloat32 score\nuint32[] runs\n",
+    "made_up_msgs/msg/TrackArray": "std_msgs/Header header\nmade_up_msgs/Track[] tracks\n",
+}
+
+
+def pictures(count: int = 4, height: int = 12, width: int = 16) -> NDArray[np.uint8]:
+    """(count, height, width, 3) of noise."""
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def write_images(path: Path, storage: str = "mcap", topics: tuple[str, ...] = ("/camera/image",)) -> Path:
+    with BagWriter(path, storage) as bag:
+        for number, image in enumerate(pictures()):
+            for topic in topics:
+                bag.write_image(topic, image, START + number * STEP, frame_id="optical", received=number + 1)
+    return path
+
+
+def write_and_fail(path: Path, storage: str, error: BaseException) -> None:
+    with BagWriter(path, storage) as bag:
+        bag.write_image("/new", pictures()[0], START)
+        raise error
+
+
+@pytest.mark.parametrize(("name", "storage"), TARGETS, ids=IDS)
+def test_raw_images_come_back_as_they_were(tmp_path: Path, name: str, storage: str) -> None:
+    path = write_images(tmp_path / name, storage)
+    source = BagImages(path)
+
+    assert is_bag(path)
+    assert (source.topic, len(source), source.rate) == ("/camera/image", 4, 25.0)
+    for _ in range(2):  # as often as wanted
+        read = list(source)
+        np.testing.assert_array_equal(np.stack([message.image for message in read]), pictures())
+        assert [message.stamp for message in read] == [START + number * STEP for number in range(4)]
+        assert [message.received for message in read] == [1, 2, 3, 4]
+        assert {message.frame_id for message in read} == {"optical"}
+    assert [entry.name for entry in tmp_path.iterdir()] == [name], "nothing else is left behind"
+
+
+@pytest.mark.parametrize(("name", "storage"), TARGETS, ids=IDS)
+def test_compressed_images(tmp_path: Path, name: str, storage: str) -> None:
+    image = np.zeros((24, 32, 3), np.uint8)
+    image[...] = np.linspace(20, 220, 32, dtype=np.uint8)[:, None]
+    image[..., 0] = 200
+    with BagWriter(tmp_path / name, storage) as bag:
+        bag.write_jpeg("/camera/image/compressed", image, START, frame_id="optical", quality=95)
+    (read,) = BagImages(tmp_path / name)
+    np.testing.assert_allclose(read.image.astype(int), image, atol=6)
+    assert (read.stamp, read.received, read.frame_id) == (START, START, "optical")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "image", "expected"),
+    [
+        ("bgr8", pictures(1)[0], pictures(1)[0, ..., ::-1]),
+        ("mono8", pictures(1)[0, ..., 0], pictures(1)[0, ..., :1]),
+        ("mono16", pictures(1)[0, ..., 0].astype(np.uint16) * 257, pictures(1)[0, ..., :1]),
+        ("rgb8", pictures(1)[0][::2, ::-1], pictures(1)[0][::2, ::-1]),
+    ],
+    ids=["bgr8", "mono8", "mono16", "a view that is not contiguous"],
+)
+def test_encodings_that_can_be_written(
+    tmp_path: Path, encoding: str, image: NDArray[Any], expected: NDArray[np.uint8]
+) -> None:
+    with BagWriter(tmp_path / "one.mcap") as bag:
+        bag.write_image("/image", image, START, encoding=encoding)
+    (read,) = BagImages(tmp_path / "one.mcap")
+    np.testing.assert_array_equal(read.image, np.broadcast_to(expected, read.image.shape))
+
+
+def test_images_of_a_camera_with_row_padding_and_foreign_byte_order(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "one.mcap") as bag:
+        types = bag.typestore.types
+        header = types["std_msgs/msg/Header"](
+            stamp=types["builtin_interfaces/msg/Time"](sec=-1, nanosec=5), frame_id=""
+        )
+        data = np.frombuffer(b"\x00\x00\xff\xff??\x80\x80\x01\x01??", np.uint8)
+        message = types[RAW](header, 2, 2, "mono16", 1, 6, data)
+        bag.write_message("/image", message, 7)
+    (read,) = BagImages(tmp_path / "one.mcap")
+    assert read.image[..., 0].tolist() == [[0, 255], [128, 1]]
+    assert read.stamp == 5 - 10**9
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_folder_without_metadata_is_read_in_the_order_of_time(tmp_path: Path, storage: str) -> None:
+    """What a recorder leaves behind that was killed after its bag was split."""
+    folder = tmp_path / "split"
+    folder.mkdir()
+    for part, first in (("split_10", 2), ("split_9", 0)):
+        with BagWriter(tmp_path / "part", storage) as bag:
+            for number in range(first, first + 2):
+                bag.write_image("/image", pictures()[number], START + number * STEP)
+        (file,) = (tmp_path / "part").glob("part.*")
+        file.rename(folder / f"{part}{file.suffix}")
+        (tmp_path / "part" / "metadata.yaml").unlink()
+        (tmp_path / "part").rmdir()
+    source = BagImages(folder)
+    assert (len(source), source.rate) == (4, 25.0)
+    np.testing.assert_array_equal(np.stack([message.image for message in source]), pictures())
+
+
+def test_topics(tmp_path: Path) -> None:
+    path = write_images(tmp_path / "two.mcap", topics=("/right", "/left"))
+    assert image_topics(path) == {"/left": 4, "/right": 4}
+    assert BagImages(path, "/right").topic == "/right"
+
+
+def test_the_only_topic_with_images_in_it_is_taken(tmp_path: Path) -> None:
+    from rosbags.rosbag2 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    image = store.types[RAW](store.types["std_msgs/msg/Header"](store.types["builtin_interfaces/msg/Time"](1, 2), ""),
+                             1, 1, "mono8", 0, 1, np.zeros(1, np.uint8))  # fmt: skip
+    with Writer(tmp_path / "bag", version=8) as writer:
+        writer.add_connection("/empty", RAW, typestore=store)
+        filled = writer.add_connection("/filled", RAW, typestore=store)
+        writer.write(filled, 1, store.serialize_cdr(image, RAW))
+    assert BagImages(tmp_path / "bag").topic == "/filled"
+    with pytest.raises(SourceError, match="topic /empty has no messages"):
+        BagImages(tmp_path / "bag", "/empty")
+
+
+@pytest.mark.parametrize(
+    ("stamps", "received", "rate"),
+    [([0, 0, 0], [0, 10**8, 2 * 10**8], 10.0), ([5, 5], [7, 7], 0.0), ([5], [7], 0.0)],
+    ids=["headers without stamps", "no time at all", "one image"],
+)
+def test_rate_without_useful_stamps(tmp_path: Path, stamps: list[int], received: list[int], rate: float) -> None:
+    with BagWriter(tmp_path / "one.mcap") as bag:
+        for stamp, arrival in zip(stamps, received, strict=True):
+            bag.write_image("/image", pictures()[0], stamp, received=arrival)
+    assert BagImages(tmp_path / "one.mcap").rate == rate
+
+
+@pytest.mark.parametrize(("name", "storage"), TARGETS, ids=IDS)
+def test_own_message_types(tmp_path: Path, name: str, storage: str) -> None:
+    """Written from their .msg texts, read with the library alone by what the bag itself says of them."""
+    from rosbags.highlevel import AnyReader
+
+    with BagWriter(tmp_path / name, storage) as bag:
+        bag.register(TRACK_DEFINITIONS)
+        types = bag.typestore.types
+        header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 2), "map")
+        track = types["made_up_msgs/msg/Track"](id=7, score=0.5, runs=np.array([3, 4], np.uint32))
+        message = types["made_up_msgs/msg/TrackArray"](header=header, tracks=[track])
+        bag.write_message("/tracks", message, START)
+        data = bytes(bag.typestore.serialize_cdr(message, message.__msgtype__))
+        bag.write_serialized("/tracks", "made_up_msgs/msg/TrackArray", data, START + 1)
+    with AnyReader([tmp_path / name]) as reader:
+        read = [(time, reader.deserialize(raw, connection.msgtype)) for connection, time, raw in reader.messages()]
+    assert [time for time, _ in read] == [START, START + 1]
+    messages: list[Any] = [message for _, message in read]
+    for found in messages:
+        assert found.header.frame_id == "map"
+        assert (found.tracks[0].id, found.tracks[0].score, found.tracks[0].runs.tolist()) == (7, 0.5, [3, 4])
+
+
+def test_a_file_is_replaced_and_only_when_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = write_images(tmp_path / "one.mcap")
+    with pytest.raises(KeyError):
+        write_and_fail(path, "mcap", KeyError())
+    assert list(image_topics(path)) == ["/camera/image"]
+    with BagWriter(path) as bag:
+        bag.write_image("/new", pictures()[0], START)
+    assert list(image_topics(path)) == ["/new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("name", "storage"), TARGETS, ids=IDS)
+def test_nothing_is_left_behind_by_a_failure(tmp_path: Path, name: str, storage: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write_and_fail(tmp_path / name, storage, KeyboardInterrupt())
+    assert list(tmp_path.iterdir()) == []
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def keep_only_metadata(path: Path) -> None:
+    for file in path.glob("*.mcap"):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("one.mcap", cut, "cannot be read as a ROS 2 bag: File end magic is invalid; .*cut off.*`mcap recover`"),
+        ("one.db3", cut, "cannot be read as a ROS 2 bag: .*malformed"),
+        ("one.mcap", lambda path: path.write_bytes(b"text"), "cannot be read as a ROS 2 bag"),
+        ("one.db3", lambda path: path.write_bytes(b"text"), "cannot be read as a ROS 2 bag: .*not a database"),
+        ("one.mcap", lambda path: path.write_bytes(b""), "cannot be read as a ROS 2 bag: .*empty"),
+        ("one.db3", lambda path: path.write_bytes(b""), "cannot be read as a ROS 2 bag: .*missing tables"),
+        ("folder", lambda path: (path / "metadata.yaml").write_text("a: ["), "cannot be read as a ROS 2 bag: .*YAML"),
+        ("folder", lambda path: (path / "metadata.yaml").write_text("a: 1"), "metadata key is missing"),
+        ("folder", keep_only_metadata, "cannot be read as a ROS 2 bag: .*missing"),
+        ("one.mcap", lambda path: path.unlink(), "no such file or folder"),
+        ("one.mcap", lambda path: path.rename(path.with_suffix(".bag")), "no such file or folder"),
+    ],
+    ids=[
+        "mcap cut off",
+        "db3 cut off",
+        "mcap of text",
+        "db3 of text",
+        "empty mcap",
+        "empty db3",
+        "damaged metadata",
+        "foreign metadata",
+        "storage file gone",
+        "nothing there",
+        "renamed",
+    ],
+)
+def test_what_is_wrong_with_a_bag_is_said(
+    tmp_path: Path, name: str, damage: Callable[[Path], object], message: str
+) -> None:
+    path = write_images(tmp_path / name)
+    damage(path)
+    with pytest.raises(SourceError, match=message) as caught:
+        BagImages(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["one.bag", "folder"], ids=["ROS 1", "folder without a bag"])
+def test_not_a_bag(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"#ROSBAG V2.0") if path.suffix else path.mkdir()
+    assert not is_bag(path)
+    with pytest.raises(SourceError, match=r"is not a ROS 2 bag; expected a \.mcap file, a \.db3 file, or a folder"):
+        image_topics(path)
+
+
+def test_several_topics_and_none_chosen(tmp_path: Path) -> None:
+    path = write_images(tmp_path / "two.mcap", topics=("/right", "/left"))
+    with pytest.raises(SourceError, match=r"several topics of images, .*: /left \(4 images\), /right \(4 images\)"):
+        BagImages(path)
+    with pytest.raises(SourceError, match=r"topic /up is not in the bag; topics of images: /left \(4 images\)"):
+        BagImages(path, "/up")
+
+
+def test_no_topic_of_images(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "clock.mcap") as bag:
+        bag.write_message("/clock", bag.typestore.types["builtin_interfaces/msg/Time"](1, 2), 3)
+    with pytest.raises(SourceError, match=r"no topic of images; its topics: /clock \(builtin_interfaces/msg/Time\)"):
+        BagImages(tmp_path / "clock.mcap")
+    with BagWriter(tmp_path / "nothing.mcap"):
+        pass
+    with pytest.raises(SourceError, match="no topic of images; its topics: none at all"):
+        BagImages(tmp_path / "nothing.mcap")
+
+
+def test_a_topic_of_something_else(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "one.mcap") as bag:
+        bag.write_image("/image", pictures()[0], START)
+        bag.write_message("/clock", bag.typestore.types["builtin_interfaces/msg/Time"](1, 2), 3)
+    with pytest.raises(SourceError, match="topic /clock holds builtin_interfaces/msg/Time, not images"):
+        BagImages(tmp_path / "one.mcap", "/clock")
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "one.mcap") as bag:
+        bag.write_image("/image", pictures()[0], START)
+        types = bag.typestore.types
+        header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 2), "")
+        bag.write_message("/image", types[RAW](header, 1, 1, "32FC1", 0, 4, np.zeros(4, np.uint8)), START)
+    frames = iter(BagImages(tmp_path / "one.mcap"))
+    next(frames)
+    with pytest.raises(SourceError, match="image 2 of /image: image encoding '32FC1' is not supported"):
+        next(frames)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda bag: bag.write_image("/i", np.zeros((2, 2), np.uint8), 0), ValueError, "rgb8 does not hold an array"),
+        (lambda bag: bag.write_image("/i", np.zeros((2, 2, 3)), 0), ValueError, "rgb8 does not hold .* float64"),
+        (
+            lambda bag: bag.write_image("/i", pictures()[0], 0, encoding="hsv"),
+            ValueError,
+            "'hsv'; expected one of rgb8",
+        ),
+        (lambda bag: bag.write_serialized("/i", "a_msgs/msg/B", b"", 0), ValueError, "a_msgs/msg/B is not known"),
+    ],
+    ids=["gray as rgb8", "floats", "unknown encoding", "unknown type"],
+)
+def test_a_caller_s_mistake(tmp_path: Path, call: Callable[[BagWriter], None], kind: type, message: str) -> None:
+    with pytest.raises(kind, match=message), BagWriter(tmp_path / "one.mcap") as bag:
+        call(bag)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_never_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="exists already; remove it or choose another name"):
+        BagWriter(tmp_path)
+    with pytest.raises(ValueError, match="storage is 'zip'; expected one of mcap, sqlite3"):
+        BagWriter(tmp_path / "new", "zip")
+
+
+def test_without_rosbags_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_images(tmp_path / "one.mcap")
+    for name in [name for name in sys.modules if name.split(".")[0] == "rosbags"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rosbags", None)
+    for call in (lambda: BagImages(path), lambda: BagWriter(tmp_path / "new")):
+        with pytest.raises(SourceError, match=r'pip install "instance-flow\[bags\]"'):
+            call()

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grouping against brute-force formulas on random input, and against cases drawn by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
+
+RANDOM_INPUTS = 1000
+
+
+def brute_force_centers(
+    heat: NDArray[np.float32], foreground: NDArray[np.bool_], kernel: int, threshold: float, most: int
+) -> list[tuple[float, int, int]]:
+    visible = np.where(foreground, heat, -np.inf)
+    r = kernel // 2
+    found = []
+    for y, x in zip(*np.nonzero(foreground), strict=True):
+        window = visible[max(0, y - r) : y + r + 1, max(0, x - r) : x + r + 1]
+        if heat[y, x] > threshold and heat[y, x] == window.max():
+            found.append((float(heat[y, x]), int(y), int(x)))
+    return sorted(found, key=lambda item: (-item[0], item[1:]))[:most]
+
+
+def test_centers_equal_brute_force_on_random_input() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(RANDOM_INPUTS):
+        shape = tuple(rng.integers(1, 24, 2))
+        heat = rng.random(shape, dtype=np.float32)
+        foreground = rng.random(shape) < rng.random()
+        kernel, threshold, most = int(rng.choice([1, 3, 5, 11])), float(rng.random()), int(rng.integers(1, 12))
+        centers, scores = find_centers(heat, foreground, kernel, threshold, most)
+        expected = brute_force_centers(heat, foreground, kernel, threshold, most)
+        assert [(s, int(y), int(x)) for s, (y, x) in zip(scores.tolist(), centers, strict=True)] == expected
+
+
+def grid(text: str) -> NDArray[np.float32]:
+    """Digits are heat in tenths, dots are zero."""
+    return np.array([[0 if c == "." else int(c) for c in row] for row in text.split()], np.float32) / 10
+
+
+CENTERS = {
+    "two peaks": ("..... .9... ..... ...8. .....", 3, [(1, 1), (3, 3)]),
+    "one window": ("..... .9... ..... ...8. .....", 5, [(1, 1)]),
+    "corner": ("9.... ..... ..... ..... ....7", 3, [(0, 0), (4, 4)]),
+    "flat peak is one": ("..... .99.. .99.. ..... .....", 3, [(1, 1)]),
+    "below threshold": ("..... .1... ..... ..... .....", 3, []),
+}
+
+
+@pytest.mark.parametrize(("drawing", "kernel", "expected"), CENTERS.values(), ids=CENTERS)
+def test_centers_drawn_by_hand(drawing: str, kernel: int, expected: list[tuple[int, int]]) -> None:
+    heat = grid(drawing)
+    centers, _scores = find_centers(heat, np.ones_like(heat, bool), kernel, 0.15, 10)
+    assert [tuple(center) for center in centers.astype(int).tolist()] == expected
+
+
+def test_background_heat_neither_counts_nor_suppresses() -> None:
+    heat = grid("..... .97.. ..... ..... .....")
+    foreground = np.ones((5, 5), bool)
+    foreground[1, 1] = False
+    centers, _ = find_centers(heat, foreground, 3, 0.15, 10)
+    assert centers.tolist() == [[1, 2]]
+
+
+def test_pixels_go_to_the_nearest_center_on_random_input() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(RANDOM_INPUTS):
+        h, w = rng.integers(1, 20, 2)
+        count = int(rng.integers(0, 12))
+        offset = rng.normal(0, 6, (2, h, w)).astype(np.float32)
+        centers = (rng.random((count, 2)) * (h, w)).astype(np.float32)
+        foreground = rng.random((h, w)) < 0.6
+        labels = group_pixels(offset, foreground, centers)
+        assert labels.dtype == np.int32
+        if not count:
+            assert not labels.any()
+            continue
+        warped = np.stack(np.mgrid[:h, :w]).astype(np.float32) + offset
+        distance = ((warped[None] - centers[:, :, None, None]) ** 2).sum(1)
+        np.testing.assert_array_equal(labels, np.where(foreground, distance.argmin(0) + 1, 0))
+
+
+def test_class_means_equal_numpy() -> None:
+    rng = np.random.default_rng(2)
+    semantic = rng.random((5, 9, 7), dtype=np.float32)
+    labels = rng.integers(0, 4, (9, 7)).astype(np.int32)
+    means = class_means(semantic, labels, 4)
+    for row in range(3):
+        np.testing.assert_allclose(means[row], semantic[1:, labels == row + 1].mean(1), rtol=1e-5)
+    assert not means[3].any()
+
+
+def test_foreground_is_where_the_arg_max_is_not_background() -> None:
+    logits = np.random.default_rng(3).normal(size=(6, 40, 40))
+    semantic = np.exp(logits) / np.exp(logits).sum(0)
+    margin = foreground_margin(semantic.astype(np.float32))
+    np.testing.assert_array_equal(margin > 0, semantic.argmax(0) > 0)
+    np.testing.assert_allclose(margin, logits[1:].max(0) - logits[0], atol=1e-4)
+
+
+def test_an_even_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="odd positive"):
+        find_centers(np.zeros((4, 4), np.float32), np.ones((4, 4), bool), 4, 0.1, 5)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, h, w\)"):
+        group_pixels(np.zeros((2, 4, 4), np.float32), np.ones((4, 5), bool), np.zeros((1, 2), np.float32))

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run lengths against pycocotools on random masks, and by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools import mask as coco
+
+from instance_flow import rle
+from instance_flow.polygon import polygons_to_run_lengths
+
+# Columns of this mask, top to bottom: 010, 110, 011.
+BY_HAND = np.array([[0, 1, 0], [1, 1, 1], [0, 0, 1]], np.uint8)
+BY_HAND_RUNS = [1, 1, 1, 2, 2, 2]
+
+FLOATS: Any = np.zeros((2, 2))
+HALF_SIZE: Any = (2.5, 2)
+
+
+def random_mask(height: int, width: int, density: float, seed: int = 0) -> NDArray[np.bool_]:
+    return np.random.default_rng(seed).random((height, width)) < density
+
+
+def disc(height: int, width: int, radius: float) -> NDArray[np.bool_]:
+    y, x = np.ogrid[:height, :width]
+    return (y - height / 2) ** 2 + (x - width / 2) ** 2 < radius**2
+
+
+MASKS = {
+    "empty": np.zeros((7, 5), np.uint8),
+    "full": np.ones((7, 5), np.uint8),
+    "one pixel": np.ones((1, 1), np.uint8),
+    "one row": random_mask(1, 40, 0.5),
+    "one column": random_mask(40, 1, 0.5),
+    "first pixel": np.eye(4, dtype=np.uint8) * np.array([1, 0, 0, 0], np.uint8),
+    "last pixel": np.eye(4, dtype=np.uint8) * np.array([0, 0, 0, 1], np.uint8),
+    "by hand": BY_HAND,
+    "disc": disc(120, 160, 40),
+    "long runs": disc(720, 1280, 300),
+    "left half": np.arange(64)[None, :].repeat(48, axis=0) < 32,
+    "noise": random_mask(64, 48, 0.5),
+    "dense noise": random_mask(64, 48, 0.97),
+    "sparse noise": random_mask(64, 48, 0.01),
+    "255 is an object too": disc(20, 30, 8).astype(np.uint8) * 255,
+    "column-major array": np.asfortranarray(disc(20, 30, 8)),
+    "cut out of a larger one": random_mask(64, 48, 0.3)[10:40:2, 5:44:3],
+}
+
+
+@pytest.fixture(params=list(MASKS.values()), ids=list(MASKS))
+def mask(request: pytest.FixtureRequest) -> NDArray[np.uint8]:
+    """One mask of 0 and 1, the pixels that the row of the table holds."""
+    return request.param
+
+
+def test_text_equals_pycocotools(mask: NDArray[np.uint8]) -> None:
+    expected = coco.encode(np.asfortranarray(mask != 0).astype(np.uint8))
+    assert rle.encode(mask) == {"size": list(mask.shape), "counts": expected["counts"].decode()}
+
+
+def test_every_form_decodes_to_the_same_mask(mask: NDArray[np.uint8]) -> None:
+    size, text, runs = mask.shape, rle.encode(mask)["counts"], rle.run_lengths(mask)
+    for counts in (text, text.encode(), runs, runs.tolist()):
+        decoded = rle.decode({"size": size, "counts": counts})
+        assert decoded.dtype == np.uint8
+        np.testing.assert_array_equal(decoded, mask != 0)
+    np.testing.assert_array_equal(rle.from_run_lengths(runs, size), mask != 0)
+    np.testing.assert_array_equal(rle.decompress(text), runs)
+
+
+def test_area_and_intersection(mask: NDArray[np.uint8]) -> None:
+    other = random_mask(mask.shape[0], mask.shape[1], 0.4, seed=7)
+    runs = rle.run_lengths(mask)
+    assert rle.area(runs) == (mask != 0).sum()
+    assert rle.intersection(runs, rle.run_lengths(other)) == ((mask != 0) & other).sum()
+    assert rle.intersection(rle.run_lengths(other), runs) == ((mask != 0) & other).sum()
+
+
+def test_run_lengths_by_hand() -> None:
+    runs = rle.run_lengths(BY_HAND)
+    assert runs.dtype == np.uint32
+    assert runs.tolist() == BY_HAND_RUNS
+    assert rle.run_lengths(1 - BY_HAND).tolist() == [0, *BY_HAND_RUNS]
+    assert rle.run_lengths(np.zeros((0, 5), np.uint8)).tolist() == [0]
+
+
+def test_zero_runs_in_the_middle_are_nothing() -> None:
+    np.testing.assert_array_equal(rle.decode({"size": [3, 1], "counts": [0, 1, 0, 1, 1, 0]}), [[1], [1], [0]])
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint16, np.int64])
+def test_label_run_lengths_equal_those_of_single_masks(dtype: type) -> None:
+    labels: NDArray[np.integer[Any]] = np.random.default_rng(3).integers(0, 5, (31, 17)).repeat(3, axis=0).astype(dtype)
+    ids = [4, 0, 9, 1]
+    for track_id, runs in zip(ids, rle.label_run_lengths(labels, ids), strict=True):
+        np.testing.assert_array_equal(runs, rle.run_lengths(labels == track_id))
+    assert rle.label_run_lengths(labels, []) == []
+
+
+POLYGONS = {
+    "triangle": [[2.0, 3.0, 20.0, 5.0, 9.0, 30.0]],
+    "square on pixel edges": [[2, 2, 8, 2, 8, 8, 2, 8]],
+    "square on pixel centers": [[2.5, 2.5, 8.5, 2.5, 8.5, 8.5, 2.5, 8.5]],
+    "beyond every side": [[-20, -5, 90, 10, 30, 80]],
+    "crosses itself": [[0, 0, 30, 30, 30, 0, 0, 30]],
+    "two that overlap": [[2, 2, 18, 2, 18, 18, 2, 18], [10, 10, 30, 10, 30, 30, 10, 30]],
+    "no area": [[5, 5, 5, 5, 5, 5]],
+    "outside": [[100, 100, 120, 100, 110, 120]],
+    "many corners": [np.random.default_rng(5).uniform(-5, 45, 60).tolist()],
+}
+
+
+@pytest.mark.parametrize("polygons", POLYGONS.values(), ids=POLYGONS.keys())
+def test_polygons_fill_the_pixels_that_pycocotools_fills(polygons: list[list[float]]) -> None:
+    floats = [[float(n) for n in polygon] for polygon in polygons]
+    expected = coco.decode(coco.merge(coco.frPyObjects(floats, 37, 41)))
+    runs = polygons_to_run_lengths(polygons, 37, 41)
+    np.testing.assert_array_equal(rle.from_run_lengths(runs, (37, 41)), expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        pytest.param(lambda: rle.run_lengths(np.zeros((2, 2, 2), bool)), "2 dimensions", id="three dimensions"),
+        pytest.param(lambda: rle.run_lengths(np.zeros((2, 2), np.int32)), "bool or uint8, not int32", id="label map"),
+        pytest.param(lambda: rle.label_run_lengths(FLOATS, [1]), "of integers", id="labels are floats"),
+        pytest.param(lambda: rle.label_run_lengths(np.zeros((2, 2), np.int32), [1, 1]), "distinct", id="id twice"),
+        pytest.param(lambda: rle.from_run_lengths([3, 2], (2, 2)), "sum to 5 pixels.* has 4", id="wrong sum"),
+        pytest.param(lambda: rle.from_run_lengths([1.5, 2.5], (2, 2)), "whole numbers", id="fractions"),
+        pytest.param(lambda: rle.from_run_lengths([5, -1], (2, 2)), "one is -1", id="negative"),
+        pytest.param(lambda: rle.from_run_lengths([4], (2, 2, 1)), "height, width", id="size of three"),
+        pytest.param(lambda: rle.from_run_lengths([4], HALF_SIZE), "height, width", id="size not whole"),
+        pytest.param(lambda: rle.decode({"counts": "04"}), 'keys "size" and "counts"', id="no size"),
+        pytest.param(lambda: rle.decode({"size": [2, 2], "counts": None}), "whole numbers", id="no counts"),
+        pytest.param(lambda: rle.decode({"size": [2, 2], "counts": "14"}), "sum to 5", id="text of another sum"),
+        pytest.param(lambda: rle.decode({"size": [2, 2], "counts": "0T"}), "damaged", id="text cut off"),
+        pytest.param(lambda: rle.decode({"size": [2, 2], "counts": "0 4"}), "damaged", id="space in the text"),
+        pytest.param(lambda: rle.decode({"size": [2, 2], "counts": "0é"}), "not ASCII", id="foreign letter"),
+        pytest.param(lambda: rle.decode({"size": [2, 2], "counts": "0" + "o" * 40}), "damaged", id="endless number"),
+        pytest.param(lambda: polygons_to_run_lengths([[1, 1, 2, 2]], 9, 9), "at least 3 points", id="two points"),
+        pytest.param(lambda: polygons_to_run_lengths([[1, 1, 2, 2, np.nan, 3]], 9, 9), "not finite", id="NaN corner"),
+        pytest.param(lambda: polygons_to_run_lengths([["a"] * 6], 9, 9), "list of numbers", id="letters"),
+    ],
+)
+def test_wrong_input_is_one_clear_error(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()  # type: ignore[operator]

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reference memory, identities over time, and the whole pipeline on the truth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from instance_flow import AssemblyConfig, Pipeline
+from instance_flow.memory import Reference, ReferenceMemory
+from instance_flow.structures import NEW, Image, Instances, ModelInfo, Prediction
+from instance_flow.tracker import Tracker
+from instance_flow_training.benchmark import out_of_reach
+from instance_flow_training.oracle import OracleNetwork
+from instance_flow_training.scoring import score_tracks, track_clip
+from instance_flow_training.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
+
+
+def reference(frame_index: int, ids: Sequence[int] = (1,)) -> Reference:
+    return Reference(frame_index, None, None, np.zeros((len(ids), 2), np.float32), np.array(ids, np.int64))
+
+
+MEMORIES = {
+    "first frames": (4, [(0, [1]), (1, [1])], [0, 1]),
+    "first and three latest": (4, [(t, [1]) for t in range(9)], [0, 6, 7, 8]),
+    "anchor waits for something to see": (3, [(0, []), (1, []), (2, [1]), (3, [1]), (4, [1]), (5, [1])], [2, 4, 5]),
+    "nothing seen yet": (3, [(0, []), (1, []), (2, [])], [2, 1]),
+    "one reference": (1, [(0, [1]), (1, [1])], [0]),
+}
+
+
+@pytest.mark.parametrize(("capacity", "frames", "expected"), MEMORIES.values(), ids=MEMORIES)
+def test_memory_keeps_the_anchor_and_the_latest(
+    capacity: int, frames: list[tuple[int, list[int]]], expected: list[int]
+) -> None:
+    memory = ReferenceMemory(capacity)
+    for frame_index, ids in frames:
+        memory.add(reference(frame_index, ids))
+    assert [r.frame_index for r in memory.references] == expected
+    memory.clear()
+    assert memory.references == []
+
+
+def instances(centers: Sequence[tuple[float, float]], classes: Sequence[Sequence[float]], references: int) -> Instances:
+    count = len(centers)
+    return Instances(
+        labels=np.zeros((1, 1), np.int32),
+        centers=np.array(centers, np.float32).reshape(-1, 2),
+        center_scores=np.ones(count, np.float32),
+        class_scores=np.array(classes, np.float32).reshape(count, -1),
+        flows=np.zeros((references, count, 2), np.float32),
+    )
+
+
+def test_class_is_decided_by_the_votes_of_all_frames() -> None:
+    tracker, seen, classes = Tracker(), [], []
+    for t, scores in enumerate([(0.9, 0.1), (0.4, 0.6), (0.45, 0.55), (0.0, 1.0)]):
+        identities = tracker.update(instances([(5, 5)], [scores], len(seen)), seen, t, 3.0)
+        seen = [Reference(t, None, None, np.array([[5, 5]], np.float32), identities.ids)]
+        classes.append(int(identities.class_ids[0]))
+        assert identities.ids.tolist() == [1]
+        assert identities.ages.tolist() == [t]
+    assert classes == [0, 0, 0, 1]
+
+
+def test_ids_that_no_reference_holds_are_forgotten_and_never_used_again() -> None:
+    tracker = Tracker()
+    for t in range(50):
+        identities = tracker.update(instances([(5, 5)], [(1.0,)], 0), [], t, 3.0)
+        assert identities.ids.tolist() == [t + 1]
+        assert len(tracker) == 1
+
+
+@pytest.fixture(scope="module", params=SITUATIONS)
+def clip(request: pytest.FixtureRequest) -> Clip:
+    return generate_clip(90_000, request.param, WorldConfig(size=(96, 160), frames=20))
+
+
+def test_the_truth_through_the_oracle_scores_one(clip: Clip) -> None:
+    tracks = track_clip(Pipeline(OracleNetwork(clip)), clip)
+    for t, frame in enumerate(tracks):
+        np.testing.assert_array_equal(frame.label_map > 0, clip.labels[t] > 0)
+    result = score_tracks([clip], [tracks])
+    assert result["tracking"]["class_agnostic"]["IDSW"] == out_of_reach(clip, 4)
+    if not out_of_reach(clip, 4):
+        assert result["AP"] == pytest.approx(1.0, abs=1e-12)
+
+
+def test_tracks_keep_their_contract(clip: Clip) -> None:
+    tracks = track_clip(Pipeline(OracleNetwork(clip)), clip)
+    used: set[int] = set()
+    for t, frame in enumerate(tracks):
+        assert frame.frame_index == t
+        assert sorted(set(np.unique(frame.label_map)) - {0}) == frame.ids.tolist()
+        new = frame.reference_frames == NEW
+        np.testing.assert_array_equal(new, [i not in used for i in frame.ids])
+        np.testing.assert_array_equal(np.isnan(frame.distances), new)
+        np.testing.assert_array_equal(np.isnan(frame.velocities).any(1), new)
+        assert (frame.ages[new] == 0).all()
+        used |= set(frame.ids.tolist())
+        for row, identity in enumerate(frame.ids):
+            ys, xs = np.nonzero(frame.label_map == identity)
+            assert frame.areas[row] == len(ys)
+            assert frame.boxes[row].tolist() == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+
+
+def test_velocity_is_pixels_per_second_of_the_given_stamps() -> None:
+    clip = generate_clip(3, "mixed", WorldConfig(size=(96, 160), frames=6))
+    tracks = track_clip(Pipeline(OracleNetwork(clip)), clip)
+    checked = 0
+    for before, now in itertools.pairwise(tracks):
+        for row, identity in enumerate(now.ids):
+            if identity in before.ids:
+                moved = now.centers[row] - before.centers[before.ids == identity][0]
+                np.testing.assert_allclose(now.velocities[row], moved * clip.rate, atol=1e-2)
+                checked += 1
+    assert checked > 5
+
+
+def test_reset_starts_again_with_id_one(clip: Clip) -> None:
+    pipeline = Pipeline(OracleNetwork(clip))
+    first = track_clip(pipeline, clip)
+    again = track_clip(pipeline, clip)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.label_map, b.label_map)
+
+
+class NothingThere:
+    """A network that sees only background."""
+
+    info = ModelInfo(name="nothing", class_names=("thing",), input_size=(32, 64))
+
+    def predict(self, image: Image, references: Sequence[int]) -> Prediction:
+        h, w = image.shape[0] // 4, image.shape[1] // 4
+        semantic = np.stack([np.ones((h, w)), np.zeros((h, w))]).astype(np.float32)
+        offset = np.zeros((2, h, w), np.float32)
+        return Prediction(
+            semantic, np.ones((h, w), np.float32), offset, np.zeros((len(references), 2, h, w), np.float32), 0
+        )
+
+
+def test_frames_without_objects_are_empty_tracks() -> None:
+    pipeline = Pipeline(NothingThere())
+    for t in range(6):
+        tracks = pipeline.step(np.zeros((48, 64, 3), np.uint8))
+        assert (tracks.frame_index, len(tracks), int(tracks.label_map.max())) == (t, 0, 0)
+        assert tracks.label_map.shape == (48, 64)
+
+
+def test_a_bad_image_leaves_the_stream_as_it_was() -> None:
+    pipeline = Pipeline(NothingThere())
+    pipeline.step(np.zeros((32, 64, 3), np.uint8))
+    with pytest.raises(ValueError, match="expected"):
+        pipeline.step(np.zeros((32, 64), np.uint8))
+    assert pipeline.step(np.zeros((32, 64, 3), np.uint8)).frame_index == 1
+
+
+BAD_SETTINGS = {
+    "threshold above one": {"center_threshold": 1.5},
+    "negative distance": {"max_distance": -0.1},
+    "text": {"center_window": "wide"},
+    "no instances": {"max_instances": 0},
+}
+
+
+@pytest.mark.parametrize("settings", BAD_SETTINGS.values(), ids=BAD_SETTINGS)
+def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="it must be a number from"):
+        replace(AssemblyConfig(), **settings)
+
+
+def test_more_references_than_the_model_takes_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 4"):
+        Pipeline(NothingThere(), AssemblyConfig(references=5))

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``instance-flow-export CHECKPOINT OUT.onnx``: one self-describing file, written only if proven equal to torch."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from instance_flow.network import OUTPUTS, REFERENCE_INPUTS, write_metadata
+from instance_flow.structures import InstanceFlowError, ModelInfo
+from instance_flow_export.proof import ProofError, prove
+from instance_flow_training.checkpoint import load_checkpoint
+from instance_flow_training.config import ConfigError, TrainConfig, apply
+from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.validate import model_info
+
+OPSET = 20
+
+
+def load_network(checkpoint: Path) -> tuple[InstanceFlowNet, TrainConfig, list[str]]:
+    """The trained network in evaluation mode, its configuration and class names. Raises ModelError or ConfigError."""
+    state = load_checkpoint(checkpoint)
+    config = apply(TrainConfig(), _plain(state["config"]))
+    network = InstanceFlowNet(config.model, len(state["class_names"]))
+    network.load_state_dict(state["network"])
+    return network.eval(), config, state["class_names"]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as a TOML file would give them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def weights_hash(network: torch.nn.Module) -> str:
+    """SHA-256 over all parameters and buffers, names included, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def export_graph(network: InstanceFlowNet, size: tuple[int, int], dynamic: bool) -> onnx.ModelProto:
+    """The ONNX graph of ``InstanceFlowNet.forward``; names equal the Python signature.
+
+    Args:
+        size: (height, width), multiples of 32.
+        dynamic: any number of references from 0, and any size; else ``size`` and 4 references, for TensorRT and CUDA
+            graphs.
+    """
+    height, width = size
+    channels = network.config.key_channels + network.config.value_channels
+    # Two references and a batch of one: the exporter would take an example dimension of 1 for a constant.
+    count = 2 if dynamic else 4
+    image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    features = [torch.zeros(count, channels, height // s, width // s) for s in network.feature_strides]
+    dims: dict[str, dict[int, Any]] | None = None
+    if dynamic:
+        grid_height, grid_width = (torch.export.Dim(name, min=2, max=256) for name in ("grid_height", "grid_width"))
+        references = torch.export.Dim("references", min=0, max=64)
+        dims = {"image": {1: 32 * grid_height, 2: 32 * grid_width}}
+        for name, stride in zip(REFERENCE_INPUTS, network.feature_strides, strict=True):
+            dims[name] = {0: references, 2: 32 // stride * grid_height, 3: 32 // stride * grid_width}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (image, *features),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image", *REFERENCE_INPUTS],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=dims,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    return program.model_proto
+
+
+def export(
+    checkpoint: Path, out: Path, size: tuple[int, int] | None, static: bool, changes: dict[str, Any]
+) -> ModelInfo:
+    """Write ``out`` and prove it; on any difference the file is not left behind.
+
+    Args:
+        size: input size of the model; None takes the last training size.
+        changes: fields of ModelInfo to set.
+
+    Raises:
+        ProofError: when torch and ONNX Runtime do not say the same over a sequence.
+    """
+    network, config, class_names = load_network(checkpoint)
+    size = size or config.data.sizes[-1]
+    if size[0] % 32 or size[1] % 32:
+        raise ConfigError(f"the input size {size} must be multiples of 32")
+    training = f"{config.name}: {config.steps} steps of {config.batch} clips, seed {config.seed}"
+    fields = {"name": config.name, "training": training, "weights_sha256": weights_hash(network), **changes}
+    info = model_info(network, size, class_names, **fields)
+    graph = export_graph(network, info.input_size, dynamic=not static)
+    onnx.helper.set_model_props(graph, write_metadata(info))
+    onnx.checker.check_model(graph, full_check=True)
+    return prove_and_write(graph, network, info, out)
+
+
+def prove_and_write(graph: onnx.ModelProto, network: InstanceFlowNet, info: ModelInfo, out: Path) -> ModelInfo:
+    """Prove the graph beside its destination, then move it there: a file that is there has passed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
+        candidate = Path(folder) / out.name
+        onnx.save(graph, candidate)
+        report = prove(network, info, candidate)
+        candidate.replace(out)
+    print(report)
+    return info
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="instance-flow-export", description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("out", type=Path, help="the .onnx file to write")
+    parser.add_argument("--size", help="input HEIGHTxWIDTH, multiples of 32 (default: the last training size)")
+    parser.add_argument("--static", action="store_true", help="one size and 4 references, for TensorRT and CUDA graphs")
+    parser.add_argument("--name", help="name of the model in its description")
+    parser.add_argument("--center-threshold", type=float, help="default threshold of the center heat")
+    parser.add_argument("--center-window", type=float, help="default NMS window, fraction of sqrt(height * width)")
+    parser.add_argument("--max-distance", type=float, help="default matching distance, likewise")
+    parser.add_argument("--licence", default="Apache-2.0", help="licence of weights and training data")
+    options = parser.parse_args(arguments)
+    fields = ("name", "center_threshold", "center_window", "max_distance", "licence")
+    changes = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        size = _parse_size(options.size)
+        info = export(options.checkpoint, options.out, size, options.static, changes)
+    except (ConfigError, InstanceFlowError, ProofError) as error:
+        print(f"instance-flow-export: error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {options.out}: {info.name}, {len(info.class_names)} classes, input {info.input_size}")
+    return 0
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise ConfigError(f"--size {text!r} is not HEIGHTxWIDTH, for example 192x320") from error
+    return height, width
+
+
+if __name__ == "__main__":
+    sys.exit(main())

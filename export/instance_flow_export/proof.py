@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The proof that ends every export: torch and ONNX Runtime step over one sequence and must say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instance_flow.network import OnnxNetwork
+from instance_flow.pipeline import Pipeline
+from instance_flow.structures import Image, InstanceFlowError, ModelInfo, Network, Prediction, Tracks
+from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.synthetic import WorldConfig, generate_clip
+from instance_flow_training.validate import TorchNetwork
+
+TOLERANCE = 1e-4
+FRAMES = 20
+MAPS = ("semantic", "center", "offset", "reference_offset")
+
+
+class ProofError(InstanceFlowError):
+    """The exported graph does not say what the torch network says."""
+
+
+@dataclass(frozen=True)
+class ProofReport:
+    """largest: per output, the largest error relative to max(1, largest magnitude); agree: frames with equal tracks."""
+
+    largest: dict[str, float]
+    frames: int
+    objects: int
+
+    def __str__(self) -> str:
+        errors = ", ".join(f"{name} {value:.1e}" for name, value in self.largest.items())
+        return (
+            f"proof: torch and ONNX Runtime agree over {self.frames} frames with features fed back; largest errors: "
+            f"{errors}; tracks equal ({self.objects} objects)"
+        )
+
+
+class _Recorder:
+    """A network that keeps what it predicted, so that two of them can be compared."""
+
+    def __init__(self, network: Network):
+        self.network, self.info = network, network.info
+        self.predictions: list[Prediction] = []
+
+    def predict(self, image: Image, references: Sequence[Any]) -> Prediction:
+        self.predictions.append(self.network.predict(image, references))
+        return self.predictions[-1]
+
+
+def relative_error(ours: Any, theirs: Any) -> float:
+    """Largest absolute difference over max(1, largest magnitude); infinite for other shapes or non-finite values."""
+    a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    if a.shape != b.shape or not np.isfinite(b).all():
+        return float("inf")
+    return float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) if a.size else 0.0
+
+
+def same_tracks(ours: Tracks, theirs: Tracks) -> bool:
+    """Equal ids, classes and reasons, and masks that differ in no more than one pixel in a thousand."""
+    equal = all(
+        np.array_equal(getattr(ours, name), getattr(theirs, name)) for name in ("ids", "class_ids", "reference_frames")
+    )
+    return equal and float(np.mean(ours.label_map != theirs.label_map)) <= 1e-3
+
+
+def prove(network: InstanceFlowNet, info: ModelInfo, path: Path, frames: int = FRAMES) -> ProofReport:
+    """Step both over a made clip, each feeding its own features back, maps and tracks compared frame by frame.
+
+    Raises:
+        ProofError: naming the first output and frame that differ by more than TOLERANCE, or the first unequal tracks.
+    """
+    torch_side, onnx_side = _Recorder(TorchNetwork(network, info)), _Recorder(OnnxNetwork(path, "cpu"))
+    ours, theirs = Pipeline(torch_side), Pipeline(onnx_side)
+    largest: dict[str, float] = {}
+    objects = 0
+    clip = generate_clip(7, "crossing", WorldConfig(size=info.input_size, frames=frames))
+    for t, image in enumerate(clip.images):
+        expected, found = ours.step(image), theirs.step(image)
+        for name, error in _errors(torch_side.predictions.pop(), onnx_side.predictions.pop()).items():
+            if not error <= TOLERANCE:
+                raise ProofError(
+                    f"frame {t}: output {name!r} differs by {error:.2e}, more than {TOLERANCE:.0e}; no file written"
+                )
+            largest[name] = max(largest.get(name, 0.0), error)
+        if not same_tracks(expected, found):
+            raise ProofError(f"frame {t}: the maps agree but the tracks differ; no file written")
+        objects += len(found)
+    return ProofReport(largest, frames, objects)
+
+
+def _errors(ours: Prediction, theirs: Prediction) -> dict[str, float]:
+    errors = {name: relative_error(getattr(ours, name), getattr(theirs, name)) for name in MAPS}
+    for level, (a, b) in enumerate(zip(ours.features, theirs.features, strict=True)):
+        errors[f"features_{level}"] = relative_error(a.cpu().numpy(), b)
+    return errors

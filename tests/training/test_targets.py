@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Targets are the exact inverse of grouping and matching, and the batched losses agree with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from instance_flow.grouping import find_centers, group_pixels
+from instance_flow.matching import instance_flows, match_instances
+from instance_flow_training.datasets import Sample, collate
+from instance_flow_training.losses import LossConfig, losses, offsets_to
+from instance_flow_training.synthetic import SITUATIONS, World, WorldConfig
+from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets, offset_map, snapped_center
+
+
+def targets_of(situation: str, seed: int, frames: tuple[int, ...], stride: int = 4) -> list[FrameTargets]:
+    world = World(seed, situation, WorldConfig(size=(192, 320)))
+    return [frame_targets(world.render(t)[1], world.class_ids, stride) for t in frames]
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("seed", range(8))
+def test_targets_fed_back_give_the_same_instances_and_identities(situation: str, seed: int) -> None:
+    here, before = targets_of(situation, seed, (6, 4))
+    foreground = here.labels > 0
+    centers, scores = find_centers(here.center, foreground, 1, 0.999, 50)
+    present = np.flatnonzero(np.isfinite(here.centers[:, 0]))
+    assert sorted(map(tuple, centers.tolist())) == sorted(map(tuple, here.centers[present].tolist()))
+    assert (scores == 1).all()
+
+    offset = offset_map(here.labels, here.centers)
+    labels = group_pixels(offset, foreground, centers)
+    row_of = {tuple(here.centers[row]): row for row in present}
+    rows = np.array([row_of[tuple(center)] for center in centers], int)
+    np.testing.assert_array_equal(np.where(labels > 0, rows[labels - 1] + 1, 0), here.labels)
+
+    towards = np.nan_to_num(offset_map(here.labels, before.centers), nan=-1e4)
+    flows = instance_flows(offset, towards[None], labels, len(centers))
+    others = np.flatnonzero(np.isfinite(before.centers[:, 0]))
+    ids, _, distances = match_instances(centers, flows, [before.centers[others]], [others + 1], 1.0)
+    seen = np.isin(rows, others)
+    np.testing.assert_array_equal(ids[seen], rows[seen] + 1)
+    assert (ids[~seen] == 0).all()
+    np.testing.assert_allclose(distances[seen], 0, atol=1e-3)
+
+
+def test_the_center_of_a_ring_lies_on_the_ring() -> None:
+    ys, xs = np.mgrid[:21, :21]
+    radius = np.hypot(ys - 10, xs - 10)
+    ring = (radius > 6) & (radius < 9)
+    assert ring[snapped_center(ring)]
+
+
+def test_small_objects_weigh_three_times() -> None:
+    labels = np.zeros((640, 640), np.uint8)
+    labels[:40, :40] = 1
+    labels[100:110, 100:110] = 2
+    weight = frame_targets(labels, np.array([0, 0])).weight
+    assert weight.tolist() == [1.0, 3.0]
+
+
+def batch() -> tuple[torch.Tensor, ...]:
+    frames = targets_of("crossing", 2, (2, 5, 9))
+    _, targets = collate([Sample(np.zeros((3, 192, 320, 3), np.uint8), frames)])
+    return frames, targets  # type: ignore[return-value]
+
+
+def perfect_outputs(targets, target, reference):  # type: ignore[no-untyped-def]
+    semantic = torch.nn.functional.one_hot(targets.semantic.long(), 7).permute(0, 3, 1, 2).float() * 50
+    own = torch.nan_to_num(offsets_to(targets.labels, targets.centers))
+    other = torch.nan_to_num(offsets_to(targets.labels[target], targets.centers[reference]))
+    return semantic, targets.center.clone(), own, other
+
+
+def test_a_perfect_prediction_costs_nothing() -> None:
+    _, targets = batch()
+    target, reference = torch.tensor([2, 2]), torch.tensor([0, 1])
+    terms = losses(*perfect_outputs(targets, target, reference), [], targets, target, reference, LossConfig())
+    assert {name: round(float(value), 6) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
+
+
+def test_batched_offsets_equal_the_plain_formula() -> None:
+    frames, targets = batch()
+    batched = offsets_to(targets.labels, targets.centers).numpy()
+    for row, frame in enumerate(frames):
+        plain = offset_map(frame.labels, frame.centers)
+        known = frame.labels > 0
+        np.testing.assert_allclose(batched[row][:, known], plain[:, known])
+
+
+MASKED = {
+    "background offset": lambda out, t: out[2].__setitem__(
+        (slice(None), slice(None)), out[2] + 9.0 * (t.labels == 0)[:, None]
+    ),
+    "background heat": lambda out, t: out[1].add_(9.0 * (t.labels == 0)),
+}
+
+
+@pytest.mark.parametrize("spoil", MASKED.values(), ids=MASKED)
+def test_background_does_not_count(spoil) -> None:  # type: ignore[no-untyped-def]
+    _, targets = batch()
+    target, reference = torch.tensor([2]), torch.tensor([0])
+    outputs = perfect_outputs(targets, target, reference)
+    spoil(outputs, targets)
+    terms = losses(*outputs, [], targets, target, reference, LossConfig())
+    assert float(terms["center"] + terms["intra"] + terms["inter"] + terms["shape"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_unknown_pixels_touch_no_loss() -> None:
+    _, targets = batch()
+    target, reference = torch.tensor([2]), torch.tensor([0])
+    outputs = perfect_outputs(targets, target, reference)
+    targets.semantic[:, :96], targets.labels[:, :24] = IGNORE, IGNORE
+    outputs[0][:, :, :96], outputs[1][:, :24], outputs[2][:, :, :24] = -3.0, 7.0, 7.0
+    terms = losses(*outputs, [], targets, target, reference, LossConfig())
+    assert float(terms["total"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_weights_of_equation_one() -> None:
+    _, targets = batch()
+    target, reference = torch.tensor([2]), torch.tensor([1])
+    semantic, center, own, other = perfect_outputs(targets, target, reference)
+    terms = losses(semantic, center + 0.1, own + 1.0, other - 0.5, [], targets, target, reference, LossConfig())
+    assert float(terms["center"]) == pytest.approx(0.01, rel=1e-4)
+    assert float(terms["intra"]) == pytest.approx(8.0, rel=1e-4)  # 2 components of 1 cell, 4 pixels each
+    assert float(terms["inter"]) == pytest.approx(4.0, rel=1e-4)
+    assert float(terms["shape"]) == pytest.approx(72.0, rel=1e-4)  # (1.5 cells * 4 pixels)^2, twice
+    expected = terms["semantic"] + 100 * terms["center"] + 0.01 * (terms["intra"] + terms["inter"] + terms["shape"])
+    assert float(terms["total"]) == pytest.approx(float(expected), rel=1e-6)

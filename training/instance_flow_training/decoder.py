@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Atrous spatial pyramid pooling, the decoder with skip connections, and the heads (DeepLab V3+, Panoptic-DeepLab)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, kernel: int = 1, dilation: int = 1, groups: int = 1) -> nn.Module:
+    """Convolution of stride 1 that keeps the size, batch norm, ReLU."""
+    padding = (kernel - 1) // 2 * dilation
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+def separable(in_channels: int, out_channels: int, kernel: int = 5, dilation: int = 1) -> nn.Module:
+    """Depthwise then pointwise convolution, each with batch norm and ReLU."""
+    return nn.Sequential(
+        conv_bn_relu(in_channels, in_channels, kernel, dilation, groups=in_channels),
+        conv_bn_relu(in_channels, out_channels),
+    )
+
+
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear, pixel centers at half integers, to the height and width of ``like``."""
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class ASPP(nn.Module):
+    """One 1x1 and three dilated 3x3 convolutions, and the global mean, side by side; projected to ``channels``."""
+
+    def __init__(self, in_channels: int, channels: int, rates: Sequence[int], dense: bool):
+        super().__init__()
+        dilated = conv_bn_relu if dense else separable
+        self.branches = nn.ModuleList(
+            [conv_bn_relu(in_channels, channels), *(dilated(in_channels, channels, 3, rate) for rate in rates)]
+        )
+        self.pool = nn.Conv2d(in_channels, channels, 1)
+        self.project = conv_bn_relu(channels * (len(rates) + 2), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = F.relu(self.pool(x.mean(dim=(2, 3), keepdim=True)))
+        return self.project(
+            torch.cat([*(branch(x) for branch in self.branches), mean.expand(-1, -1, *x.shape[-2:])], 1)
+        )
+
+
+class Decoder(nn.Module):
+    """From the ASPP's output down the skip connections to stride 4.
+
+    Args:
+        in_channels: of the deepest pyramid level.
+        skips: channels of the skip connections, deepest first (strides 16, 8, 4 or 8, 4).
+        skip_channels: what each skip is projected to before it is joined.
+        channels: of the decoder.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        skips: Sequence[int],
+        skip_channels: Sequence[int],
+        channels: int,
+        rates: Sequence[int],
+        dense: bool,
+    ):
+        super().__init__()
+        self.aspp = ASPP(in_channels, channels, rates, dense)
+        self.project = nn.ModuleList(conv_bn_relu(a, b) for a, b in zip(skips, skip_channels, strict=True))
+        self.fuse = nn.ModuleList(separable(channels + b, channels) for b in skip_channels)
+
+    def stages(self, deepest: Tensor, skips: Sequence[Tensor]) -> list[Tensor]:
+        """Decoder features (B, channels, h, w) after each skip, deepest first; the last is at stride 4."""
+        x = self.aspp(deepest)
+        features = []
+        for project, fuse, skip in zip(self.project, self.fuse, skips, strict=True):
+            x = fuse(torch.cat([resize(x, skip), project(skip)], 1))
+            features.append(x)
+        return features
+
+
+def head(in_channels: int, hidden: int, out_channels: int) -> nn.Module:
+    """Separable 5x5 convolution and a linear 1x1."""
+    return nn.Sequential(separable(in_channels, hidden), nn.Conv2d(hidden, out_channels, 1))
+
+
+class MultiLevelHead(nn.Module):
+    """Class logits from every decoder level, summed at the finest: objects of all sizes (section III-B-1, like FPN)."""
+
+    def __init__(self, in_channels: int, levels: int, hidden: int, classes: int):
+        super().__init__()
+        self.coarse = nn.ModuleList(nn.Conv2d(in_channels, classes, 1) for _ in range(levels - 1))
+        self.finest = head(in_channels, hidden, classes)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        logits = self.finest(features[-1])
+        for layer, feature in zip(self.coarse, features[:-1], strict=True):
+            logits = logits + resize(layer(feature), logits)
+        return logits

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The losses of Eq. 1 and 2, as pure functions of maps and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from instance_flow_training.model import OUTPUT_STRIDE
+from instance_flow_training.targets import IGNORE
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of Eq. 1. Offsets are measured in input pixels, as in the paper.
+
+    association: ours, not the paper's: makes a pixel's attention fall on its own object (see ``association_loss``).
+    """
+
+    center: float = 100.0
+    intra: float = 0.01
+    inter: float = 0.01
+    shape: float = 0.01
+    association: float = 0.0
+
+
+@dataclass(frozen=True)
+class BatchTargets:
+    """B frames with up to N objects each; fields as in ``targets.FrameTargets``, padded with absent objects."""
+
+    semantic: Tensor
+    labels: Tensor
+    center: Tensor
+    centers: Tensor
+    weight: Tensor
+
+
+def object_values(labels: Tensor, values: Tensor) -> Tensor:
+    """Spread a value per object over its pixels: labels (B, h, w), values (B, N, D) -> (B, D, h, w); background 0."""
+    table = F.pad(values, (0, 0, 1, 0))
+    index = torch.where(labels == IGNORE, 0, labels).long().flatten(1)
+    spread = torch.gather(table, 1, index[..., None].expand(-1, -1, values.shape[-1]))
+    return spread.transpose(1, 2).unflatten(2, labels.shape[1:])
+
+
+def offsets_to(labels: Tensor, centers: Tensor) -> Tensor:
+    """Target offsets (B, 2, h, w) in cells, NaN where the object has no center; the batched ``targets.offset_map``."""
+    h, w = labels.shape[-2:]
+    y = torch.arange(h, dtype=torch.float32, device=labels.device)[:, None].expand(h, w)
+    x = torch.arange(w, dtype=torch.float32, device=labels.device)[None, :].expand(h, w)
+    return object_values(labels, centers) - torch.stack([y, x])
+
+
+def masked_mean(value: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean over the pixels with weight, 0 where there are none."""
+    return (value * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def association_loss(
+    attention: Tensor, labels: Tensor, reference_labels: Tensor, pixel_stride: int, count: int
+) -> Tensor:
+    """-log of the share of a pixel's attention that falls on its own object in the reference frame, averaged.
+
+    The offsets alone teach the keys whom to look for only through the position found, a weak signal among look-alikes.
+
+    Args:
+        attention: (P, pixels, tokens), rows sum to 1; both on grids that divide the label maps evenly.
+        labels, reference_labels: (P, h, w) cells of the target and of the reference frame.
+        pixel_stride: cells between two pixels of the attention's target side.   count: N, number of objects.
+    """
+    one_hot = F.one_hot(torch.where(reference_labels == IGNORE, 0, reference_labels).long(), count + 1)
+    one_hot = one_hot[..., 1:].permute(0, 3, 1, 2).float()
+    step = round((one_hot[0, 0].numel() / attention.shape[-1]) ** 0.5)
+    members = (F.avg_pool2d(one_hot, step) > 0).float().flatten(2)
+    own = labels[:, pixel_stride // 2 :: pixel_stride, pixel_stride // 2 :: pixel_stride].flatten(1)
+    own = torch.where(own == IGNORE, 0, own).long()
+    index = (own - 1).clamp(min=0)
+    share = torch.matmul(attention, members.transpose(1, 2)).gather(2, index[..., None])[..., 0]
+    present = members.amax(-1).gather(1, index) * (own > 0)
+    return masked_mean(-torch.log(share.clamp(min=1e-4)), present)
+
+
+def losses(
+    semantic: Tensor,
+    center: Tensor,
+    offset: Tensor,
+    reference_offset: Tensor,
+    attentions: Sequence[Tensor],
+    targets: BatchTargets,
+    target: Tensor,
+    reference: Tensor,
+    config: LossConfig,
+) -> dict[str, Tensor]:
+    """Named terms and ``total`` (Eq. 1); background counts for the semantics alone (section IV-C, Table V).
+
+    Args:
+        semantic: (B, C + 1, h, w) logits.   center: (B, h, w).   offset: (B, 2, h, w) cells.
+        reference_offset: (P, 2, h, w) cells; pair p leads from frame ``target[p]`` to frame ``reference[p]``.
+        attentions: (P, pixels, tokens) per fusion level; may be none.
+    """
+    logits = F.interpolate(semantic, targets.semantic.shape[-2:], mode="bilinear", align_corners=False)
+    weight = object_values(targets.labels, targets.weight[..., None])[:, 0]
+    own = offsets_to(targets.labels, targets.centers)
+    other = offsets_to(targets.labels[target], targets.centers[reference])
+    known = weight[target] * torch.isfinite(other[:, 0])
+    # NaN would reach the gradient even under a zero weight.
+    own, other = torch.nan_to_num(own), torch.nan_to_num(other)
+    residual_error = (other - own[target]) - (reference_offset - offset[target])
+    pixels = float(OUTPUT_STRIDE)
+    terms = {
+        "semantic": F.cross_entropy(logits, targets.semantic.long(), ignore_index=IGNORE),
+        "center": masked_mean((center - targets.center) ** 2, weight),
+        "intra": masked_mean((offset - own).abs().sum(1) * pixels, weight),
+        "inter": masked_mean((reference_offset - other).abs().sum(1) * pixels, known),
+        "shape": masked_mean((residual_error * pixels).square().sum(1), known),
+    }
+    labels, reference_labels = targets.labels[target], targets.labels[reference]
+    for attention in attentions:
+        stride = round((labels[0].numel() / attention.shape[1]) ** 0.5)
+        term = association_loss(attention, labels, reference_labels, stride, targets.centers.shape[1])
+        terms["association"] = terms.get("association", torch.zeros(())) + term
+    total = terms["semantic"]
+    for name in list(terms)[1:]:
+        total = total + getattr(config, name) * terms[name]
+    return {**terms, "total": total}

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network: one backbone, the intra-frame branch, and the inter-frame branch over cached reference features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from instance_flow_training.backbone import build_backbone
+from instance_flow_training.decoder import Decoder, MultiLevelHead, conv_bn_relu, head, resize
+from instance_flow_training.fusion import TemporalContextFusion
+
+OUTPUT_STRIDE = 4
+OFFSET_SCALE = 8.0
+"""Cells per unit of an offset head's last layer: keeps its outputs near one."""
+WAY_SCALE = 32.0
+"""Input pixels per unit of the attended way that is handed to the inter-frame decoder."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the network. The defaults are the paper's ResNet-50; training/configs/worlds.toml has the small one.
+
+    token_stride: least input pixels between two cached keys; finer follows smaller objects and costs more attention.
+    """
+
+    backbone: str = "resnet50"
+    output_stride: int = 16
+    semantic_channels: int = 256
+    instance_channels: int = 128
+    skip_channels: int = 64
+    head_channels: int = 32
+    key_channels: int = 64
+    value_channels: int = 64
+    token_stride: int = 16
+    dense_aspp: bool = True
+    backbone_weights: str = ""
+
+
+class IntraMaps(NamedTuple):
+    """semantic (B, C + 1, h, w) logits; center (B, h, w); offset (B, 2, h, w) in cells; all at stride 4."""
+
+    semantic: Tensor
+    center: Tensor
+    offset: Tensor
+
+
+class Pyramid(NamedTuple):
+    """deepest: (B, C, H / s, W / s) with s the backbone's output stride; skips: deepest first, the last at stride 4."""
+
+    deepest: Tensor
+    skips: Sequence[Tensor]
+
+
+class InstanceFlowNet(nn.Module):
+    """See ``forward`` for the deployed graph; training calls ``pyramid``, ``features``, ``intra`` and ``inter``."""
+
+    pixel_mean: Tensor
+    pixel_scale: Tensor
+
+    def __init__(self, config: ModelConfig, num_classes: int):
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        self.backbone = build_backbone(config.backbone, config.output_stride)
+        channels = self.backbone.channels
+        strides = sorted(channels, reverse=True)
+        skips = [channels[s] for s in strides[1:]]
+        rates = (6, 12, 18) if config.output_stride == 16 else (3, 6, 9)
+        common: dict[str, Any] = {"in_channels": channels[strides[0]], "rates": rates, "dense": config.dense_aspp}
+        plain = [config.skip_channels] * len(skips)
+
+        self.semantic_decoder = Decoder(skips=skips, skip_channels=plain, channels=config.semantic_channels, **common)
+        self.semantic_head = MultiLevelHead(
+            config.semantic_channels, len(skips), config.semantic_channels, num_classes + 1
+        )
+        self.intra_decoder = Decoder(skips=skips, skip_channels=plain, channels=config.instance_channels, **common)
+        self.center_head = head(config.instance_channels, config.head_channels, 1)
+        self.offset_head = head(config.instance_channels, config.head_channels, 2)
+
+        self.fusions = nn.ModuleList(
+            TemporalContextFusion(
+                channels[s], s, max(1, config.token_stride // s), config.key_channels, config.value_channels
+            )
+            for s in strides[1:3]
+        )
+        self.feature_strides = (max(strides[1], config.token_stride), max(strides[2], config.token_stride))
+        self.inter_project = nn.ModuleList(conv_bn_relu(c, config.skip_channels) for c in skips[:2])
+        fused = [config.skip_channels + config.value_channels + 2] * 2
+        self.inter_decoder = Decoder(
+            skips=[*fused, *skips[2:]], skip_channels=plain, channels=config.instance_channels, **common
+        )
+        self.reference_offset_head = head(config.instance_channels, config.head_channels, 2)
+        self.register_buffer("pixel_mean", torch.full((1, 3, 1, 1), 127.0))
+        self.register_buffer("pixel_scale", torch.full((1, 3, 1, 1), 127.5))
+
+    def pyramid(self, image: Tensor) -> Pyramid:
+        """image: (B, H, W, 3) uint8 RGB, H and W multiples of 32."""
+        x = (image.permute(0, 3, 1, 2).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_scale
+        levels = self.backbone(x)
+        strides = sorted(levels, reverse=True)
+        return Pyramid(levels[strides[0]], [levels[s] for s in strides[1:]])
+
+    def features(self, pyramid: Pyramid) -> tuple[Tensor, Tensor]:
+        """What to cache of each frame: (B, key + value channels, h, w) per fusion level, at ``feature_strides``."""
+        return self._fusion(0).features(pyramid.skips[0]), self._fusion(1).features(pyramid.skips[1])
+
+    def _fusion(self, level: int) -> TemporalContextFusion:
+        return cast(TemporalContextFusion, self.fusions[level])
+
+    def intra(self, pyramid: Pyramid) -> IntraMaps:
+        """Section III-B-1."""
+        semantic = self.semantic_head(self.semantic_decoder.stages(pyramid.deepest, pyramid.skips))
+        shared = self.intra_decoder.stages(pyramid.deepest, pyramid.skips)[-1]
+        return IntraMaps(semantic, self.center_head(shared).squeeze(1), self.offset_head(shared) * OFFSET_SCALE)
+
+    def inter(
+        self, pyramid: Pyramid, references: Sequence[Tensor], target: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Offsets to the centers in the reference frames (section III-B-2).
+
+        The finest attention already says where a pixel's object was found; the decoder's head predicts what is missing
+        from there to the object's center. Without that start the head must learn to copy coordinates through its
+        convolutions, which takes it longer than everything else.
+
+        Args:
+            pyramid: of B target frames.
+            references: per fusion level (P, channels, h, w) cached features.
+            target: (P,) which of the B frames each reference belongs to; None = all to the only one (B = 1).
+
+        Returns:
+            (P, 2, H / 4, W / 4) in cells of stride 4, and per level the attention (P, pixels, tokens).
+        """
+        decoder = self.inter_decoder
+        pairs = references[0].shape[0]
+
+        def per_pair(x: Tensor) -> Tensor:
+            return x.expand(pairs, -1, -1, -1) if target is None else x.index_select(0, target)
+
+        x, attentions = per_pair(decoder.aspp(pyramid.deepest)), []
+        for level, (project, fuse, skip) in enumerate(zip(decoder.project, decoder.fuse, pyramid.skips, strict=True)):
+            if level < len(self.fusions):
+                queries = skip if target is None else per_pair(skip)
+                attention = self._fusion(level).attention(queries, references[level])
+                attended, way = self._fusion(level)(queries, references[level], attention)
+                own = per_pair(self.inter_project[level](skip))
+                joined = project(torch.cat([own, attended, way / WAY_SCALE], 1))
+                attentions.append(attention)
+            else:
+                joined = per_pair(project(skip))
+            x = fuse(torch.cat([resize(x, joined), joined], 1))
+        return self.reference_offset_head(x) * OFFSET_SCALE + resize(way, x) / OUTPUT_STRIDE, attentions
+
+    def forward(
+        self, image: Tensor, reference_features_0: Tensor, reference_features_1: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The deployed graph: one frame against R cached references, R may be 0.
+
+        Args:
+            image: (1, H, W, 3) uint8 RGB, H and W multiples of 32.
+            reference_features_0, reference_features_1: (R, channels, H / s, W / s) with s of ``feature_strides``,
+                earlier ``features_0`` and ``features_1`` stacked.
+
+        Returns:
+            semantic (C + 1, h, w) probabilities, center (h, w), offset (2, h, w), reference_offset (R, 2, h, w),
+            features_0, features_1 (1, channels, H / s, W / s); h, w at stride 4, offsets in cells of stride 4.
+        """
+        pyramid = self.pyramid(image)
+        maps = self.intra(pyramid)
+        reference_offset, _ = self.inter(pyramid, (reference_features_0, reference_features_1))
+        features_0, features_1 = self.features(pyramid)
+        return (
+            maps.semantic.softmax(1)[0],
+            maps.center[0],
+            maps.offset[0],
+            reference_offset,
+            features_0,
+            features_1,
+        )

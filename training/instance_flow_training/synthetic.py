@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled video of made worlds: textured, lit, moving objects with exact masks, identities and classes.
+
+A world is a pure function of a seed, a situation and a configuration: the same three give the same pixels in every
+process, any frame can be rendered alone, and another image size shows the same world at another resolution. The outline
+alone tells the class; colour and texture tell who is who. Masks are what is visible at the moment of the picture, at
+half coverage or more; motion blur is in the image only.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from instance_flow.structures import Image, IntArray, LabelMap
+from instance_flow_training import layers, motion, outlines, textures
+from instance_flow_training.layers import Layer
+from instance_flow_training.motion import Thing
+from instance_flow_training.outlines import Outline
+from instance_flow_training.situations import TABLE
+from instance_flow_training.world_files import write_bag, write_ytvis
+
+__all__ = ["CLASS_NAMES", "SITUATIONS", "Clip", "World", "WorldConfig", "generate_clip", "write_bag", "write_ytvis"]
+
+CLASS_NAMES: tuple[str, ...] = tuple(outlines.OBJECTS)
+SITUATIONS: tuple[str, ...] = tuple(TABLE)
+
+_GROUND_MARGIN = 1.5
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """What can be chosen about a world.
+
+    size: (height, width) in pixels.   frames: length of a clip; below about 16 some situations have no time to happen.
+    rate: pictures per second, one third of it in "low_rate". Speeds are per picture and do not depend on it.
+    objects: (least, most) objects in a clip.
+    object_size: (smallest, largest) extent as a fraction of the height, drawn log-uniformly; some situations cap it.
+    blur: longest exposure as a fraction of a frame of time.   noise: largest sensor noise, in grey levels.
+    """
+
+    size: tuple[int, int] = (192, 320)
+    frames: int = 30
+    rate: float = 10.0
+    objects: tuple[int, int] = (2, 7)
+    object_size: tuple[float, float] = (0.10, 0.45)
+    blur: float = 0.35
+    noise: float = 5.0
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 16 or self.frames < 1 or not self.rate > 0:
+            raise ValueError(f"size {self.size}, frames {self.frames}, rate {self.rate}: want >= 16 pixels, >= 1, > 0")
+        if not 1 <= self.objects[0] <= self.objects[1] <= 254:
+            raise ValueError(f"objects is {self.objects}: want (least, most) with 1 <= least <= most <= 254")
+        if not 0 < self.object_size[0] <= self.object_size[1] <= 1:
+            raise ValueError(f"object_size is {self.object_size}: want (smallest, largest) in 0 .. 1")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A rendered world. rate: pictures per second.
+
+    images: (T, H, W, 3) uint8 RGB.   labels: (T, H, W) int32, 0 = background, k + 1 = row k of class_ids (N,) int64.
+    """
+
+    images: Image
+    labels: LabelMap
+    class_ids: IntArray
+    seed: int
+    situation: str
+    rate: float
+
+
+class World:
+    """A made world. class_ids: (N,) int64, row k is the object with label k + 1. rate: pictures per second."""
+
+    def __init__(self, seed: int, situation: str = "mixed", config: WorldConfig = WorldConfig()) -> None:
+        if situation not in SITUATIONS:
+            raise ValueError(f"situation is {situation!r}: want one of {', '.join(SITUATIONS)}")
+        self.seed, self.situation, self.config = seed, situation, config
+        # By the name and not by its place in SITUATIONS, so that a new situation leaves the old worlds as they are.
+        sequence = np.random.SeedSequence([seed, zlib.crc32(situation.encode())])
+        script_seed, look_seed, self._ground_seed = sequence.spawn(3)
+        traits = TABLE[situation]
+        height, width = config.size
+        rng = np.random.default_rng(script_seed)
+        self._script = motion.write_script(
+            rng, traits, config.frames, width / height, config.objects, config.object_size
+        )
+        self.class_ids: IntArray = self._script.class_ids
+        self.rate = config.rate / traits.step
+        look = np.random.default_rng(look_seed)
+        self._exposure = float(config.blur * look.random())
+        self._noise = float(config.noise * look.uniform(0.2, 1))
+        light = look.uniform(0, 2 * np.pi)
+        self._light = np.array([np.cos(light), np.sin(light)])
+        self._shadow = float(look.uniform(0.15, 0.45))
+        flicker = look.uniform(0, 2 * np.pi, 2)
+        time = np.arange(config.frames)
+        self._gains = 1 + 0.03 * np.sin(0.9 * time + flicker[0]) + 0.03 * np.sin(2.3 * time + flicker[1])
+        self._grain_offsets = look.integers(0, 64, (config.frames, 2))
+        self._textures: dict[int, Image] = {}
+        self._ground: Image | None = None
+
+    def render(self, t: int) -> tuple[Image, NDArray[np.uint8]]:
+        """Picture (H, W, 3) uint8 RGB and label map (H, W) uint8 of frame t, in any order of t."""
+        if not 0 <= t < self.config.frames:
+            raise ValueError(f"frame is {t}: this world has frames 0 .. {self.config.frames - 1}")
+        picture = self._render_ground(t)
+        labels = np.zeros(self.config.size, np.uint8)
+        for row in self._script.order:
+            layer = self._render_thing(row, t)
+            if layer is not None:
+                value = row + 1 if row < len(self.class_ids) else 0
+                layers.lay(picture, labels, layer, value, self._shadow, self._light)
+        layers.drop_fragments(labels, len(self.class_ids))
+        return self._expose(picture, t), labels
+
+    def _render_ground(self, t: int) -> Image:
+        height, width = self.config.size
+        if self._ground is None:
+            rng = np.random.default_rng(self._ground_seed)
+            self._ground = textures.background(rng, round(_GROUND_MARGIN * height), round(_GROUND_MARGIN * width))
+        camera = self._script.camera
+        matrix = camera.rotations()[t]
+        middle = np.array([width - 1, height - 1]) / 2
+        ground_middle = np.array([self._ground.shape[1] - 1, self._ground.shape[0] - 1]) / 2
+        offset = camera.drift[t] + camera.shift[t]
+        affine = np.hstack([matrix, (middle - matrix @ (ground_middle + height * offset))[:, None]])
+        picture = cv2.warpAffine(self._ground, affine, (width, height), borderMode=cv2.BORDER_REFLECT)
+        return layers.smear(picture, self._exposure * height * self._script.ground_velocities[t])
+
+    def _render_thing(self, row: int, t: int) -> Layer | None:
+        """Draw object or occluder ``row`` as it is at frame t, or None where nothing of it is in the view."""
+        thing = self._script.things[row]
+        height, width = self.config.size
+        outline = _outline(thing, t)
+        scale = height * float(thing.scales[t])
+        center = height * thing.centers[t] + np.array([width - 1, height - 1]) / 2
+        pose = layers.pose(outline.squash, scale, float(thing.angles[t]), center)
+        polygons = [layers.transform(part.points, pose) for part in outline.parts]
+        smear = self._exposure * height * thing.velocities[t]
+        smear *= min(1.0, 0.5 * scale / max(float(np.abs(smear).max()), 1e-6))
+        # Room for the blur and for the shadow.
+        pad = int(np.ceil(np.abs(smear).max() / 2 + 0.12 * min(scale, 60)) + 2)
+        box = layers.visible_box(polygons, pad, height, width)
+        if box is None:
+            return None
+        cover = layers.fill(polygons, outline, box, oversample=4 if scale < 70 else 2)
+        pose[:, 2] -= box[:2]
+        ink = textures.dark_ink(thing.texture)
+        paint = layers.shade(cover, self._texture(row, height), pose, ink, self._light, scale)
+        return Layer(box, layers.smear(paint, smear), cover[..., 0] >= 128)
+
+    def _texture(self, row: int, height: int) -> Image:
+        if row not in self._textures:
+            thing = self._script.things[row]
+            side = int(np.clip(1.3 * height * thing.scales.max(), 16, height))
+            self._textures[row] = textures.object_texture(thing.texture, side)
+        return self._textures[row]
+
+    def _expose(self, picture: Image, t: int) -> Image:
+        """Brightness flicker and sensor noise."""
+        height, width = self.config.size
+        y, x = self._grain_offsets[t]
+        grain = _grain(height, width)[y : y + height, x : x + width]
+        gain, strength = float(self._gains[t]), self._noise / 32
+        return np.asarray(cv2.addWeighted(picture, gain, grain, strength, -128 * strength), np.uint8)
+
+
+def generate_clip(seed: int, situation: str = "mixed", config: WorldConfig = WorldConfig()) -> Clip:
+    """Render every frame of a world."""
+    world = World(seed, situation, config)
+    frames = [world.render(t) for t in range(config.frames)]
+    images = np.stack([image for image, _ in frames])
+    labels = np.stack([label for _, label in frames]).astype(np.int32)
+    return Clip(images, labels, world.class_ids, seed, situation, world.rate)
+
+
+def _outline(thing: Thing, t: int) -> Outline:
+    draw = outlines.OBJECTS.get(thing.kind) or outlines.OCCLUDERS[thing.kind]
+    return draw(float(thing.phases[t]), thing.shape)
+
+
+@lru_cache(maxsize=4)
+def _grain(height: int, width: int) -> Image:
+    """Noise (height + 64, width + 64, 3) uint8 around 128, one for all worlds: a frame takes a window of it."""
+    rng = np.random.default_rng(0)
+    return np.clip(rng.normal(128, 32, (height + 64, width + 64, 3)), 0, 255).astype(np.uint8)

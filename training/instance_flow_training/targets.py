@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the network should say, made from a label map: the exact inverse of grouping and matching.
+
+Fed back through ``instance_flow``'s grouping and matching, these maps give the same instances and identities
+(tests/training/test_targets.py). Sizes are relative to the frame, as the runtime's window and distances are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALL_AREA = (32 / 640) ** 2
+"""COCO's small object, 32 x 32 pixels, as a share of the paper's 640 x 640 crop."""
+CENTER_SIGMA = 8 / 640
+"""Standard deviation of a center's Gaussian as a fraction of sqrt(height * width); 8 pixels at the paper's size."""
+IGNORE = 255
+"""Label of pixels that no loss may touch: crowds and unlabelled regions."""
+
+
+@dataclass(frozen=True)
+class FrameTargets:
+    """Targets of one frame; h = H / stride, w = W / stride; N rows of the clip's objects, present or not.
+
+    semantic: (H, W) uint8, 0 = background, class_id + 1, or IGNORE.
+    labels: (h, w) uint8, 0 = background, k + 1 = row k, or IGNORE.
+    center: (h, w) float32 heat.   centers: (N, 2) float32 cells, NaN where absent.
+    weight: (N,) float32, 3 for small objects (section IV-A), else 1.
+    """
+
+    semantic: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    center: NDArray[np.float32]
+    centers: NDArray[np.float32]
+    weight: NDArray[np.float32]
+
+
+def snapped_center(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """The cell of the mask that is nearest to the mask's centroid, so that a center always lies on its own object."""
+    ys, xs = np.nonzero(mask)
+    nearest = int(np.argmin((ys - ys.mean()) ** 2 + (xs - xs.mean()) ** 2))
+    return int(ys[nearest]), int(xs[nearest])
+
+
+def frame_targets(labels: NDArray[np.integer], class_ids: NDArray[np.int64], stride: int = 4) -> FrameTargets:
+    """Args: labels (H, W), 0 = background, k + 1 = row k of class_ids (N,), IGNORE = unknown."""
+    height, width = labels.shape
+    lookup = np.zeros(256, np.uint8)
+    lookup[1 : len(class_ids) + 1] = class_ids + 1
+    lookup[IGNORE] = IGNORE
+    cells = np.ascontiguousarray(labels[stride // 2 :: stride, stride // 2 :: stride]).astype(np.uint8)
+    h, w = cells.shape
+    sigma = max(CENTER_SIGMA * np.sqrt(height * width) / stride, 0.7)
+    heat = np.zeros((h, w), np.float32)
+    centers = np.full((len(class_ids), 2), np.nan, np.float32)
+    rows, columns = np.arange(h, dtype=np.float32), np.arange(w, dtype=np.float32)
+    areas = np.bincount(labels.ravel(), minlength=len(class_ids) + 1)[1 : len(class_ids) + 1]
+    for row in np.unique(cells):
+        if row in (0, IGNORE):
+            continue
+        y, x = centers[row - 1] = snapped_center(cells == row)
+        bump = np.exp(-((rows - y) ** 2) / (2 * sigma**2))[:, None] * np.exp(-((columns - x) ** 2) / (2 * sigma**2))
+        np.maximum(heat, bump, out=heat)
+    weight = np.where(areas < SMALL_AREA * height * width, 3.0, 1.0).astype(np.float32)
+    return FrameTargets(lookup[labels.astype(np.uint8)], cells, heat, centers, weight)
+
+
+def offset_map(labels: NDArray[np.integer], centers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Offsets from every labelled pixel to its object's center: (2, h, w) float32, 0 on background, NaN if unknown.
+
+    With the frame's own centers this is the intra-frame offset, with a reference's centers the inter-frame offset.
+    """
+    h, w = labels.shape
+    table = np.concatenate([np.zeros((1, 2), np.float32), centers.astype(np.float32)])
+    known = (labels > 0) & (labels != IGNORE)
+    pixels = np.stack(np.meshgrid(np.arange(h), np.arange(w), indexing="ij"), -1).astype(np.float32)
+    offset = np.where(known[..., None], table[np.where(known, labels, 0)] - pixels, 0.0)
+    return np.ascontiguousarray(offset.transpose(2, 0, 1), np.float32)

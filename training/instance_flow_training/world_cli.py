@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``instance-flow-world``: write made clips as a YouTube-VIS data set, bags, videos and contact sheets."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from instance_flow.draw import contact_sheet
+from instance_flow.structures import InstanceFlowError
+from instance_flow.video import VideoWriter
+from instance_flow_training.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
+from instance_flow_training.world_files import clip_name, write_bag, write_ytvis
+
+_SHEET_FRAMES = 16
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = WorldConfig(size=options.size, frames=options.frames, rate=options.rate)
+        options.out.mkdir(parents=True, exist_ok=True)
+        _write(options, config)
+    except (InstanceFlowError, ValueError, OSError) as error:
+        print(f"instance-flow-world: {error}", file=sys.stderr)
+        return 1
+    noun = "clip" if options.clips == 1 else "clips"
+    print(f"{options.clips} {noun} of {options.frames} frames written to {options.out}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="instance-flow-world", description=__doc__)
+    add = parser.add_argument
+    add("out", type=Path, metavar="OUT", help="folder for what is written; made where it is missing")
+    add("--seed", type=_count, default=0, help="of the first clip; the next ones count up (default: 0)")
+    add("--situation", choices=[*SITUATIONS, "all"], default="mixed", help='"all" takes them in turn (default: mixed)')
+    add("--clips", type=_count, default=1, help="how many (default: 1)")
+    add("--frames", type=int, default=WorldConfig.frames, help="per clip (default: %(default)s)")
+    add("--size", type=_size, default=WorldConfig.size, metavar="HxW", help="in pixels (default: 192x320)")
+    add("--rate", type=float, default=WorldConfig.rate, help="pictures per second (default: %(default)s)")
+    add("--ytvis", action="store_true", help="write instances.json and JPEGImages/; the default if nothing is chosen")
+    add("--bag", action="store_true", help="write a bag (.mcap) of JPEG images for each clip")
+    add("--raw", action="store_true", help="bags carry raw images instead")
+    add("--topic", default="/camera/image_raw", help="of the bags (default: %(default)s)")
+    add("--video", action="store_true", help="write a video (.mp4) of each clip")
+    add("--sheet", action="store_true", help="write a contact sheet (.png) of each clip")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return number
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected height x width, such as 192x320") from None
+    return height, width
+
+
+def _write(options: argparse.Namespace, config: WorldConfig) -> None:
+    clips = _clips(options, config)
+    if options.ytvis or not (options.bag or options.raw or options.video or options.sheet):
+        write_ytvis(clips, options.out)
+    else:
+        for _ in clips:
+            pass
+
+
+def _clips(options: argparse.Namespace, config: WorldConfig) -> Iterator[Clip]:
+    """Make the clips one after the other, and write the files that each has of its own."""
+    situations = SITUATIONS if options.situation == "all" else (options.situation,)
+    turns = islice(cycle(situations), options.clips)
+    for number, situation in enumerate(tqdm(turns, total=options.clips, unit="clip", desc="making worlds")):
+        clip = generate_clip(options.seed + number, situation, config)
+        _write_single(clip, options.out / clip_name(clip, number), options)
+        yield clip
+
+
+def _write_single(clip: Clip, stem: Path, options: argparse.Namespace) -> None:
+    if options.bag or options.raw:
+        write_bag(clip, stem.with_suffix(".mcap"), options.topic, compressed=not options.raw)
+    if options.video:
+        with VideoWriter(stem.with_suffix(".mp4"), clip.rate) as video:
+            for image in clip.images:
+                video.write(image)
+    if options.sheet:
+        shown = np.unique(np.linspace(0, len(clip.images) - 1, _SHEET_FRAMES).round().astype(int))
+        sheet = contact_sheet([clip.images[t] for t in shown], [f"{t}" for t in shown])
+        _, data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        stem.with_suffix(".png").write_bytes(np.asarray(data).tobytes())

@@ -61,11 +61,8 @@ def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
             "upgrade instance-flow"
         )
     try:
-        values["class_names"] = tuple(values["class_names"])
-        values["input_size"] = tuple(values["input_size"])
-        values["feature_strides"] = tuple(values["feature_strides"])
-        return ModelInfo(**values)
-    except (KeyError, TypeError) as error:
+        return ModelInfo(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    except TypeError as error:
         raise ModelError(f"{path}: its description is incomplete ({error}); export the model again") from error
 
 

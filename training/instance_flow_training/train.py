@@ -50,7 +50,7 @@ def build_network(config: TrainConfig) -> InstanceFlowNet:
         path = Path(config.model.backbone_weights)
         if not path.is_file():
             raise ConfigError(
-                f"model.backbone_weights: {path} is not there; give a .safetensors file or leave it empty"
+                f"model.backbone_weights: no file {path}; give a .safetensors file or leave it empty"
             )
         try:
             load_backbone_weights(network.backbone, load_file(path))

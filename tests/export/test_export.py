@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Export: one file that says what torch says, or no file at all."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from instance_flow.network import OnnxNetwork, write_metadata
+from instance_flow.structures import ModelInfo
+from instance_flow_export.export import export_graph, main, prove_and_write, weights_hash
+from instance_flow_export.proof import ProofError, prove, relative_error
+from instance_flow_training.config import DataConfig, TrainConfig
+from instance_flow_training.datasets import WorldClips, collate
+from instance_flow_training.model import InstanceFlowNet, ModelConfig
+from instance_flow_training.train import build_network, forward_losses
+from instance_flow_training.validate import TorchNetwork, model_info
+
+SIZE = (64, 96)
+CONFIG = ModelConfig(
+    backbone="mobilenet_v2",
+    output_stride=32,
+    semantic_channels=16,
+    instance_channels=16,
+    skip_channels=8,
+    head_channels=8,
+    key_channels=8,
+    value_channels=8,
+    token_stride=8,
+    dense_aspp=False,
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> InstanceFlowNet:
+    """Trained for a moment: where a fresh network sees nothing for sure, rounding alone would decide its tracks."""
+    config = TrainConfig(model=CONFIG, data=DataConfig(sizes=(SIZE,), frames_per_clip=2))
+    network = build_network(config)
+    data = WorldClips(5, 2, (SIZE,), frames=2, batch=2)
+    images, targets = collate([data[0], data[1]])
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        forward_losses(network, images, targets, config)["total"].backward()
+        optimizer.step()
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def info(network: InstanceFlowNet) -> ModelInfo:
+    return model_info(network, SIZE, name="test", weights_sha256=weights_hash(network))
+
+
+@pytest.fixture(scope="module")
+def graph(network: InstanceFlowNet, info: ModelInfo) -> onnx.ModelProto:
+    graph = export_graph(network, SIZE, dynamic=True)
+    onnx.helper.set_model_props(graph, write_metadata(info))
+    return graph
+
+
+@pytest.fixture(scope="module")
+def model(
+    graph: onnx.ModelProto, network: InstanceFlowNet, info: ModelInfo, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    prove_and_write(graph, network, info, path)
+    return path
+
+
+def test_the_file_describes_itself(model: Path, info: ModelInfo) -> None:
+    assert OnnxNetwork(model, "cpu").info == info
+    assert [p.name for p in model.parent.iterdir()] == [model.name]
+
+
+def test_the_proof_measures_a_sequence(model: Path, network: InstanceFlowNet, info: ModelInfo) -> None:
+    report = prove(network, info, model, frames=8)
+    assert report.frames == 8
+    assert set(report.largest) == {"semantic", "center", "offset", "reference_offset", "features_0", "features_1"}
+    assert 0 < max(report.largest.values()) < 1e-4
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 64), (128, 224)], ids=str)
+@pytest.mark.parametrize("references", [0, 1, 2, 4])
+def test_any_size_and_any_number_of_references(
+    model: Path, network: InstanceFlowNet, size: tuple[int, int], references: int
+) -> None:
+    deployed, ours = OnnxNetwork(model, "cpu"), TorchNetwork(network, model_info(network, size))
+    rng = np.random.default_rng(references)
+    images = rng.integers(0, 255, (references + 1, *size, 3), dtype=np.uint8)
+    cached = [deployed.predict(image, []).features for image in images[1:]]
+    tensors = [tuple(torch.from_numpy(f) for f in features) for features in cached]
+    found, expected = deployed.predict(images[0], cached), ours.predict(images[0], tensors)  # type: ignore[arg-type]
+    for name in ("semantic", "center", "offset", "reference_offset"):
+        assert getattr(found, name).shape == getattr(expected, name).shape
+        assert relative_error(getattr(expected, name), getattr(found, name)) < 1e-4
+
+
+def spoiled(graph: onnx.ModelProto, part: str) -> onnx.ModelProto:
+    """The graph with one weight of the named part a little larger."""
+    other = copy.deepcopy(graph)
+    tensor = next(t for t in other.graph.initializer if part in t.name and t.dims and len(t.dims) == 4)
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[0] += 1.0
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return other
+
+
+@pytest.mark.parametrize(
+    "part", ["semantic_head", "offset_head", "reference_offset_head", "fusions.0.key", "fusions.1.value"]
+)
+def test_a_spoiled_graph_does_not_pass(
+    graph: onnx.ModelProto, network: InstanceFlowNet, info: ModelInfo, tmp_path: Path, part: str
+) -> None:
+    out = tmp_path / "model.onnx"
+    with pytest.raises(ProofError, match="differs by"):
+        prove_and_write(spoiled(graph, part), network, info, out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_export_keeps_the_older_file(
+    graph: onnx.ModelProto, network: InstanceFlowNet, info: ModelInfo, tmp_path: Path
+) -> None:
+    out = tmp_path / "model.onnx"
+    out.write_bytes(b"the older one")
+    with pytest.raises(ProofError):
+        prove_and_write(spoiled(graph, "center_head"), network, info, out)
+    assert out.read_bytes() == b"the older one"
+
+
+BAD_CHECKPOINTS = {
+    "missing": (None, "no such checkpoint"),
+    "damaged": (b"PK\x03\x04 cut short", "not a readable checkpoint"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_CHECKPOINTS.values(), ids=BAD_CHECKPOINTS)
+def test_the_command_says_what_is_wrong(
+    tmp_path: Path, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, out = tmp_path / "checkpoint.pt", tmp_path / "model.onnx"
+    if content is not None:
+        checkpoint.write_bytes(content)
+    assert main([str(checkpoint), str(out)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The robot's install stays small: the runtime imports with torch, rclpy, rosbags and onnx out of reach."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import importlib, pkgutil, sys
+for name in ("torch", "rclpy", "onnx", "rosbags", "pycocotools", "instance_flow_training"):
+    sys.modules[name] = None
+import instance_flow
+for module in pkgutil.iter_modules(instance_flow.__path__):
+    importlib.import_module(f"instance_flow.{module.name}")
+print("imported", len(list(pkgutil.iter_modules(instance_flow.__path__))))
+"""
+
+
+def test_runtime_imports_without_torch_and_ros() -> None:
+    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout.split()[1]) >= 15

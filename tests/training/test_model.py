@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network: shapes, weights from files, and the two ways through it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from instance_flow_training.backbone import build_backbone, load_backbone_weights
+from instance_flow_training.losses import association_loss
+from instance_flow_training.model import InstanceFlowNet, ModelConfig
+
+SMALL = ModelConfig(
+    backbone="mobilenet_v2",
+    output_stride=32,
+    semantic_channels=16,
+    instance_channels=16,
+    skip_channels=8,
+    head_channels=8,
+    key_channels=8,
+    value_channels=8,
+    token_stride=8,
+    dense_aspp=False,
+)
+NETWORKS = {
+    "mobilenet_v2, stride 32": (SMALL, (16, 8)),
+    "mobilenet_v2, stride 16": (ModelConfig(**{**vars(SMALL), "output_stride": 16}), (8, 8)),
+    "resnet50, stride 16": (ModelConfig(), (16, 16)),
+    "resnet50, stride 32, separable": (ModelConfig(output_stride=32, dense_aspp=False), (16, 16)),
+}
+
+
+@pytest.mark.parametrize(("config", "strides"), NETWORKS.values(), ids=NETWORKS)
+def test_shapes_of_the_deployed_graph(config: ModelConfig, strides: tuple[int, int]) -> None:
+    network = InstanceFlowNet(config, 5).eval()
+    assert network.feature_strides == strides
+    channels = config.key_channels + config.value_channels
+    for references in (0, 1, 3):
+        cached = [torch.zeros(references, channels, 64 // s, 96 // s) for s in strides]
+        with torch.no_grad():
+            outputs = network(torch.zeros(1, 64, 96, 3, dtype=torch.uint8), *cached)
+        features = [(1, channels, 64 // s, 96 // s) for s in strides]
+        expected = [(6, 16, 24), (16, 24), (2, 16, 24), (references, 2, 16, 24), *features]
+        assert [tuple(output.shape) for output in outputs] == expected
+
+
+def test_cached_references_equal_references_seen_together() -> None:
+    torch.manual_seed(0)
+    network = InstanceFlowNet(SMALL, 5).eval()
+    images = torch.randint(0, 255, (3, 64, 96, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        pyramid = network.pyramid(images)
+        together, attentions = network.inter(pyramid, network.features(pyramid), torch.tensor([2, 2, 2]))
+        cached = [network.features(network.pyramid(image[None])) for image in images]
+        streamed = network(images[2:], *(torch.cat([c[level] for c in cached]) for level in range(2)))
+    torch.testing.assert_close(streamed[3], together, rtol=1e-4, atol=1e-4)
+    for attention in attentions:
+        torch.testing.assert_close(attention.sum(-1), torch.ones(attention.shape[:2]))
+
+
+TORCHVISION_NAMES = {
+    "resnet50": ("layer1.0.downsample.0.weight", "layer4.2.bn3.running_var", 318),
+    "mobilenet_v2": ("features.0.0.weight", "features.17.conv.3.running_var", 306),
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION_NAMES)
+def test_backbones_have_torchvisions_names(name: str) -> None:
+    first, second, count = TORCHVISION_NAMES[name]
+    state = build_backbone(name, 32).state_dict()
+    assert first in state
+    assert second in state
+    assert len(state) == count
+
+
+def test_weights_load_and_a_wrong_file_is_refused() -> None:
+    source, target = build_backbone("mobilenet_v2", 32), build_backbone("mobilenet_v2", 16)
+    state = source.state_dict() | {"classifier.1.weight": torch.zeros(1)}
+    load_backbone_weights(target, state)
+    torch.testing.assert_close(target.state_dict()["features.3.conv.0.0.weight"], state["features.3.conv.0.0.weight"])
+    with pytest.raises(ValueError, match="not in the weights file"):
+        load_backbone_weights(target, {})
+    state["features.0.0.weight"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="has shape"):
+        load_backbone_weights(target, state)
+
+
+def test_bad_choices_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown backbone 'vgg'"):
+        build_backbone("vgg", 32)
+    with pytest.raises(ValueError, match="must be 16 or 32"):
+        build_backbone("resnet50", 8)
+
+
+def test_association_rewards_attention_on_the_own_object() -> None:
+    labels = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    labels[0, :2, :2], labels[0, 2:, 2:] = 1, 2
+    reference = labels.flip(2)  # object 1 now top right, object 2 bottom left
+    own = torch.zeros(1, 16, 16)
+    for y in range(4):
+        for x in range(4):
+            own[0, y * 4 + x, y * 4 + (3 - x)] = 1
+    other = own.roll(8, dims=2)
+    assert float(association_loss(own, labels, reference, 1, 2)) == pytest.approx(0, abs=1e-6)
+    assert float(association_loss(other, labels, reference, 1, 2)) > 5
+    gone = torch.zeros_like(reference)
+    assert float(association_loss(other, labels, gone, 1, 2)) == 0

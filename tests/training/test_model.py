@@ -20,6 +20,7 @@ SMALL = ModelConfig(
     key_channels=8,
     value_channels=8,
     token_stride=8,
+    fusion_context=True,
     dense_aspp=False,
 )
 NETWORKS = {
@@ -50,8 +51,9 @@ def test_cached_references_equal_references_seen_together() -> None:
     images = torch.randint(0, 255, (3, 64, 96, 3), dtype=torch.uint8)
     with torch.no_grad():
         pyramid = network.pyramid(images)
-        together, attentions = network.inter(pyramid, network.features(pyramid), torch.tensor([2, 2, 2]))
-        cached = [network.features(network.pyramid(image[None])) for image in images]
+        _, context = network.intra(pyramid)
+        together, attentions = network.inter(pyramid, context, network.features(context), torch.tensor([2, 2, 2]))
+        cached = [network.features(network.intra(network.pyramid(image[None]))[1]) for image in images]
         streamed = network(images[2:], *(torch.cat([c[level] for c in cached]) for level in range(2)))
     torch.testing.assert_close(streamed[3], together, rtol=1e-4, atol=1e-4)
     for attention in attentions:

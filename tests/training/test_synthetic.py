@@ -34,7 +34,7 @@ from instance_flow_training.world_cli import main
 SMALL = WorldConfig(size=(96, 160))
 SEEDS = range(5)
 PINNED_CLASSES = [2, 2, 4, 4, 2, 2]
-PINNED_AREAS = [577, 358, 366, 275, 434, 251]
+PINNED_AREAS = [728, 606, 156, 192, 552, 498]
 
 
 @lru_cache(maxsize=64)

@@ -30,6 +30,7 @@ head_channels = 8
 key_channels = 8
 value_channels = 8
 token_stride = 8
+fusion_context = true
 dense_aspp = false
 [loss]
 association = 0.3

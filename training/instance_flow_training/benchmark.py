@@ -13,7 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from instance_flow.pipeline import AssemblyConfig, Pipeline
+from instance_flow.cli import parse_settings
+from instance_flow.pipeline import Pipeline
 from instance_flow.structures import InstanceFlowError, Tracks
 from instance_flow_training.iou_tracking import retrack_by_iou
 from instance_flow_training.oracle import OracleNetwork
@@ -85,13 +86,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--first-seed", type=int, default=0, help="training uses seeds from 1000000 on")
     parser.add_argument("--frames", type=int, default=30)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
     try:
-        pipeline = None if options.oracle else Pipeline.load(options.model, "auto", AssemblyConfig())
+        pipeline = None if options.oracle else Pipeline.load(options.model, "auto", parse_settings(options.set))
         clips = held_out_clips(options.first_seed, options.clips, WorldConfig(frames=options.frames))
         report = run(pipeline, clips)
-    except InstanceFlowError as error:
+    except (InstanceFlowError, ValueError) as error:
         print(f"instance-flow-validate: error: {error}", file=sys.stderr)
         return 2
     print(format_report(report))

@@ -24,7 +24,7 @@ class TemporalContextFusion(nn.Module):
     """Attention of every target pixel over the tokens of one reference frame.
 
     Args:
-        in_channels: of the skip connection that this module sits in.
+        in_channels: of what it sees of a frame, in the middle of a skip connection.
         stride: of that skip connection.   pool: how much coarser keys and values are kept.
     """
 
@@ -34,7 +34,7 @@ class TemporalContextFusion(nn.Module):
         self.query = nn.Conv2d(in_channels, key_channels, 1)
         self.key = nn.Conv2d(in_channels, key_channels, 1)
         self.value = nn.Conv2d(in_channels, value_channels, 1)
-        self.log_temperature = nn.Parameter(torch.tensor(2.3))
+        self.log_temperature = nn.Parameter(torch.tensor(3.0))
         self.cached_channels = key_channels + value_channels
 
     def features(self, x: Tensor) -> Tensor:

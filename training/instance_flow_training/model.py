@@ -26,6 +26,8 @@ class ModelConfig:
     """Shape of the network. The defaults are the paper's ResNet-50; training/configs/worlds.toml has the small one.
 
     token_stride: least input pixels between two cached keys; finer follows smaller objects and costs more attention.
+    fusion_context: let the fusion see the intra-frame decoder's features beside the skip connection. They know the
+        whole object and the way to its center, which narrow early features of a small backbone do not.
     """
 
     backbone: str = "resnet50"
@@ -37,6 +39,7 @@ class ModelConfig:
     key_channels: int = 64
     value_channels: int = 64
     token_stride: int = 16
+    fusion_context: bool = False
     dense_aspp: bool = True
     backbone_weights: str = ""
 
@@ -81,9 +84,10 @@ class InstanceFlowNet(nn.Module):
         self.center_head = head(config.instance_channels, config.head_channels, 1)
         self.offset_head = head(config.instance_channels, config.head_channels, 2)
 
+        context = config.instance_channels if config.fusion_context else 0
         self.fusions = nn.ModuleList(
             TemporalContextFusion(
-                channels[s], s, max(1, config.token_stride // s), config.key_channels, config.value_channels
+                channels[s] + context, s, max(1, config.token_stride // s), config.key_channels, config.value_channels
             )
             for s in strides[1:3]
         )
@@ -104,21 +108,29 @@ class InstanceFlowNet(nn.Module):
         strides = sorted(levels, reverse=True)
         return Pyramid(levels[strides[0]], [levels[s] for s in strides[1:]])
 
-    def features(self, pyramid: Pyramid) -> tuple[Tensor, Tensor]:
+    def intra(self, pyramid: Pyramid) -> tuple[IntraMaps, list[Tensor]]:
+        """Section III-B-1; also what the fusion sees of these frames, one tensor (B, C, h, w) per fusion level."""
+        semantic = self.semantic_head(self.semantic_decoder.stages(pyramid.deepest, pyramid.skips))
+        stages = self.intra_decoder.stages(pyramid.deepest, pyramid.skips)
+        maps = IntraMaps(semantic, self.center_head(stages[-1]).squeeze(1), self.offset_head(stages[-1]) * OFFSET_SCALE)
+        context = list(pyramid.skips[:2])
+        if self.config.fusion_context:
+            context = [torch.cat(pair, 1) for pair in zip(context, stages, strict=False)]
+        return maps, context
+
+    def features(self, context: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """What to cache of each frame: (B, key + value channels, h, w) per fusion level, at ``feature_strides``."""
-        return self._fusion(0).features(pyramid.skips[0]), self._fusion(1).features(pyramid.skips[1])
+        return self._fusion(0).features(context[0]), self._fusion(1).features(context[1])
 
     def _fusion(self, level: int) -> TemporalContextFusion:
         return cast(TemporalContextFusion, self.fusions[level])
 
-    def intra(self, pyramid: Pyramid) -> IntraMaps:
-        """Section III-B-1."""
-        semantic = self.semantic_head(self.semantic_decoder.stages(pyramid.deepest, pyramid.skips))
-        shared = self.intra_decoder.stages(pyramid.deepest, pyramid.skips)[-1]
-        return IntraMaps(semantic, self.center_head(shared).squeeze(1), self.offset_head(shared) * OFFSET_SCALE)
-
     def inter(
-        self, pyramid: Pyramid, references: Sequence[Tensor], target: Tensor | None = None
+        self,
+        pyramid: Pyramid,
+        context: Sequence[Tensor],
+        references: Sequence[Tensor],
+        target: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Offsets to the centers in the reference frames (section III-B-2).
 
@@ -127,7 +139,7 @@ class InstanceFlowNet(nn.Module):
         convolutions, which takes it longer than everything else.
 
         Args:
-            pyramid: of B target frames.
+            pyramid, context: of B target frames.
             references: per fusion level (P, channels, h, w) cached features.
             target: (P,) which of the B frames each reference belongs to; None = all to the only one (B = 1).
 
@@ -143,7 +155,7 @@ class InstanceFlowNet(nn.Module):
         x, attentions = per_pair(decoder.aspp(pyramid.deepest)), []
         for level, (project, fuse, skip) in enumerate(zip(decoder.project, decoder.fuse, pyramid.skips, strict=True)):
             if level < len(self.fusions):
-                queries = skip if target is None else per_pair(skip)
+                queries = context[level] if target is None else per_pair(context[level])
                 attention = self._fusion(level).attention(queries, references[level])
                 attended, way = self._fusion(level)(queries, references[level], attention)
                 own = per_pair(self.inter_project[level](skip))
@@ -169,9 +181,9 @@ class InstanceFlowNet(nn.Module):
             features_0, features_1 (1, channels, H / s, W / s); h, w at stride 4, offsets in cells of stride 4.
         """
         pyramid = self.pyramid(image)
-        maps = self.intra(pyramid)
-        reference_offset, _ = self.inter(pyramid, (reference_features_0, reference_features_1))
-        features_0, features_1 = self.features(pyramid)
+        maps, context = self.intra(pyramid)
+        reference_offset, _ = self.inter(pyramid, context, (reference_features_0, reference_features_1))
+        features_0, features_1 = self.features(context)
         return (
             maps.semantic.softmax(1)[0],
             maps.center[0],

@@ -37,7 +37,7 @@ class Situation:
 
 
 _MIXED = Situation(
-    speed=(0.02, 0.9),
+    speed=(0.02, 0.45),
     crossing=0.3,
     hidden=0.15,
     leaving=0.15,
@@ -51,8 +51,8 @@ _MIXED = Situation(
 )
 TABLE: dict[str, Situation] = {
     "mixed": _MIXED,
-    "crossing": Situation(speed=(0.4, 1.0), largest=0.28, crossing=0.8, must="crossing"),
-    "fast": Situation(speed=(0.7, 2.0), look_alike=0.5),
+    "crossing": Situation(speed=(0.3, 0.7), largest=0.3, crossing=0.8, must="crossing"),
+    "fast": Situation(speed=(0.6, 1.3), look_alike=0.4),
     "occlusion": Situation(
         speed=(0.2, 0.6), largest=0.26, hidden=0.6, must="hidden", occluders=(1, 2), drift=(0.0, 0.003)
     ),

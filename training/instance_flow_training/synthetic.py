@@ -47,8 +47,8 @@ class WorldConfig:
     size: tuple[int, int] = (192, 320)
     frames: int = 30
     rate: float = 10.0
-    objects: tuple[int, int] = (2, 7)
-    object_size: tuple[float, float] = (0.10, 0.45)
+    objects: tuple[int, int] = (2, 6)
+    object_size: tuple[float, float] = (0.14, 0.5)
     blur: float = 0.35
     noise: float = 5.0
 

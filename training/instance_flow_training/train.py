@@ -49,9 +49,7 @@ def build_network(config: TrainConfig) -> InstanceFlowNet:
     if config.model.backbone_weights:
         path = Path(config.model.backbone_weights)
         if not path.is_file():
-            raise ConfigError(
-                f"model.backbone_weights: no file {path}; give a .safetensors file or leave it empty"
-            )
+            raise ConfigError(f"model.backbone_weights: no file {path}; give a .safetensors file or leave it empty")
         try:
             load_backbone_weights(network.backbone, load_file(path))
         except ValueError as error:
@@ -77,9 +75,9 @@ def forward_losses(
     frames = config.data.frames_per_clip
     target, reference = (t.to(images.device) for t in frame_pairs(len(images) // frames, frames))
     pyramid = network.pyramid(images)
-    maps = network.intra(pyramid)
-    features = [f.index_select(0, reference) for f in network.features(pyramid)]
-    reference_offset, attentions = network.inter(pyramid, features, target)
+    maps, context = network.intra(pyramid)
+    features = [f.index_select(0, reference) for f in network.features(context)]
+    reference_offset, attentions = network.inter(pyramid, context, features, target)
     return losses(*maps, reference_offset, attentions, targets, target, reference, config.loss)
 
 

@@ -61,7 +61,8 @@ def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
             "upgrade instance-flow"
         )
     try:
-        return ModelInfo(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        fields_found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return ModelInfo(**fields_found)
     except TypeError as error:
         raise ModelError(f"{path}: its description is incomplete ({error}); export the model again") from error
 

@@ -33,6 +33,7 @@ CONFIG = ModelConfig(
     key_channels=8,
     value_channels=8,
     token_stride=8,
+    fusion_context=True,
     dense_aspp=False,
 )
 

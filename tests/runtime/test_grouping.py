@@ -39,7 +39,7 @@ def test_centers_equal_brute_force_on_random_input() -> None:
 
 def grid(text: str) -> NDArray[np.float32]:
     """Digits are heat in tenths, dots are zero."""
-    return np.array([[0 if c == "." else int(c) for c in row] for row in text.split()], np.float32) / 10
+    return np.array([[0 if c == "." else int(c) for c in row] for row in text.split()], np.float32) / np.float32(10)
 
 
 CENTERS = {
@@ -79,7 +79,7 @@ def test_pixels_go_to_the_nearest_center_on_random_input() -> None:
         if not count:
             assert not labels.any()
             continue
-        warped = np.stack(np.mgrid[:h, :w]).astype(np.float32) + offset
+        warped = np.mgrid[:h, :w].astype(np.float32) + offset
         distance = ((warped[None] - centers[:, :, None, None]) ** 2).sum(1)
         np.testing.assert_array_equal(labels, np.where(foreground, distance.argmin(0) + 1, 0))
 

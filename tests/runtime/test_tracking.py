@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def instances(centers: Sequence[tuple[float, float]], classes: Sequence[Sequence
 
 
 def test_class_is_decided_by_the_votes_of_all_frames() -> None:
-    tracker, seen, classes = Tracker(), [], []
+    seen: list[Reference] = []
+    tracker, classes = Tracker(), []
     for t, scores in enumerate([(0.9, 0.1), (0.4, 0.6), (0.45, 0.55), (0.0, 1.0)]):
         identities = tracker.update(instances([(5, 5)], [scores], len(seen)), seen, t, 3.0)
         seen = [Reference(t, None, None, np.array([[5, 5]], np.float32), identities.ids)]
@@ -168,7 +170,7 @@ BAD_SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", BAD_SETTINGS.values(), ids=BAD_SETTINGS)
-def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="it must be a number from"):
         replace(AssemblyConfig(), **settings)
 

@@ -10,7 +10,7 @@ import torch
 from instance_flow.grouping import find_centers, group_pixels
 from instance_flow.matching import instance_flows, match_instances
 from instance_flow_training.datasets import Sample, collate
-from instance_flow_training.losses import LossConfig, losses, offsets_to
+from instance_flow_training.losses import BatchTargets, LossConfig, losses, offsets_to
 from instance_flow_training.synthetic import SITUATIONS, World, WorldConfig
 from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets, offset_map, snapped_center
 
@@ -61,13 +61,15 @@ def test_small_objects_weigh_three_times() -> None:
     assert weight.tolist() == [1.0, 3.0]
 
 
-def batch() -> tuple[torch.Tensor, ...]:
+def batch() -> tuple[list[FrameTargets], BatchTargets]:
     frames = targets_of("crossing", 2, (2, 5, 9))
     _, targets = collate([Sample(np.zeros((3, 192, 320, 3), np.uint8), frames)])
-    return frames, targets  # type: ignore[return-value]
+    return frames, targets
 
 
-def perfect_outputs(targets, target, reference):  # type: ignore[no-untyped-def]
+def perfect_outputs(
+    targets: BatchTargets, target: torch.Tensor, reference: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     semantic = torch.nn.functional.one_hot(targets.semantic.long(), 7).permute(0, 3, 1, 2).float() * 50
     own = torch.nan_to_num(offsets_to(targets.labels, targets.centers))
     other = torch.nan_to_num(offsets_to(targets.labels[target], targets.centers[reference]))

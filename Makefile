@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything lives in .venv and is installed once; only Python 3.11 or newer, a C++ compiler and make are needed.
+# The first `make demo` takes about a minute for this; where an official ROS 2 is set up in the shell, that one is used.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+PIP := $(BIN)/python -m pip install --no-input --disable-pip-version-check -c constraints.txt
+# With an official ROS the environment must see the Python packages that ROS takes from the system.
+VENV_OPTIONS := $(if $(ROS_DISTRO),--system-site-packages)
+IN_WORKSPACE := source ros2_ws/install/setup.bash && source $(BIN)/activate &&
+
+WORKSPACE_FILES := $(shell find ros2_ws/src -type f -not -path '*/__pycache__/*') $(wildcard ros2_ws/setup/*)
+
+# Set by the shim of the ROS wheels in every child of their Python: it belongs to another environment than ours.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.PHONY: help setup demo test lint clean distclean
+.DELETE_ON_ERROR:
+# Two pips must not work on one environment.
+.NOTPARALLEL:
+
+help:
+	@echo "make setup  install the runtime and build the ROS 2 workspace; the other targets do so too"
+	@echo "make demo   play a recording through the live ROS 2 node; pictures, video and tracks go to out/demo"
+	@echo "make test   all tests"
+	@echo "make lint   formatting, style and types"
+	@echo "make clean  remove what was built; make distclean removes $(VENV) too"
+
+setup: $(STAMPS)/workspace
+
+demo: $(STAMPS)/workspace
+	@$(IN_WORKSPACE) python ros2_ws/demo/live.py $(DEMO_OPTIONS)
+
+test: $(STAMPS)/develop $(STAMPS)/workspace
+	@$(IN_WORKSPACE) INSTANCE_FLOW_REQUIRE_ROS=1 python -m pytest $(PYTEST_OPTIONS)
+
+lint: $(STAMPS)/develop $(STAMPS)/ros
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=ros2_ws/src/instance_flow_ros:ros2_ws/demo:tests/ros $(BIN)/mypy runtime training export ros2_ws/demo tests ros2_ws/src/instance_flow_ros/instance_flow_ros
+
+clean:
+	rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out build dist .mypy_cache .pytest_cache .ruff_cache $(STAMPS)/workspace
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
+
+$(STAMPS)/environment:
+	@echo "creating $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=...")'
+	@$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV)
+	@$(PIP) --quiet pip
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/run: $(STAMPS)/environment pyproject.toml constraints.txt
+	@echo "installing instance-flow"
+	@$(PIP) --quiet -e '.[bags]'
+	@touch $@
+
+$(STAMPS)/ros: $(STAMPS)/environment constraints.txt $(wildcard ros2_ws/setup/requirements-*.txt) ros2_ws/setup/install_ros.sh ros2_ws/setup/local_setup.sh
+	@echo "installing ROS 2"
+	@ros2_ws/setup/install_ros.sh $(VENV)
+	@touch $@
+
+$(STAMPS)/workspace: $(STAMPS)/run $(STAMPS)/ros $(WORKSPACE_FILES)
+	@echo "building the ROS 2 workspace"
+	@ros2_ws/setup/build.sh $(VENV)
+	@touch $@
+
+$(STAMPS)/develop: $(STAMPS)/run pyproject.toml constraints.txt
+	@echo "installing what training, export and the tests need"
+	@$(PIP) $(if $(CI),--quiet) -e '.[bags,train,export,dev]'
+	@touch $@

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image messages to arrays and back by cv_bridge's two calls, `imgmsg_to_cv2` and `cv2_to_imgmsg`.
+
+The official cv_bridge is taken where it is installed and sound. What PyPI has under that name is not: it has no
+``header`` argument, reads depth images wrongly without a word, and ignores the padding of rows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from array import array
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from instance_flow.image_encodings import decode_raw
+
+_TYPE_BY_LETTER = {"U": "u", "S": "i", "F": "f"}
+_GENERIC = re.compile(r"(8|16|32|64)([USF])C(\d*)")
+_CHANNELS_OF_NAME = {"mono": 1, "bayer": 1, "bgr": 3, "rgb": 3, "bgra": 4, "rgba": 4}
+_NAMED = re.compile(r"(mono|bayer|bgra|rgba|bgr|rgb)(?:_[rgb]{4})?(8|16)")
+_INTERLEAVED = ("uyvy", "yuyv", "yuv422", "yuv422_yuy2")
+
+
+class Bridge(Protocol):
+    """The two calls of cv_bridge.CvBridge."""
+
+    def imgmsg_to_cv2(self, img_msg: Image, desired_encoding: str = "passthrough") -> NDArray[Any]:
+        """Give the message's pixels as an array (height, width[, channels])."""
+        ...
+
+    def cv2_to_imgmsg(self, cvim: NDArray[Any], encoding: str = "passthrough", header: Header | None = None) -> Image:
+        """Make a message of an array (height, width[, channels])."""
+        ...
+
+
+class ImageBridge:
+    """Own bridge. Reads row padding and both byte orders; raises ValueError for what it cannot convert."""
+
+    def imgmsg_to_cv2(self, img_msg: Image, desired_encoding: str = "passthrough") -> NDArray[Any]:
+        """Give the pixels of a message as an array in native byte order, (height, width) or (height, width, channels).
+
+        desired_encoding: "passthrough" or the message's own for the values as they are, else rgb8, bgr8 or mono8.
+            passthrough keeps the message's memory where it can.
+        """
+        if desired_encoding == "rgb8":
+            return _decode(img_msg)
+        if desired_encoding in ("passthrough", img_msg.encoding):
+            return _as_it_is(img_msg)
+        rgb = _decode(img_msg)
+        if desired_encoding == "bgr8":
+            return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        if desired_encoding == "mono8":
+            return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+        raise ValueError(f"cannot convert to {desired_encoding!r}; expected passthrough, rgb8, bgr8 or mono8")
+
+    def cv2_to_imgmsg(self, cvim: NDArray[Any], encoding: str = "passthrough", header: Header | None = None) -> Image:
+        """Make a message of an array (height, width) or (height, width, channels).
+
+        encoding: what the values mean; "passthrough" names it after the array's type, as 8UC3 or 16UC1.
+        Raises ValueError where the array is not of that encoding.
+        """
+        if cvim.ndim not in (2, 3) or cvim.size == 0:
+            raise ValueError(f"an image has 2 or 3 dimensions and is not empty, but this array has shape {cvim.shape}")
+        channels = cvim.shape[2] if cvim.ndim == 3 else 1
+        if encoding == "passthrough":
+            encoding = _generic_name(cvim.dtype, channels)
+        elif _layout(encoding) != (cvim.dtype, channels):
+            raise ValueError(f"{encoding} does not hold an array of shape {cvim.shape} and type {cvim.dtype}")
+        pixels = np.ascontiguousarray(cvim, cvim.dtype.newbyteorder("<"))
+        data = array("B")
+        data.frombytes(pixels.data.cast("B"))
+        height, width = cvim.shape[:2]
+        return Image(
+            header=header or Header(),
+            height=height,
+            width=width,
+            encoding=encoding,
+            is_bigendian=0,
+            step=pixels.nbytes // height,
+            data=data,
+        )
+
+
+def choose_bridge() -> Bridge:
+    """Give the official cv_bridge where it is installed and sound, else the own one."""
+    try:
+        from cv_bridge import CvBridge
+    except Exception:  # Built for another numpy, it fails in any way there is.
+        return ImageBridge()
+    candidate = CvBridge()
+    return candidate if is_sound(candidate) else ImageBridge()
+
+
+def is_sound(bridge: Bridge) -> bool:
+    """Whether a bridge copies headers, and brings a 16-bit image with padded rows to an array and back unharmed."""
+    header = Header(frame_id="camera")
+    padded = Image(header=header, height=2, width=2, encoding="16UC1", step=6)
+    padded.data.frombytes(np.array([[1, 300, 9], [65535, 4, 9]], "<u2").tobytes())
+    expected = np.array([[1, 300], [65535, 4]], np.uint16)
+    try:
+        if "header" not in inspect.signature(bridge.cv2_to_imgmsg).parameters:
+            return False
+        pixels = bridge.imgmsg_to_cv2(padded)
+        back = bridge.cv2_to_imgmsg(expected, encoding="16UC1", header=header)
+    except Exception:  # Any failure is the answer to the question.
+        return False
+    same = pixels.dtype == np.uint16 and np.array_equal(pixels, expected)
+    return bool(same and back.header == header and back.step == 4 and back.data.tobytes() == expected.tobytes())
+
+
+def to_rgb(bridge: Bridge, message: Image) -> NDArray[np.uint8]:
+    """Give the pixels of a message as (height, width, 3) uint8 RGB.
+
+    The official bridge refuses to see colours in encodings as 8UC3 and 16UC1; they are read by our rules everywhere.
+    Raises ValueError for an image that cannot be read.
+    """
+    if _GENERIC.fullmatch(message.encoding):
+        return _decode(message)
+    try:
+        return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, "rgb8"))
+    except TypeError as error:  # CvBridgeError is one.
+        raise ValueError(str(error)) from error
+
+
+def _decode(message: Image) -> NDArray[np.uint8]:
+    return decode_raw(
+        message.data, message.height, message.width, message.step, message.encoding, bool(message.is_bigendian)
+    )
+
+
+def _layout(encoding: str) -> tuple[np.dtype[Any], int]:
+    """Give the type and the number of values of a pixel."""
+    if generic := _GENERIC.fullmatch(encoding):
+        bits, letter, channels = generic.groups()
+        return np.dtype(f"{_TYPE_BY_LETTER[letter]}{int(bits) // 8}"), int(channels or 1)
+    if named := _NAMED.fullmatch(encoding):
+        name, bits = named.groups()
+        return np.dtype(f"u{int(bits) // 8}"), _CHANNELS_OF_NAME[name]
+    if encoding in _INTERLEAVED:
+        return np.dtype(np.uint8), 2
+    raise ValueError(f"the values of image encoding {encoding!r} cannot be had as an array")
+
+
+def _generic_name(dtype: np.dtype[Any], channels: int) -> str:
+    letter = {kind: letter for letter, kind in _TYPE_BY_LETTER.items()}.get(dtype.kind)
+    if letter is None:
+        raise ValueError(f"an image holds whole or floating point numbers, not {dtype}")
+    return f"{8 * dtype.itemsize}{letter}C{channels}"
+
+
+def _as_it_is(message: Image) -> NDArray[Any]:
+    native, channels = _layout(message.encoding)
+    dtype = native.newbyteorder(">" if message.is_bigendian else "<")
+    row = message.width * channels * dtype.itemsize
+    if row == 0 or message.height == 0:
+        raise ValueError(f"the image is empty: height {message.height}, width {message.width}")
+    if message.step < row or len(message.data) < message.step * (message.height - 1) + row:
+        raise ValueError(
+            f"{len(message.data)} bytes with step {message.step} do not hold {message.height} rows of {row} bytes"
+        )
+    shape = (message.height, message.width, channels)
+    strides = (message.step, channels * dtype.itemsize, dtype.itemsize)
+    pixels = np.ndarray(shape, dtype, message.data, strides=strides).astype(native, copy=False)
+    return pixels[:, :, 0] if channels == 1 else pixels

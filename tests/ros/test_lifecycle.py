@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a node begins and ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+from blobs import RED, draw, write_model
+from probe import Probe, to_message
+from sensor_msgs.msg import CompressedImage
+
+SECOND = 10**9
+
+
+def test_round_trip_through_all_states(start: Callable[..., Probe], blobs_model: Path) -> None:
+    node = start(model=blobs_model, autostart=False)
+    assert node.state() == "unconfigured"
+    for round_trip in (1, 2):
+        assert node.change_state("configure")
+        assert node.change_state("activate")
+        node.answers.clear()
+        assert node.until_active().ask(draw([(30, 40, RED)]), SECOND).frame_index == 0, round_trip
+        assert node.change_state("deactivate")
+        assert node.state() == "inactive"
+        assert node.change_state("cleanup")
+        assert node.state() == "unconfigured"
+    assert node.change_state("shutdown")
+    assert node.state() == "finalized"
+
+
+def test_missing_model_is_told_and_can_be_mended(
+    start: Callable[..., Probe], blobs_model: Path, tmp_path: Path
+) -> None:
+    missing, foreign = tmp_path / "missing.onnx", tmp_path / "foreign.onnx"
+    node = start(model=missing)
+    assert node.state() == "unconfigured"
+    assert f"{missing}: no such model file" in node.process.log()
+    assert f"{missing}: no such model file" in node.next_status().message
+    write_model(foreign, describe=False)
+    assert node.set_parameter("model", str(foreign))[0]
+    assert not node.change_state("configure")
+    assert f"{foreign}: an ONNX model, but not one of instance-flow" in node.process.log()
+    assert node.set_parameter("model", str(blobs_model))[0]
+    assert node.change_state("configure")
+    assert node.state() == "inactive"
+    assert "Traceback" not in node.process.log()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_signal_ends_the_node_cleanly(start: Callable[..., Probe], blobs_model: Path, how: signal.Signals) -> None:
+    node = start(model=blobs_model).until_active()
+    node.ask(draw([(30, 40, RED)]), SECOND)
+    assert node.process.stop(how) == 0, node.process.log()
+    assert "Traceback" not in node.process.log()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        pytest.param({"center_threshold": 7.0}, "center_threshold", id="out_of_range"),
+        pytest.param({"max_instances": "many"}, "max_instances", id="wrong_type"),
+    ],
+)
+def test_parameter_that_cannot_be_ends_the_node_with_a_line(
+    start: Callable[..., Probe], parameters: dict[str, object], words: str
+) -> None:
+    node = start(**parameters)
+    assert node.process.wait() == 1
+    assert words in node.process.log_tail(1)
+    assert "Traceback" not in node.process.log()
+
+
+def test_unknown_parameter_is_told_with_the_known_ones(start: Callable[..., Probe], blobs_model: Path) -> None:
+    node = start(model=blobs_model, centre_threshold=0.5).until_active()
+    assert "parameter centre_threshold is not known" in node.process.log()
+    assert "center_threshold" in node.process.log()
+
+
+def test_compressed_images_over_a_reliable_connection(start: Callable[..., Probe], blobs_model: Path) -> None:
+    topic = "/compressed_camera/image_raw/compressed"
+    node = start(
+        {"image": "/compressed_camera/image_raw"},
+        model=blobs_model,
+        image_transport="compressed",
+        **{f"qos_overrides.{topic}.subscription.reliability": "reliable"},
+    )
+    publisher = node.node.create_publisher(CompressedImage, topic, 1)
+    node.until(publisher.get_subscription_count, "a subscription to compressed images")
+    subscription = node.node.get_subscriptions_info_by_topic(topic)[0]
+    assert subscription.qos_profile.reliability.name == "RELIABLE"
+    jpeg = cv2.imencode(".jpg", cv2.cvtColor(draw([(30, 40, RED)]), cv2.COLOR_RGB2BGR))[1]
+    header = to_message(draw([]), SECOND).header
+    publisher.publish(CompressedImage(header=header, format="jpeg", data=b"not a picture"))
+    publisher.publish(CompressedImage(header=header, format="jpeg", data=jpeg.tobytes()))
+    answer = node.until(lambda: node.answers, "an answer to a JPEG")[0]
+    assert (answer.header, [i.class_name for i in answer.instances]) == (header, ["red"])

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An active node, from the outside."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from blobs import BLUE, INFO, RED, draw
+from diagnostic_msgs.msg import DiagnosticStatus
+from probe import Probe, to_message
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool, Trigger
+
+from instance_flow import Pipeline, cli, outputs
+from instance_flow.bags import BagWriter
+from instance_flow.rle import from_run_lengths
+from instance_flow_ros.bridge import ImageBridge
+from instance_flow_ros.conversions import to_instance_array, to_tracks
+
+SECOND = 10**9
+
+
+@pytest.fixture(scope="module")
+def node(start_for_all: Callable[..., Probe], blobs_model: Path) -> Probe:
+    """One node for all tests of this file; each begins with a reset."""
+    return start_for_all(model=blobs_model, provider="cpu").until_active()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_stream(node: Probe) -> None:
+    assert node.call(Trigger, "reset", Trigger.Request()).success
+
+
+def masks(answer: Any) -> list[np.ndarray]:
+    """Masks of the whole image, as the .msg file says that they are to be read."""
+    result = []
+    for instance in answer.instances:
+        whole, window = np.zeros((answer.height, answer.width), bool), instance.mask
+        inside = from_run_lengths(window.runs, (window.height, window.width))
+        whole[window.y : window.y + window.height, window.x : window.x + window.width] = inside
+        result.append(whole)
+    return result
+
+
+def test_answer_has_the_images_header_and_its_objects(node: Probe) -> None:
+    image = draw([(30, 40, RED), (90, 50, BLUE)])
+    answer = node.ask(image, 5 * SECOND + 7)
+    assert answer.header == to_message(image, 5 * SECOND + 7).header
+    assert (answer.height, answer.width, answer.frame_index) == (*image.shape[:2], 0)
+    assert [(i.id, i.label, i.class_id, i.class_name) for i in answer.instances] == [
+        (1, 1, 0, "red"),
+        (2, 2, 1, "blue"),
+    ]
+    for instance, mask, channel in zip(answer.instances, masks(answer), (0, 2), strict=True):
+        truth = image[:, :, channel] > 0
+        assert np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth) > 0.9
+        assert instance.area == np.count_nonzero(mask)
+        assert (instance.box.x, instance.box.y, instance.box.width, instance.box.height) == cv2.boundingRect(
+            mask.astype("u1")
+        )
+        assert (instance.reference_frame, instance.age) == (instance.NEW, 0)
+        assert np.isnan([instance.matched_distance, instance.velocity.x]).all()
+
+
+def test_second_frame_keeps_ids_and_says_why(node: Probe) -> None:
+    node.ask(draw([(30, 40, RED)]), SECOND)
+    moved = node.ask(draw([(34, 40, RED)]), 2 * SECOND).instances[0]
+    assert (moved.id, moved.age, moved.reference_frame, moved.matched_distance) == (1, 1, 0, 4.0)
+    assert (moved.center.x, moved.center.y) == (33.5, 37.5)
+    assert np.isfinite([moved.velocity.x, moved.velocity.y]).all()
+
+
+def test_live_tracks_are_the_offline_ones(node: Probe, blobs_model: Path) -> None:
+    offline = Pipeline.load(blobs_model, provider="cpu")
+    for step in range(6):
+        image = draw([(20 + 5 * step, 30, RED), (100 - 6 * step, 60, BLUE)][: 1 + step % 3])
+        answer = node.ask(image, step * SECOND // 10 + 1)
+        expected = to_instance_array(offline.step(image, step * SECOND // 10 + 1), answer.header, INFO.class_names)
+        assert repr(answer) == repr(expected)  # As text, where NaN equals NaN.
+
+
+def test_live_tracks_are_those_of_the_command(node: Probe, blobs_model: Path, tmp_path: Path) -> None:
+    images = [draw([(20 + 5 * step, 30, RED), (100 - 6 * step, 60, BLUE)]) for step in range(6)]
+    stamps = [(step + 1) * SECOND // 10 for step in range(6)]
+    with BagWriter(tmp_path / "discs.mcap") as bag:
+        for image, stamp in zip(images, stamps, strict=True):
+            bag.write_image("/camera/image_raw", image, stamp)
+    command = ["run", str(tmp_path / "discs.mcap"), "--model", str(blobs_model), "--out", str(tmp_path / "out")]
+    assert cli.main([*command, "--provider", "cpu", "--no-video"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "out" / outputs.TABLE).read_text().splitlines()]
+    for image, stamp, line in zip(images, stamps, lines, strict=True):
+        live = to_tracks(node.ask(image, stamp))
+        assert line["tracks"] == [outputs.table_row(live, row, INFO.class_names) for row in range(len(live))]
+
+
+@pytest.mark.parametrize(("topic", "encoding"), [("label_image", "16UC1"), ("overlay", "rgb8")])
+def test_pictures_come_once_someone_listens(node: Probe, topic: str, encoding: str) -> None:
+    pictures: list[Image] = []
+    image = draw([(30, 40, RED), (90, 50, BLUE)])
+    subscription = node.node.create_subscription(Image, f"instance_flow/{topic}", pictures.append, 1)
+    node.until(lambda: node.ask(image, SECOND) and pictures, f"a picture on {topic}")
+    node.node.destroy_subscription(subscription)
+    picture = pictures[-1]
+    assert (picture.encoding, picture.header) == (encoding, to_message(image, SECOND).header)
+    pixels = ImageBridge().imgmsg_to_cv2(picture)
+    if topic == "label_image":
+        answer = node.answers[-1]
+        expected = sum(mask * i.label for i, mask in zip(answer.instances, masks(answer), strict=True))
+        np.testing.assert_array_equal(pixels, expected)
+    else:
+        assert pixels.shape == image.shape
+        assert np.count_nonzero(pixels != image) > 1000
+
+
+def test_reset_service_begins_anew(node: Probe) -> None:
+    for stamp in (1, 2):
+        node.ask(draw([(30, 40, RED)]), stamp * SECOND)
+    assert node.call(Trigger, "reset", Trigger.Request()).success
+    answer = node.ask(draw([(90, 50, BLUE)]), 3 * SECOND)
+    assert (answer.frame_index, [i.id for i in answer.instances]) == (0, [1])
+
+
+@pytest.mark.parametrize(
+    ("size", "stamp", "reason"),
+    [
+        pytest.param((96, 128), SECOND, "the image stamps ran back by 9.000 s", id="bag_loops"),
+        pytest.param((64, 96), 20 * SECOND, "the image size changed from 128 x 96 to 96 x 64", id="size_changes"),
+    ],
+)
+def test_break_in_the_stream_resets_and_says_so_once(
+    node: Probe, size: tuple[int, int], stamp: int, reason: str
+) -> None:
+    node.ask(draw([(30, 40, RED), (90, 50, BLUE)]), 10 * SECOND)
+    answer = node.ask(draw([(30, 40, BLUE)], size), stamp)
+    assert (answer.frame_index, [i.id for i in answer.instances]) == (0, [1])
+    assert node.ask(draw([(30, 40, BLUE)], size), stamp + SECOND).frame_index == 1
+    assert node.process.log().count(reason) == 1
+
+
+def test_disabled_node_is_silent(node: Probe) -> None:
+    assert node.call(SetBool, "enable", SetBool.Request(data=False)).success
+    heard = len(node.answers)
+    node.send(to_message(draw([]), SECOND))
+    assert node.next_status().message == "disabled by ~/enable"
+    assert len(node.answers) == heard
+    assert node.call(SetBool, "enable", SetBool.Request(data=True)).success
+    node.answers.clear()
+    assert node.ask(draw([]), 2 * SECOND).instances == []
+
+
+def broken(**changes: Any) -> Image:
+    message = to_message(draw([(30, 40, RED)]), SECOND)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        pytest.param(broken(encoding="rgb9"), "'rgb9' is not supported", id="unknown_encoding"),
+        pytest.param(broken(data=array("B", bytes(100))), "100 bytes", id="short_data"),
+        pytest.param(broken(step=10), "step is 10", id="short_step"),
+        pytest.param(broken(height=0, width=0, data=array("B")), "empty", id="empty"),
+    ],
+)
+def test_bad_image_is_counted_and_survived(node: Probe, message: Image, reason: str) -> None:
+    node.until(lambda: node.statuses, "diagnostics")
+    before = refused(node.statuses[-1])
+    node.send(message)
+    status = node.until(lambda: next((s for s in node.statuses if refused(s) > before), None), "a refused frame")
+    assert (status.level, reason in status.message) == (DiagnosticStatus.WARN, True)
+    assert [i.class_name for i in node.ask(draw([(30, 40, BLUE)]), 2 * SECOND).instances] == ["blue"]
+
+
+def refused(status: DiagnosticStatus) -> int:
+    return int(values(status)["frames refused"])
+
+
+def values(status: DiagnosticStatus) -> dict[str, str]:
+    return {pair.key: pair.value for pair in status.values}
+
+
+def test_diagnostics_tell_rate_latency_and_provider(node: Probe) -> None:
+    node.statuses.clear()
+    stamps = iter(range(1, 10**6))
+
+    def busy_period() -> DiagnosticStatus | None:
+        node.ask(draw([(30, 40, RED)]), next(stamps) * SECOND)
+        return next((s for s in node.statuses if float(values(s)["rate (Hz)"]) > 0), None)
+
+    status = node.until(busy_period, "diagnostics of a busy period")
+    figures = values(status)
+    assert (status.level, status.message, status.hardware_id) == (DiagnosticStatus.OK, "tracking", "blobs")
+    assert (figures["provider"], figures["live tracks"]) == ("cpu", "1")
+    assert 0 < float(figures["latency p50 (ms)"]) <= float(figures["latency p95 (ms)"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        pytest.param("center_threshold", 2.0, "range", id="out_of_range"),
+        pytest.param("center_threshold", "high", "type", id="wrong_type"),
+        pytest.param("references", 9, "at most 4", id="more_than_the_model_takes"),
+        pytest.param("model", "other.onnx", "unconfigured", id="fixed_while_configured"),
+    ],
+)
+def test_wrong_setting_is_refused(node: Probe, name: str, value: Any, reason: str) -> None:
+    accepted, why = node.set_parameter(name, value)
+    assert (accepted, reason in why.lower()) == (False, True), why
+
+
+def test_new_setting_counts_from_the_next_frame_on(node: Probe) -> None:
+    image = draw([(30, 40, RED), (90, 50, BLUE)])
+    assert len(node.ask(image, SECOND).instances) == 2
+    assert node.set_parameter("max_instances", 1) == (True, "")
+    answer = node.ask(image, 2 * SECOND)
+    assert (answer.frame_index, len(answer.instances)) == (0, 1)
+    assert node.set_parameter("max_instances", 100) == (True, "")

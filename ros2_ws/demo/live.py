@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         run(options)
-    except (DemoError, InstanceFlowError) as error:
+    except (DemoError, InstanceFlowError, OSError, ValueError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,8 +2,9 @@
 """Play the images of a bag to a running node, in a process of its own, as `ros2 bag play` would.
 
 Usage: player.py BAG SENT.json. When each image was sent is written to SENT.json; the end of standard input ends the
-player. Publisher and node find one another one side at a time, so the first image is sent until the node answers to it;
-then the node is told to forget it, and the bag is played from its beginning.
+player. Publisher and node find one another one side at a time, so the last image is sent until the node answers to it;
+then the bag is played from its beginning, and the stamps that run back make the node begin anew, whatever image of the
+knocking it still has in hand.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import CompressedImage, Image
-from std_srvs.srv import Trigger
 
 from instance_flow.atomic import replacing
 from instance_flow.bags import COMPRESSED, BagImages
@@ -39,7 +39,7 @@ def main(bag: Path, sent: Path) -> None:
     try:
         node = rclpy.create_node("player")
         publisher = node.create_publisher(CompressedImage if kind == COMPRESSED else Image, images.topic, 10)
-        knock(node, publisher, messages[0][1])
+        knock(node, publisher, messages[-1][1])
         times = play(publisher, messages)
         with replacing(sent) as whole:
             whole.write_text(json.dumps(dict(zip(stamps, times, strict=True))))
@@ -60,17 +60,15 @@ def read(bag: Path, topic: str) -> tuple[str, list[tuple[int, bytes]]]:
 
 
 def knock(node: Node, publisher: Any, message: bytes) -> None:
-    """Send a message until the node has answered, then reset the node."""
+    """Send a message until the node has answered."""
     answers: list[TrackedInstanceArray] = []
     node.create_subscription(TrackedInstanceArray, "/instance_flow/instances", answers.append, 10)
-    reset = node.create_client(Trigger, "/instance_flow/reset")
     deadline = time.monotonic() + _PATIENCE
-    while not answers or not reset.service_is_ready():
+    while not answers:
         publisher.publish(message)
         rclpy.spin_once(node, timeout_sec=1.0)
         if time.monotonic() > deadline:
             raise TimeoutError("the node does not answer to images")
-    rclpy.spin_until_future_complete(node, reset.call_async(Trigger.Request()), timeout_sec=_PATIENCE)
 
 
 def play(publisher: Any, messages: list[tuple[int, bytes]]) -> list[int]:

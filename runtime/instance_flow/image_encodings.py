@@ -85,7 +85,10 @@ def decode_compressed(data: Any) -> Image:
     buffer = np.frombuffer(data, np.uint8)
     # A camera's pixels stay where they are: an EXIF turn would part the masks from the calibration.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    bgr = cv2.imdecode(buffer, flags) if buffer.size else None
+    try:
+        bgr = cv2.imdecode(buffer, flags) if buffer.size else None
+    except cv2.error as error:  # a picture of more pixels than OpenCV takes
+        raise ValueError(f"a compressed image cannot be decoded: {error.err}") from error
     if bgr is None:
         raise ValueError(
             f"{buffer.size} bytes of compressed image are not a JPEG, PNG or other picture that can be read"

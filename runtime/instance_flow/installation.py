@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
@@ -20,7 +21,14 @@ _PACKAGES = ("instance-flow", "numpy", "numba", "onnxruntime", "onnxruntime-gpu"
 
 def bundled_model_path() -> Path:
     """The model that comes along, in the checkout or beside the installed package; ModelError where there is none."""
-    places = [Path(__file__).resolve().parents[2] / "models", Path(sys.prefix) / "share" / "instance-flow"]
+    # pip puts data files where the scheme of the installation says, which for --user and on Debian is not sys.prefix.
+    schemes = {
+        sysconfig.get_path("data"),
+        sysconfig.get_path("data", sysconfig.get_preferred_scheme("user")),
+        sys.prefix,
+    }
+    installed = [Path(prefix) / "share" / "instance-flow" for prefix in sorted(schemes)]
+    places = [Path(__file__).resolve().parents[2] / "models", *installed]
     for place in places:
         if (place / BUNDLED_MODEL).is_file():
             return place / BUNDLED_MODEL

@@ -27,13 +27,14 @@ class Reference:
 class ReferenceMemory:
     """At most ``capacity`` references: one anchor and the ``capacity - 1`` latest frames, each frame once.
 
-    The anchor is the first frame in which anything was seen; until then the first frame stands in for it. It keeps one
+    The anchor is the first frame in which anything was seen; until then the newest frame stands in for it. It keeps one
     error from being handed on from frame to frame (Table III). Memory does not grow with the stream.
     """
 
     def __init__(self, capacity: int):
         if capacity < 1:
             raise ValueError(f"the number of references is {capacity}; it must be at least 1")
+        self.capacity = capacity
         self._anchor: Reference | None = None
         self._recent: deque[Reference] = deque(maxlen=capacity - 1)
 

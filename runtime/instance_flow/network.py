@@ -71,37 +71,75 @@ class OnnxNetwork:
     """An ONNX model on one execution provider.
 
     Args:
-        path: the model file.   provider: auto | cpu | cuda | tensorrt.   threads: 0 lets ONNX Runtime choose.
+        path: the model file.   provider: auto | cpu | cuda | tensorrt.
 
     Raises:
         ModelError: for a file that is missing, damaged or foreign, and for a provider that does not start here.
     """
 
-    def __init__(self, path: str | Path, provider: str = "auto", threads: int = 0):
+    def __init__(self, path: str | Path, provider: str = "auto"):
         path = Path(path)
         if not path.is_file():
             raise ModelError(f"{path}: no such model file; give the .onnx file that instance-flow-export wrote")
-        self.provider, self._session = _open_session(path, provider, threads)
+        self.provider, self._session = _open_session(path, provider)
         self.info = read_metadata(path, self._session.get_modelmeta().custom_metadata_map)
+        _check_description(path, self.info)
         shapes = {node.name: node.shape for node in self._session.get_inputs()}
         if set(shapes) != {"image", *REFERENCE_INPUTS}:
             raise ModelError(
                 f"{path}: its inputs are {', '.join(shapes)}; expected image and {', '.join(REFERENCE_INPUTS)}"
             )
-        self._channels = [int(shapes[name][1]) for name in REFERENCE_INPUTS]
+        names = [node.name for node in self._session.get_outputs()]
+        if not set(OUTPUTS) <= set(names):
+            raise ModelError(f"{path}: its outputs are {', '.join(names)}; expected {', '.join(OUTPUTS)}")
+        self._channels = [shapes[name][1] for name in REFERENCE_INPUTS]
+        if not all(isinstance(channels, int) for channels in self._channels):
+            raise ModelError(f"{path}: the channels of its reference features are not fixed; export the model again")
+        references = shapes[REFERENCE_INPUTS[0]][0]
+        self._fixed_references = references if isinstance(references, int) else None
 
     def predict(self, image: Image, references: Sequence[Features]) -> Prediction:
-        """See ``structures.Network``; references are ``Prediction.features`` of earlier frames of the same size."""
+        """See ``structures.Network``; references are ``Prediction.features`` of earlier frames of the same size.
+
+        Raises:
+            ModelError: when ONNX Runtime fails, for example when the device's memory is full.
+        """
         feeds: dict[str, NDArray[Any]] = {"image": image[None]}
         for level, (name, stride) in enumerate(zip(REFERENCE_INPUTS, self.info.feature_strides, strict=True)):
+            # A static graph always takes as many references as it was made for. The branches of the references do not
+            # touch one another, so those that are filled with zeros change nothing and are cut off again.
+            missing = max(0, (self._fixed_references or 0) - len(references))
             grid = image.shape[0] // stride, image.shape[1] // stride
-            empty = np.empty((0, self._channels[level], *grid), np.float32)
-            feeds[name] = np.concatenate([empty, *(features[level] for features in references)])
-        semantic, center, offset, reference_offset, *features = self._session.run(OUTPUTS, feeds)
-        return Prediction(semantic, center, offset, reference_offset, tuple(features))
+            filler = np.zeros((missing, self._channels[level], *grid), np.float32)
+            feeds[name] = np.concatenate([*(features[level] for features in references), filler])
+        try:
+            outputs = self._session.run(OUTPUTS, feeds)
+        except Exception as error:
+            raise ModelError(f"the network failed on {self.provider}: {_first_line(error)}") from error
+        semantic, center, offset, reference_offset, *features = outputs
+        return Prediction(semantic, center, offset, reference_offset[: len(references)], tuple(features))
 
 
-def _open_session(path: Path, provider: str, threads: int) -> tuple[str, Any]:
+def _check_description(path: Path, info: ModelInfo) -> None:
+    size, strides = info.input_size, info.feature_strides
+    sound = (
+        len(info.class_names) > 0
+        and len(size) == len(strides) == 2
+        and all(isinstance(n, int) and n > 0 for n in (*size, *strides, info.output_stride, info.max_references))
+        and all(n % max(32, *strides) == 0 for n in size)
+    )
+    if not sound:
+        raise ModelError(
+            f"{path}: its description makes no sense (classes {info.class_names}, input {size}, strides {strides}); "
+            "export the model again"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _open_session(path: Path, provider: str) -> tuple[str, Any]:
     if provider not in ("auto", *PROVIDERS):
         raise ModelError(f"unknown provider {provider!r}; choose auto, {', '.join(PROVIDERS)}")
     runtime = _onnxruntime()
@@ -112,7 +150,7 @@ def _open_session(path: Path, provider: str, threads: int) -> tuple[str, Any]:
             if provider == "auto":
                 continue
             raise ModelError(_missing_provider(name, available, runtime))
-        session = _create(runtime, path, name, threads)
+        session = _create(runtime, path, name)
         if session.get_providers()[0] == PROVIDERS[name]:
             return name, session
         message = (
@@ -132,9 +170,8 @@ def _missing_provider(name: str, available: list[str], runtime: Any) -> str:
     )
 
 
-def _create(runtime: Any, path: Path, name: str, threads: int) -> Any:
+def _create(runtime: Any, path: Path, name: str) -> Any:
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
     # Idle ONNX Runtime threads that spin starve the camera, the middleware and the numba kernels beside them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
@@ -142,5 +179,6 @@ def _create(runtime: Any, path: Path, name: str, threads: int) -> Any:
     try:
         return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{path}: not a readable ONNX model ({reason}); download or export it again") from error
+        raise ModelError(
+            f"{path}: not a readable ONNX model ({_first_line(error)}); download or export it again"
+        ) from error

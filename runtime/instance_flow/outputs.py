@@ -19,7 +19,7 @@ import numpy as np
 
 from instance_flow.atomic import replacing
 from instance_flow.draw import contact_sheet, overlay
-from instance_flow.structures import NEW, Image, Tracks
+from instance_flow.structures import NEW, Image, SourceError, Tracks
 from instance_flow.video import Frame, VideoWriter
 from instance_flow.ytvis import ResultsCollector, write_results
 
@@ -117,7 +117,8 @@ def _write_sheet(path: Path, samples: list[tuple[int, Image]]) -> None:
     frames, captions = [samples[k][1] for k in chosen], [f"frame {samples[k][0]}" for k in chosen]
     sheet = contact_sheet(frames, captions, _SHEET_COLUMNS, _SHEET_WIDTH)
     with replacing(path) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        if not cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
+            raise SourceError(f"{path}: cannot be written; is the disk full?")
 
 
 def _vector(point: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, float | None]:

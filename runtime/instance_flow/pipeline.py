@@ -13,7 +13,7 @@ from instance_flow.grouping import class_means, find_centers, foreground_margin,
 from instance_flow.matching import instance_flows
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.preprocess import Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
-from instance_flow.structures import FloatArray, Image, Instances, ModelInfo, Network, Prediction, Tracks
+from instance_flow.structures import FloatArray, Image, Instances, ModelError, ModelInfo, Network, Prediction, Tracks
 from instance_flow.tracker import Identities, Tracker
 
 
@@ -50,9 +50,11 @@ class AssemblyConfig:
     def __post_init__(self) -> None:
         for name, spec in self.__dataclass_fields__.items():
             low, high = spec.metadata["range"]
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise ValueError(f"{name} is {value!r}; it must be a number from {low} to {high}")
+            value, whole = getattr(self, name), isinstance(spec.default, int)
+            fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+            if not fits or not low <= value <= high:
+                kind = "whole number" if whole else "number"
+                raise ValueError(f"{name} is {value!r}; it must be a {kind} from {low} to {high}")
 
 
 class Pipeline:
@@ -107,15 +109,18 @@ class Pipeline:
             stamp: time of the frame in nanoseconds; without it velocities are NaN.
 
         Raises:
-            ValueError: for an image of another type or shape. The stream is left as it was.
+            ValueError: for an image of another type or shape.
+            ModelError: when the network fails, or its maps are not finite.
+
+        After an error the stream is as it was.
         """
         fitted = fit(image, self.info.input_size)
         references = self._memory.references
         prediction = self.network.predict(fitted.image, [r.features for r in references])
         instances, margin = self._group(prediction, fitted)
         identities = self._tracker.update(instances, references, self._frame_index, self._max_distance)
-        self._memory.add(Reference(self._frame_index, stamp, prediction.features, instances.centers, identities.ids))
         tracks = self._tracks(instances, identities, margin, fitted, _elapsed(references, identities, stamp))
+        self._memory.add(Reference(self._frame_index, stamp, prediction.features, instances.centers, identities.ids))
         self._frame_index += 1
         return tracks
 
@@ -132,23 +137,24 @@ class Pipeline:
         """
         rng = np.random.default_rng(0)
         image = rng.integers(0, 255, (*image_shape[:2], 3), dtype=np.uint8)
-        for _ in range(self.info.max_references + 1):
-            self.step(image, 0)
+        fitted = fit(image, self.info.input_size)
+        features = self.network.predict(fitted.image, []).features
+        for count in range(1, self._memory.capacity + 1):
+            self.network.predict(fitted.image, [features] * count)
+        self.step(image, 0)
         self.reset()
 
     def _group(self, prediction: Prediction, fitted: Fit) -> tuple[Instances, FloatArray]:
         """Section III-C-1 and Eq. 3; also the foreground margin (h, w) that the masks are cut from."""
-        margin = foreground_margin(prediction.semantic)
         rows, columns = cells_inside(fitted, self.info.output_stride)
-        margin[rows:], margin[:, columns:] = -np.inf, -np.inf
+        semantic, heat, offset, reference_offset = (m[..., :rows, :columns] for m in _finite_maps(prediction))
+        margin = foreground_margin(semantic)
         foreground = margin > 0
-        centers, scores = find_centers(
-            prediction.center, foreground, self._kernel, self._threshold, self.config.max_instances
-        )
-        labels = group_pixels(prediction.offset, foreground, centers)
+        centers, scores = find_centers(heat, foreground, self._kernel, self._threshold, self.config.max_instances)
+        labels = group_pixels(offset, foreground, centers)
         count = len(centers)
-        class_scores = class_means(prediction.semantic, labels, count)
-        flows = instance_flows(prediction.offset, prediction.reference_offset, labels, count)
+        class_scores = class_means(semantic, labels, count)
+        flows = instance_flows(offset, reference_offset, labels, count)
         return Instances(labels, centers, scores, class_scores, flows), margin
 
     def _tracks(
@@ -180,6 +186,18 @@ class Pipeline:
             reference_frames=identities.reference_frames[keep],
             distances=identities.distances[keep] * np.float32(pixels_per_cell),
         )
+
+
+def _finite_maps(prediction: Prediction) -> list[FloatArray]:
+    """The four maps; a single value that is not finite would stay in a track's votes for good."""
+    names = ("semantic", "center", "offset", "reference_offset")
+    for name in names:
+        if not np.isfinite(getattr(prediction, name)).all():
+            raise ModelError(
+                f"the network gave values in {name!r} that are not finite; if it runs in half precision, try another "
+                "provider or a model in single precision"
+            )
+    return [getattr(prediction, name) for name in names]
 
 
 def _elapsed(references: list[Reference], identities: Identities, stamp: int | None) -> FloatArray:

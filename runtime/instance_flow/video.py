@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff",
 
 PLAYBACK_RATE = 10.0
 """Frames per second at which pictures are shown that came without a time."""
+
+_log = logging.getLogger("instance_flow")
 
 _USUAL_RATE = 30.0
 
@@ -121,6 +124,9 @@ class VideoSource:
             capture.release()
         if not count:
             raise SourceError(f"{self._path}: not one frame of this video can be decoded")
+        if self.length is not None and count < self.length:
+            # A warning, since containers may only estimate how many frames they hold.
+            _log.warning("%s: only %d of its %d frames could be decoded", self._path, count, self.length)
 
     def _open(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(str(self._path))

@@ -102,6 +102,15 @@ def test_any_size_and_any_number_of_references(
         assert relative_error(getattr(expected, name), getattr(found, name)) < 1e-4
 
 
+def test_a_static_graph_takes_fewer_references_too(network: InstanceFlowNet, info: ModelInfo, tmp_path: Path) -> None:
+    graph = export_graph(network, SIZE, dynamic=False)
+    onnx.helper.set_model_props(graph, write_metadata(info))
+    prove_and_write(graph, network, info, tmp_path / "static.onnx")
+    shapes = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.graph.input]
+    assert [shape[0] for shape in shapes] == [1, 4, 4]
+    assert all(value > 0 for shape in shapes for value in shape)
+
+
 def spoiled(graph: onnx.ModelProto, part: str) -> onnx.ModelProto:
     """The graph with one weight of the named part a little larger."""
     other = copy.deepcopy(graph)

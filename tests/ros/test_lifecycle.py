@@ -50,6 +50,26 @@ def test_missing_model_is_told_and_can_be_mended(
     assert "Traceback" not in node.process.log()
 
 
+def test_activation_that_fails_is_told_and_leaves_nothing_behind(
+    start: Callable[..., Probe], blobs_model: Path
+) -> None:
+    """A QoS that does not exist is found out only when the subscription is made."""
+    node = start(
+        {"image": "/bad_qos"},
+        model=blobs_model,
+        **{"qos_overrides./bad_qos.subscription.reliability": "sometimes"},
+    )
+    assert node.state() == "inactive"
+    assert "listening to /bad_qos failed" in node.process.log()
+    assert not node.change_state("activate")
+    assert node.state() == "inactive"
+    assert node.change_state("cleanup")
+    assert node.change_state("configure")
+    instances = node.node.resolve_topic_name("instance_flow/instances")
+    node.until(lambda: len(node.node.get_publishers_info_by_topic(instances)) == 1, "one publisher of instances")
+    assert "Traceback" not in node.process.log()
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
 def test_signal_ends_the_node_cleanly(start: Callable[..., Probe], blobs_model: Path, how: signal.Signals) -> None:
     node = start(model=blobs_model).until_active()

@@ -59,6 +59,7 @@ def test_stop_finishes_the_item_in_work_and_drops_the_waiting_one() -> None:
         pytest.param([(96, 5), (96, 4), (96, 5)], [0, 0, 1], 1, id="stamp_runs_back"),
         pytest.param([(96, 5), (96, None), (96, 6)], [0, 1, 2], 0, id="one_stamp_is_missing"),
         pytest.param([(96, None), (96, None)], [0, 1], 0, id="no_stamps"),
+        pytest.param([(96, 5), (96, None), (96, 1), (96, 2)], [0, 1, 0, 1], 1, id="runs_back_behind_a_missing_stamp"),
         pytest.param([(96, 1), (64, 2), (64, 3), (96, 4)], [0, 0, 1, 0], 2, id="size_changes_there_and_back"),
         pytest.param([(96, 2), (64, 1)], [0, 0], 1, id="size_and_stamp"),
     ],

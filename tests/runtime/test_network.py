@@ -48,6 +48,8 @@ BAD_FILES: dict[str, tuple[bytes | None, str]] = {
     "description damaged": (foreign_model({METADATA_KEY: "{"}), "description is damaged"),
     "description incomplete": (foreign_model(changed(class_names=None)), "description is incomplete"),
     "description with unknown entries": (foreign_model(changed(colour="red")), "description is incomplete"),
+    "no classes": (foreign_model(changed(class_names=[])), "makes no sense"),
+    "input of a size that strides do not divide": (foreign_model(changed(input_size=[100, 96])), "makes no sense"),
     "other inputs": (foreign_model(changed()), "its inputs are x; expected image"),
 }
 

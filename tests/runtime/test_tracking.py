@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instance_flow import AssemblyConfig, Pipeline
+from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.structures import NEW, Image, Instances, ModelInfo, Prediction
 from instance_flow.tracker import Tracker
@@ -153,6 +153,67 @@ def test_frames_without_objects_are_empty_tracks() -> None:
         assert tracks.label_map.shape == (48, 64)
 
 
+class OneThing(NothingThere):
+    """A network that takes the whole picture for one object."""
+
+    info = ModelInfo(name="one", class_names=("thing",), input_size=(192, 320))
+
+    def predict(self, image: Image, references: Sequence[int]) -> Prediction:
+        seen = super().predict(image, references)
+        h, w = seen.center.shape
+        center = np.zeros((h, w), np.float32)
+        center[h // 9, w // 9] = 1
+        return replace(seen, semantic=seen.semantic[::-1], center=center)
+
+
+CAMERAS = [(192, 320), (720, 1280), (1080, 1920), (480, 640), (479, 641), (1000, 300), (101, 203), (48, 64)]
+
+
+@pytest.mark.parametrize("shape", CAMERAS, ids=str)
+def test_masks_reach_the_edges_of_letterboxed_frames(shape: tuple[int, int]) -> None:
+    tracks = Pipeline(OneThing()).step(np.zeros((*shape, 3), np.uint8))
+    assert (tracks.label_map == 1).all()
+    assert tracks.boxes[0].tolist() == [0, 0, shape[1], shape[0]]
+    assert tracks.areas[0] == shape[0] * shape[1]
+
+
+@pytest.mark.parametrize("name", ["semantic", "center", "offset", "reference_offset"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused_and_leave_the_stream_as_it_was(name: str, value: float) -> None:
+    class Spoiled(OneThing):
+        spoil = False
+
+        def predict(self, image: Image, references: Sequence[int]) -> Prediction:
+            seen = super().predict(image, references)
+            broken = np.full_like(getattr(seen, name), value)
+            return replace(seen, **{name: broken}) if self.spoil else seen
+
+    network = Spoiled()
+    pipeline = Pipeline(network)
+    image = np.zeros((192, 320, 3), np.uint8)
+    pipeline.step(image)
+    network.spoil = True
+    with pytest.raises(InstanceFlowError, match=name):
+        pipeline.step(image)
+    network.spoil = False
+    tracks = pipeline.step(image)
+    assert (tracks.frame_index, tracks.ids.tolist(), tracks.ages.tolist()) == (1, [1], [1])
+
+
+def test_warm_up_runs_every_number_of_references_and_leaves_a_fresh_stream() -> None:
+    seen = []
+
+    class Counting(NothingThere):
+        def predict(self, image: Image, references: Sequence[int]) -> Prediction:
+            seen.append(len(references))
+            return super().predict(image, references)
+
+    pipeline = Pipeline(Counting())
+    pipeline.warmup((480, 640))
+    assert set(seen) == {0, 1, 2, 3, 4}
+    assert pipeline.step(np.zeros((48, 64, 3), np.uint8)).frame_index == 0
+
+
 def test_a_bad_image_leaves_the_stream_as_it_was() -> None:
     pipeline = Pipeline(NothingThere())
     pipeline.step(np.zeros((32, 64, 3), np.uint8))
@@ -166,12 +227,14 @@ BAD_SETTINGS = {
     "negative distance": {"max_distance": -0.1},
     "text": {"center_window": "wide"},
     "no instances": {"max_instances": 0},
+    "half an instance": {"max_instances": 5.5},
+    "true": {"references": True},
 }
 
 
 @pytest.mark.parametrize("settings", BAD_SETTINGS.values(), ids=BAD_SETTINGS)
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="it must be a number from"):
+    with pytest.raises(ValueError, match=r"it must be a (whole )?number from"):
         replace(AssemblyConfig(), **settings)
 
 

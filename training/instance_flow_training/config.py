@@ -43,11 +43,16 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Section IV-A: Adam 1e-3, poly 0.9, no weight decay. ``batch`` counts clips."""
+    """Section IV-A: Adam 1e-3, poly 0.9, no weight decay. ``batch`` counts clips.
+
+    stop_at: end this run after so many steps of ``steps``, 0 = go to the end; the next run goes on, with other settings
+        if they have changed.
+    """
 
     name: str = "worlds"
     seed: int = 0
     steps: int = 90_000
+    stop_at: int = 0
     batch: int = 32
     learning_rate: float = 1e-3
     warmup: int = 200

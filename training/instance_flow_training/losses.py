@@ -21,6 +21,7 @@ class LossConfig:
     association: ours, not the paper's: makes a pixel's attention fall on its own object (see ``association_loss``).
     """
 
+    semantic: float = 1.0
     center: float = 100.0
     intra: float = 0.01
     inter: float = 0.01
@@ -123,7 +124,5 @@ def losses(
         stride = round((labels[0].numel() / attention.shape[1]) ** 0.5)
         term = association_loss(attention, labels, reference_labels, stride, targets.centers.shape[1])
         terms["association"] = terms.get("association", torch.zeros(())) + term
-    total = terms["semantic"]
-    for name in list(terms)[1:]:
-        total = total + getattr(config, name) * terms[name]
+    total = torch.stack([getattr(config, name) * term for name, term in terms.items()]).sum()
     return {**terms, "total": total}

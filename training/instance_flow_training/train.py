@@ -116,7 +116,7 @@ def train(config: TrainConfig, out: Path) -> Path:
     loader = DataLoader(
         data,
         config.batch,
-        sampler=FromStep(first * config.batch, total),
+        sampler=FromStep(first * config.batch, (config.stop_at or config.steps) * config.batch),
         num_workers=config.data.workers,
         collate_fn=collate,
         worker_init_fn=lambda _: cv2.setNumThreads(1),
@@ -141,9 +141,9 @@ def train(config: TrainConfig, out: Path) -> Path:
             for name, value in values.items():
                 writer.add_scalar(f"loss/{name}", value, done)
             writer.add_scalar("learning_rate", learning_rate(config, step), done)
-        if done % config.save_every == 0 or done == config.steps:
+        if done % config.save_every == 0 or done == first + len(loader):
             save_checkpoint(checkpoint, training_state(network, optimizer, config, done))
-        if config.validation.every and (done % config.validation.every == 0 or done == config.steps):
+        if config.validation.every and (done % config.validation.every == 0 or done == first + len(loader)):
             from instance_flow_training.validate import validate
 
             for name, value in validate(network, config.validation).items():
@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
-    print(f"trained {config.steps} steps; export with: instance-flow-export {checkpoint} model.onnx")
+    print(f"trained {config.stop_at or config.steps} steps; export with: instance-flow-export {checkpoint} model.onnx")
     return 0
 
 

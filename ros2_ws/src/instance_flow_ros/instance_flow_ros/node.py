@@ -30,7 +30,16 @@ from instance_flow.structures import InstanceFlowError
 from instance_flow_ros import detections, parameters
 from instance_flow_ros.bridge import choose_bridge, to_rgb
 from instance_flow_ros.conversions import to_instance_array, to_label_pixels, to_nanoseconds
-from instance_flow_ros.diagnostics import DROPPED, RECEIVED, REFUSED, Report, Statistics, describe, to_diagnostics
+from instance_flow_ros.diagnostics import (
+    ANSWERED,
+    DROPPED,
+    RECEIVED,
+    REFUSED,
+    Report,
+    Statistics,
+    describe,
+    to_diagnostics,
+)
 from instance_flow_ros.parameters import NodeConfig
 from instance_flow_ros.stream import Stream
 from instance_flow_ros.worker import NewestItemWorker
@@ -104,8 +113,13 @@ class InstanceFlowNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         if super().on_activate(state) != SUCCESS:
             return FAILURE
-        self._worker = NewestItemWorker(self._answer, "instance_flow")
-        self._subscribe()
+        try:
+            self._worker = NewestItemWorker(self._answer, "instance_flow")
+            self._subscribe()
+        except Exception as error:
+            self._stop()
+            super().on_deactivate(state)
+            return self._fail(f"listening to {self.topic} failed: {error}")
         self.get_logger().info(f"waiting for images on {self.topic}")
         return SUCCESS
 
@@ -164,6 +178,7 @@ class InstanceFlowNode(LifecycleNode):
             self.destroy_lifecycle_publisher(publisher)
         self._outputs.clear()
         self._pipeline = self._stream = None
+        self._problem = ""
 
     def _subscribe(self) -> None:
         """Listen to images, while active and enabled."""
@@ -203,7 +218,7 @@ class InstanceFlowNode(LifecycleNode):
             tracks = self._stream.step(image, to_nanoseconds(frame.message.header))  # type: ignore[union-attr]
             self._publish(frame.message.header, image, tracks)
             self._statistics.answered(frame.arrived, len(tracks))
-        except ValueError as error:
+        except (ValueError, InstanceFlowError) as error:
             self._refuse(f"an image could not be used: {error}")
         except Exception:
             if self.context.ok():  # Publishing fails once rclpy is shut down.
@@ -297,4 +312,6 @@ class InstanceFlowNode(LifecycleNode):
             return DiagnosticStatus.WARN, self._problem
         if not report.recent[RECEIVED]:
             return DiagnosticStatus.WARN, f"no images on {self.topic}, {self.count_publishers(self.topic)} publishers"
+        if not report.recent[ANSWERED]:
+            return DiagnosticStatus.WARN, "images come in, but none was answered since the last report"
         return DiagnosticStatus.OK, "tracking"

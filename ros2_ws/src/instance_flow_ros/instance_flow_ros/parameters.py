@@ -44,7 +44,7 @@ class NodeConfig:
 def declare(node: Node, config: type) -> None:
     """Declare a parameter for each field of a dataclass, with its default, description and range."""
     for parameter in fields(config):
-        node.declare_parameter(parameter.name, _ros_value(parameter.default), _descriptor(parameter))
+        node.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
 
 
 def read(node: Node, config: type[Config]) -> Config:
@@ -56,10 +56,6 @@ def read(node: Node, config: type[Config]) -> Config:
 def unknown(given: Iterable[str], node: Node) -> list[str]:
     """Names among those given to the node that are none of its parameters."""
     return sorted(name for name in given if not name.startswith("qos_overrides.") and not node.has_parameter(name))
-
-
-def _ros_value(default: Any) -> Any:
-    return list(default) if isinstance(default, tuple) else default
 
 
 def _descriptor(parameter: Field[Any]) -> ParameterDescriptor:

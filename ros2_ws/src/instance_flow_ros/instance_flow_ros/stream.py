@@ -40,9 +40,12 @@ class Stream:
             self._pipeline = requested
         if requested is not None or reason:
             self._pipeline.reset()
+            self._stamp = None
         if reason and requested is None:
             self._on_reset(reason)
-        self._size, self._stamp = size, stamp
+        self._size = size
+        if stamp is not None:
+            self._stamp = stamp
         return self._pipeline.step(image, stamp)
 
     def _break(self, size: tuple[int, int], stamp: int | None) -> str:

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A place for compiled kernels where neither the package nor the home can be written, as in a hardened service."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numba
+
+
+def prepare() -> None:
+    """Point numba to a folder for temporary files if it has no place of its own; otherwise it refuses to import."""
+    if numba.config.CACHE_DIR:
+        return
+    package = Path(__file__).parent
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    if not any(_can_write(place) for place in (package / "__pycache__", home / "numba")):
+        folder = Path(tempfile.gettempdir()) / f"instance-flow-kernels-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        # Compiled kernels are code: none may come from a folder that somebody else has put there.
+        trusted = folder.stat().st_uid == os.getuid()
+        numba.config.CACHE_DIR = str(folder) if trusted else tempfile.mkdtemp(prefix="instance-flow-kernels-")
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether files can be made in a folder that is there or can be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)

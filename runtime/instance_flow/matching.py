@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from instance_flow.structures import FloatArray, IntArray, LabelMap
+
+NEAREST, MEAN = "nearest", "mean"
+POLICIES = (NEAREST, MEAN)
 
 
 @njit(cache=True, nogil=True)
@@ -65,52 +67,72 @@ def match_instances(
     reference_centers: Sequence[FloatArray],
     reference_ids: Sequence[IntArray],
     max_distance: float,
+    policy: str = NEAREST,
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Identity of every object: the one whose center, in any reference, its flow leads nearest to (Eq. 5).
+    """Identity of every object: the one whose center its flow leads nearest to (Eq. 5).
 
-    Each object takes the identity with the smallest distance over all objects of all references. Where two want one
-    identity, the nearer gets it and the other its next best. Of equal distances the lower object, then the earlier
-    reference and row, comes first.
+    Each object takes the identity with the smallest distance. Where two want one identity, the nearer gets it and the
+    other its next best. Of equal distances the lower object, then the earlier reference, comes first.
 
     Args:
         centers: (M, 2) float32.   flows: (R, M, 2) float32.
-        reference_centers: R arrays (N_r, 2) float32.   reference_ids: R arrays (N_r,) of ids > 0.
+        reference_centers: R arrays (N_r, 2) float32.   reference_ids: R arrays (N_r,) of ids > 0, none twice in one.
         max_distance: the paper's epsilon, in pixels of the same map; a distance equal to it still matches.
+        policy: how far an identity is from an object when several references show it. NEAREST, the paper's: the
+            smallest of the distances. MEAN, ours: their mean, so that one reference whose flow went astray and happens
+            to hit a look-alike is outvoted by the others.
 
     Returns:
-        ids (M,) int64, 0 = a new identity is due; reference (M,) int64, index of the reference that gave the id, -1 if
-        none; distance (M,) float32, NaN if none.
+        ids (M,) int64, 0 = a new identity is due; reference (M,) int64, index of the reference that shows the identity
+        nearest to where the flow leads, -1 if new; distance (M,) float32 in that reference, NaN if new.
 
     Raises:
-        ValueError: when the numbers of references differ.
+        ValueError: when the numbers of references differ, or for another policy.
     """
     if not len(flows) == len(reference_centers) == len(reference_ids):
         raise ValueError(
             f"{len(flows)} flows, {len(reference_centers)} reference centers and {len(reference_ids)} "
             "reference ids: there must be one of each per reference"
         )
+    if policy not in POLICIES:
+        raise ValueError(f"policy is {policy!r}; it must be one of {', '.join(POLICIES)}")
     count = len(centers)
     ids = np.zeros(count, np.int64)
     reference = np.full(count, -1, np.int64)
     distance = np.full(count, np.nan, np.float32)
-    taken: set[int] = set()
-    for m, r, n, d in _candidates(centers, flows, reference_centers, max_distance):
-        identity = int(reference_ids[r][n])
-        if ids[m] == 0 and identity not in taken:
-            ids[m], reference[m], distance[m] = identity, r, d
-            taken.add(identity)
+    identities, nearest, mean, shown_by = _distances(centers, flows, reference_centers, reference_ids)
+    cost = nearest if policy == NEAREST else mean
+    rows, columns = np.nonzero(cost <= max_distance)
+    order = np.lexsort((columns, shown_by[rows, columns], rows, cost[rows, columns]))
+    taken = np.zeros(len(identities), bool)
+    for m, k in zip(rows[order], columns[order], strict=True):
+        if ids[m] == 0 and not taken[k]:
+            ids[m], reference[m], distance[m] = identities[k], shown_by[m, k], nearest[m, k]
+            taken[k] = True
     return ids, reference, distance
 
 
-def _candidates(
-    centers: FloatArray, flows: FloatArray, reference_centers: Sequence[FloatArray], max_distance: float
-) -> list[tuple[int, int, int, float]]:
-    """(object, reference, row, distance) of every pair within reach, nearest first."""
-    found: list[tuple[int, int, int, float]] = []
-    for r, others in enumerate(reference_centers):
+def _distances(
+    centers: FloatArray,
+    flows: FloatArray,
+    reference_centers: Sequence[FloatArray],
+    reference_ids: Sequence[IntArray],
+) -> tuple[IntArray, FloatArray, FloatArray, IntArray]:
+    """K identities in the order of their first reference, and per object and identity (M, K): the smallest distance
+    over the references, the mean over those that show the identity, and which reference the smallest is from."""
+    identities = list(dict.fromkeys(int(i) for ids in reference_ids for i in ids))
+    column = {identity: k for k, identity in enumerate(identities)}
+    shape = (len(centers), len(identities))
+    nearest, total = np.full(shape, np.inf, np.float32), np.zeros(shape, np.float32)
+    shown_by, shown = np.full(shape, -1, np.int64), np.zeros(len(identities), np.float32)
+    for r, (others, ids) in enumerate(zip(reference_centers, reference_ids, strict=True)):
+        columns = [column[int(i)] for i in ids]
         warped = np.asarray(centers, np.float32).reshape(-1, 2) + flows[r]
         difference = warped[:, None, :] - np.asarray(others, np.float32).reshape(-1, 2)[None, :, :]
-        distances: NDArray[np.float32] = np.sqrt((difference**2).sum(-1))
-        for m, n in zip(*np.nonzero(distances <= max_distance), strict=True):
-            found.append((int(m), r, int(n), float(distances[m, n])))
-    return sorted(found, key=lambda candidate: (candidate[3], *candidate[:3]))
+        distance = np.sqrt((difference**2).sum(-1))
+        closer = distance < nearest[:, columns]
+        shown_by[:, columns] = np.where(closer, r, shown_by[:, columns])
+        nearest[:, columns] = np.minimum(nearest[:, columns], distance)
+        total[:, columns] += distance
+        shown[columns] += 1
+    return np.array(identities, np.int64), nearest, total / shown, shown_by

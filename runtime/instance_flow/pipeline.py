@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
-from instance_flow.matching import instance_flows
+from instance_flow.matching import MEAN, POLICIES, instance_flows
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.preprocess import Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
 from instance_flow.structures import FloatArray, Image, Instances, ModelError, ModelInfo, Network, Prediction, Tracks
@@ -42,13 +42,24 @@ class AssemblyConfig:
         "Farthest that a center carried by instance flow may lie from a reference's center and still be the same "
         "object, as a fraction of sqrt(height * width) of the network's input. 0 = the model's own",
     )
+    matching: str = field(
+        default=MEAN,
+        metadata={
+            "description": "How far an identity is from an object when several references show it: nearest = the "
+            "smallest of the distances, as in the paper; mean = their mean, which outvotes a single wrong match"
+        },
+    )
     references: int = _setting(
         0, 0, 16, "Number of reference frames: the first and the latest ones. 0 = the model's own, which is the most"
     )
     max_instances: int = _setting(100, 1, 1000, "Most objects in one frame; the best centers are kept")
 
     def __post_init__(self) -> None:
+        if self.matching not in POLICIES:
+            raise ValueError(f"matching is {self.matching!r}; it must be one of {', '.join(POLICIES)}")
         for name, spec in self.__dataclass_fields__.items():
+            if "range" not in spec.metadata:
+                continue
             low, high = spec.metadata["range"]
             value, whole = getattr(self, name), isinstance(spec.default, int)
             fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
@@ -118,7 +129,9 @@ class Pipeline:
         references = self._memory.references
         prediction = self.network.predict(fitted.image, [r.features for r in references])
         instances, margin = self._group(prediction, fitted)
-        identities = self._tracker.update(instances, references, self._frame_index, self._max_distance)
+        identities = self._tracker.update(
+            instances, references, self._frame_index, self._max_distance, self.config.matching
+        )
         tracks = self._tracks(instances, identities, margin, fitted, _elapsed(references, identities, stamp))
         self._memory.add(Reference(self._frame_index, stamp, prediction.features, instances.centers, identities.ids))
         self._frame_index += 1

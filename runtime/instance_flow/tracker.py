@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.matching import match_instances
+from instance_flow.matching import NEAREST, match_instances
 from instance_flow.memory import Reference
 from instance_flow.structures import NEW, FloatArray, Instances, IntArray
 
@@ -53,15 +53,21 @@ class Tracker:
         return len(self._tracks)
 
     def update(
-        self, instances: Instances, references: Sequence[Reference], frame_index: int, max_distance: float
+        self,
+        instances: Instances,
+        references: Sequence[Reference],
+        frame_index: int,
+        max_distance: float,
+        policy: str = NEAREST,
     ) -> Identities:
-        """Match one frame's objects to the references; max_distance in cells."""
+        """Match one frame's objects to the references; max_distance in cells, policy of ``match_instances``."""
         ids, given_by, distances = match_instances(
             instances.centers,
             instances.flows,
             [r.centers for r in references],
             [r.ids for r in references],
             max_distance,
+            policy,
         )
         for row in np.flatnonzero(ids == 0):
             ids[row] = self._next_id

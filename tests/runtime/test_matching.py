@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from instance_flow.matching import instance_flows, match_instances
+from instance_flow.matching import MEAN, NEAREST, POLICIES, instance_flows, match_instances
 
 RANDOM_INPUTS = 1000
 
@@ -40,7 +40,8 @@ def brute_force_match(distances: dict[tuple[int, int], float], limit: float) -> 
     return matched
 
 
-def test_matching_equals_brute_force_on_random_input() -> None:
+@pytest.mark.parametrize("policy", POLICIES)
+def test_matching_equals_brute_force_on_random_input(policy: str) -> None:
     rng = np.random.default_rng(1)
     for _ in range(RANDOM_INPUTS):
         count, references = int(rng.integers(0, 7)), int(rng.integers(0, 5))
@@ -49,16 +50,18 @@ def test_matching_equals_brute_force_on_random_input() -> None:
         ids = [rng.permutation(np.arange(1, 9))[: rng.integers(0, 7)] for _ in range(references)]
         others = [(rng.random((len(i), 2)) * 30).astype(np.float32) for i in ids]
         limit = float(rng.uniform(1, 20))
-        distances: dict[tuple[int, int], float] = {}
+        all_distances: dict[tuple[int, int], list[float]] = {}
         for r, m in itertools.product(range(references), range(count)):
             for identity, other in zip(ids[r].tolist(), others[r], strict=True):
                 d = float(np.hypot(*(centers[m] + flows[r, m] - other)))
-                distances[m, identity] = min(d, distances.get((m, identity), np.inf))
-        found, reference, distance = match_instances(centers, flows, others, ids, limit)
+                all_distances.setdefault((m, identity), []).append(d)
+        reduce = min if policy == NEAREST else np.mean
+        distances = {pair: float(reduce(found)) for pair, found in all_distances.items()}
+        found, reference, distance = match_instances(centers, flows, others, ids, limit, policy)
         expected = brute_force_match(distances, limit)
         assert {m: int(i) for m, i in enumerate(found) if i} == expected
         for m, identity in expected.items():
-            assert distance[m] == pytest.approx(distances[m, identity], abs=1e-4)
+            assert distance[m] == pytest.approx(min(all_distances[m, identity]), abs=1e-4)
             assert identity in ids[reference[m]]
         new = found == 0
         assert (reference[new] == -1).all()
@@ -118,3 +121,16 @@ def test_situation(centers, flows, others, ids, expected) -> None:  # type: igno
 def test_unequal_numbers_of_references_are_refused() -> None:
     with pytest.raises(ValueError, match="one of each per reference"):
         match_instances(points((1, 1)), np.zeros((2, 1, 2), np.float32), [points()], [np.array([], np.int64)], 1.0)
+
+
+def test_the_mean_outvotes_one_reference_that_hits_a_look_alike() -> None:
+    here, ids = points((5, 5)), [np.array([1, 2])] * 3
+    before = [points((5, 5), (5, 20))] * 3
+    flows = np.array([[[0, 2]], [[0, 2]], [[0, 15]]], np.float32)  # the third leads straight to the other object
+    assert match_instances(here, flows, before, ids, 12.0, NEAREST)[0].tolist() == [2]
+    assert match_instances(here, flows, before, ids, 12.0, MEAN)[0].tolist() == [1]
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(ValueError, match="one of nearest, mean"):
+        match_instances(points((1, 1)), np.zeros((0, 1, 2), np.float32), [], [], 1.0, "best")

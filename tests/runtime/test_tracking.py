@@ -226,6 +226,7 @@ BAD_SETTINGS = {
     "threshold above one": {"center_threshold": 1.5},
     "negative distance": {"max_distance": -0.1},
     "text": {"center_window": "wide"},
+    "unknown matching": {"matching": "best"},
     "no instances": {"max_instances": 0},
     "half an instance": {"max_instances": 5.5},
     "true": {"references": True},
@@ -234,7 +235,7 @@ BAD_SETTINGS = {
 
 @pytest.mark.parametrize("settings", BAD_SETTINGS.values(), ids=BAD_SETTINGS)
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"it must be a (whole )?number from"):
+    with pytest.raises(ValueError, match=r"it must be (a (whole )?number from|one of nearest, mean)"):
         replace(AssemblyConfig(), **settings)
 
 

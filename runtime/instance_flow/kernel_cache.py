@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numba
 
+_VARIABLE = "NUMBA_CACHE_DIR"
+
 
 def prepare() -> None:
     """Point numba to a folder for temporary files if it has no place of its own; otherwise it refuses to import."""
-    if numba.config.CACHE_DIR:
+    if os.environ.get(_VARIABLE):
         return
     package = Path(__file__).parent
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
@@ -21,7 +23,8 @@ def prepare() -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         # Compiled kernels are code: none may come from a folder that somebody else has put there.
         trusted = folder.stat().st_uid == os.getuid()
-        numba.config.CACHE_DIR = str(folder) if trusted else tempfile.mkdtemp(prefix="instance-flow-kernels-")
+        os.environ[_VARIABLE] = str(folder) if trusted else tempfile.mkdtemp(prefix="instance-flow-kernels-")
+        numba.config.reload_config()
 
 
 def _can_write(folder: Path) -> bool:

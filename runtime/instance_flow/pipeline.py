@@ -86,7 +86,7 @@ class Pipeline:
             )
         cells = float(np.sqrt(info.input_size[0] * info.input_size[1])) / info.output_stride
         self._threshold = self.config.center_threshold or info.center_threshold
-        self._kernel = 2 * round(max((self.config.center_window or info.center_window) * cells - 1, 2) / 2) + 1
+        self._kernel = _odd_window((self.config.center_window or info.center_window) * cells)
         self._max_distance = (self.config.max_distance or info.max_distance) * cells
         self._memory = ReferenceMemory(self.config.references or info.max_references)
         self._tracker = Tracker()
@@ -199,6 +199,11 @@ class Pipeline:
             reference_frames=identities.reference_frames[keep],
             distances=identities.distances[keep] * np.float32(pixels_per_cell),
         )
+
+
+def _odd_window(cells: float) -> int:
+    """The nearest odd window of at least 3 cells; 0 cells = 1, which suppresses nothing."""
+    return max(3, 2 * round((cells - 1) / 2) + 1) if cells > 0 else 1
 
 
 def _finite_maps(prediction: Prediction) -> list[FloatArray]:

@@ -28,6 +28,7 @@ class OracleNetwork:
             class_names=CLASS_NAMES,
             input_size=(height, width),
             output_stride=1,
+            center_threshold=0.999,
             center_window=0.0,
             max_distance=1 / 640,
         )

@@ -29,7 +29,7 @@ def record(path: Path, kind: str) -> Path:
     """Record two discs that pass one another, 20 images per second."""
     with BagWriter(path) as bag:
         for step in range(FRAMES):
-            image, stamp = draw([(48 + 2 * step, 30, RED), (72 - 2 * step, 60, BLUE)]), 10**9 + step * 50_000_000
+            image, stamp = draw([(54 + step, 30, RED), (66 - step, 60, BLUE)]), 10**9 + step * 50_000_000
             if kind == "raw":
                 bag.write_image("/camera/image_raw", image, stamp, frame_id="camera")
             else:

@@ -17,7 +17,7 @@ from instance_flow.structures import FloatArray, LabelMap
 def _row_maximum(heat: FloatArray, foreground: NDArray[np.bool_], radius: int) -> FloatArray:
     """Largest foreground heat within ``radius`` columns of each pixel: (h, w) f32, -inf where there is none.
 
-    Van Herk's scheme would not pay: only pixels above the threshold are looked at later, so a plain window suffices.
+    Each foreground pixel is spread over its window, so the cost follows the foreground, not the size of the map.
     """
     h, w = heat.shape
     out = np.full((h, w), -np.inf, np.float32)

@@ -16,26 +16,14 @@ from instance_flow.network import OnnxNetwork, write_metadata
 from instance_flow.structures import ModelInfo
 from instance_flow_export.export import export_graph, main, prove_and_write, weights_hash
 from instance_flow_export.proof import ProofError, prove, relative_error
-from instance_flow_training.config import DataConfig, TrainConfig
+from instance_flow_training.config import DataConfig, TrainConfig, load_config
 from instance_flow_training.datasets import WorldClips, collate
-from instance_flow_training.model import InstanceFlowNet, ModelConfig
+from instance_flow_training.model import InstanceFlowNet
 from instance_flow_training.train import build_network, forward_losses
 from instance_flow_training.validate import TorchNetwork, model_info
 
 SIZE = (64, 96)
-CONFIG = ModelConfig(
-    backbone="mobilenet_v2",
-    output_stride=32,
-    semantic_channels=16,
-    instance_channels=16,
-    skip_channels=8,
-    head_channels=8,
-    key_channels=8,
-    value_channels=8,
-    token_stride=8,
-    fusion_context=True,
-    dense_aspp=False,
-)
+CONFIG = load_config(Path(__file__).parents[1] / "tiny.toml", []).model
 
 
 @pytest.fixture(scope="module")

@@ -3,26 +3,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from instance_flow_training.backbone import build_backbone, load_backbone_weights
+from instance_flow_training.config import load_config
 from instance_flow_training.losses import association_loss
 from instance_flow_training.model import InstanceFlowNet, ModelConfig
 
-SMALL = ModelConfig(
-    backbone="mobilenet_v2",
-    output_stride=32,
-    semantic_channels=16,
-    instance_channels=16,
-    skip_channels=8,
-    head_channels=8,
-    key_channels=8,
-    value_channels=8,
-    token_stride=8,
-    fusion_context=True,
-    dense_aspp=False,
-)
+SMALL = load_config(Path(__file__).parents[1] / "tiny.toml", []).model
 NETWORKS = {
     "mobilenet_v2, stride 32": (SMALL, (16, 8)),
     "mobilenet_v2, stride 16": (ModelConfig(**{**vars(SMALL), "output_stride": 16}), (8, 8)),

@@ -12,33 +12,7 @@ from instance_flow_training.checkpoint import load_checkpoint
 from instance_flow_training.config import ConfigError, TrainConfig, load_config
 from instance_flow_training.train import learning_rate, main, train
 
-TINY = """
-name = "tiny"
-steps = 4
-batch = 2
-warmup = 1
-save_every = 2
-log_every = 1
-threads = 1
-[model]
-backbone = "mobilenet_v2"
-output_stride = 32
-semantic_channels = 16
-instance_channels = 16
-skip_channels = 8
-head_channels = 8
-key_channels = 8
-value_channels = 8
-token_stride = 8
-fusion_context = true
-dense_aspp = false
-[loss]
-association = 0.3
-[data]
-sizes = [[64, 96]]
-frames_per_clip = 2
-workers = 0
-"""
+TINY = (Path(__file__).parents[1] / "tiny.toml").read_text()
 
 
 @pytest.fixture

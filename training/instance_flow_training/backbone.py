@@ -107,6 +107,7 @@ class MobileNetV2(nn.Module):
         layers: list[nn.Module] = [_conv_bn_relu6(3, 32, 3, 2, 1)]
         channels, stride_so_far, dilation = 32, 2, 1
         self.taps: dict[int, int] = {}
+        self.channels: dict[int, int] = {}
         for expansion, out_channels, blocks, stage_stride in self.STAGES:
             for block in range(blocks):
                 stride = stage_stride if block == 0 else 1
@@ -117,10 +118,9 @@ class MobileNetV2(nn.Module):
                 layers.append(InvertedResidual(channels, out_channels, stride, expansion, dilation))
                 channels = out_channels
                 self.taps[stride_so_far] = len(layers) - 1
+                self.channels[stride_so_far] = channels
         self.features = nn.ModuleList(layers)
-        del self.taps[2]
-        widths = {3: 24, 6: 32, 13: 96, 17: 320}
-        self.channels = {stride: widths[tap] for stride, tap in self.taps.items()}
+        del self.taps[2], self.channels[2]
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
         by_layer = {layer: stride for stride, layer in self.taps.items()}
@@ -159,9 +159,3 @@ def load_backbone_weights(backbone: nn.Module, state: dict[str, Tensor]) -> None
         name = wrong[0]
         raise ValueError(f"{name!r} has shape {tuple(state[name].shape)}, the network needs {tuple(own[name].shape)}")
     backbone.load_state_dict({k: state[k].to(own[k].dtype) if k in state else own[k] for k in own})
-    backbone.requires_grad_(True)
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

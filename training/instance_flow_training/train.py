@@ -27,6 +27,7 @@ from instance_flow_training.datasets import WorldClips, collate
 from instance_flow_training.losses import BatchTargets, losses
 from instance_flow_training.model import InstanceFlowNet
 from instance_flow_training.synthetic import CLASS_NAMES
+from instance_flow_training.validate import validate
 
 
 class FromStep(Sampler[int]):
@@ -144,8 +145,6 @@ def train(config: TrainConfig, out: Path) -> Path:
         if done % config.save_every == 0 or done == first + len(loader):
             save_checkpoint(checkpoint, training_state(network, optimizer, config, done))
         if config.validation.every and (done % config.validation.every == 0 or done == first + len(loader)):
-            from instance_flow_training.validate import validate
-
             for name, value in validate(network, config.validation).items():
                 writer.add_scalar(f"validation/{name}", value, done)
     writer.close()

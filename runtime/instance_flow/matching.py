@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -12,6 +13,18 @@ from instance_flow.structures import FloatArray, IntArray, LabelMap
 
 NEAREST, MEAN = "nearest", "mean"
 POLICIES = (NEAREST, MEAN)
+
+
+class Matches(NamedTuple):
+    """What M objects were matched to.
+
+    ids: (M,) int64, 0 = a new identity is due.   reference: (M,) int64 index into the references, -1 if new.
+    distance: (M,) float32 in cells, NaN if new.
+    """
+
+    ids: IntArray
+    reference: IntArray
+    distance: FloatArray
 
 
 @njit(cache=True, nogil=True)
@@ -68,7 +81,7 @@ def match_instances(
     reference_ids: Sequence[IntArray],
     max_distance: float,
     policy: str = NEAREST,
-) -> tuple[IntArray, IntArray, FloatArray]:
+) -> Matches:
     """Identity of every object: the one whose center its flow leads nearest to (Eq. 5).
 
     Each object takes the identity with the smallest distance. Where two want one identity, the nearer gets it and the
@@ -83,8 +96,8 @@ def match_instances(
             to hit a look-alike is outvoted by the others.
 
     Returns:
-        ids (M,) int64, 0 = a new identity is due; reference (M,) int64, index of the reference that shows the identity
-        nearest to where the flow leads, -1 if new; distance (M,) float32 in that reference, NaN if new.
+        For each object its id, the reference that shows this identity nearest to where the flow leads, and the distance
+        there.
 
     Raises:
         ValueError: when the numbers of references differ, or for another policy.
@@ -109,7 +122,7 @@ def match_instances(
         if ids[m] == 0 and not taken[k]:
             ids[m], reference[m], distance[m] = identities[k], shown_by[m, k], nearest[m, k]
             taken[k] = True
-    return ids, reference, distance
+    return Matches(ids, reference, distance)
 
 
 def _distances(

@@ -27,16 +27,18 @@ class Reference:
 class ReferenceMemory:
     """At most ``capacity`` references: one anchor and the ``capacity - 1`` latest frames, each frame once.
 
+    Without ``anchored`` all of them are the latest frames.
+
     The anchor is the first frame in which anything was seen; until then the newest frame stands in for it. It keeps one
     error from being handed on from frame to frame (Table III). Memory does not grow with the stream.
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int, anchored: bool = True):
         if capacity < 1:
             raise ValueError(f"the number of references is {capacity}; it must be at least 1")
-        self.capacity = capacity
+        self.capacity, self._anchored = capacity, anchored
         self._anchor: Reference | None = None
-        self._recent: deque[Reference] = deque(maxlen=capacity - 1)
+        self._recent: deque[Reference] = deque(maxlen=capacity - anchored)
 
     @property
     def references(self) -> list[Reference]:
@@ -46,7 +48,7 @@ class ReferenceMemory:
 
     def add(self, reference: Reference) -> None:
         """Remember the newest frame and forget the one that falls out."""
-        if self._anchor is None or not len(self._anchor.ids):
+        if self._anchored and (self._anchor is None or not len(self._anchor.ids)):
             self._anchor = reference
         self._recent.append(reference)
 

@@ -73,6 +73,9 @@ class OnnxNetwork:
     Args:
         path: the model file.   provider: auto | cpu | cuda | tensorrt.
 
+    Attributes:
+        fixed_size: (height, width) if the graph takes only that size, else None.
+
     Raises:
         ModelError: for a file that is missing, damaged or foreign, and for a provider that does not start here.
     """
@@ -97,6 +100,8 @@ class OnnxNetwork:
             raise ModelError(f"{path}: the channels of its reference features are not fixed; export the model again")
         references = shapes[REFERENCE_INPUTS[0]][0]
         self._fixed_references = references if isinstance(references, int) else None
+        height, width = shapes["image"][1:3]
+        self.fixed_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
     def predict(self, image: Image, references: Sequence[Features]) -> Prediction:
         """See ``structures.Network``; references are ``Prediction.features`` of earlier frames of the same size.

@@ -3,22 +3,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
-from instance_flow.matching import MEAN, POLICIES, instance_flows
+from instance_flow.matching import MEAN, POLICIES, Matches, instance_flows, match_instances
 from instance_flow.memory import Reference, ReferenceMemory
+from instance_flow.multiscale import MultiScaleNetwork
 from instance_flow.preprocess import Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
-from instance_flow.structures import FloatArray, Image, Instances, ModelError, ModelInfo, Network, Prediction, Tracks
+from instance_flow.structures import (
+    FloatArray,
+    Image,
+    Instances,
+    IntArray,
+    ModelError,
+    ModelInfo,
+    Network,
+    Prediction,
+    Tracks,
+)
 from instance_flow.tracker import Identities, Tracker
 
 
 def _setting(default: Any, low: float, high: float, description: str) -> Any:
     return field(default=default, metadata={"description": description, "range": (low, high)})
+
+
+def _choice(choices: Sequence[str], default: str, description: str) -> Any:
+    return field(default=default, metadata={"description": description, "choices": tuple(choices)})
 
 
 @dataclass(frozen=True)
@@ -42,30 +58,67 @@ class AssemblyConfig:
         "Farthest that a center carried by instance flow may lie from a reference's center and still be the same "
         "object, as a fraction of sqrt(height * width) of the network's input. 0 = the model's own",
     )
-    matching: str = field(
-        default=MEAN,
-        metadata={
-            "description": "How far an identity is from an object when several references show it: nearest = the "
-            "smallest of the distances, as in the paper; mean = their mean, which outvotes a single wrong match"
-        },
+    matching: str = _choice(
+        POLICIES,
+        MEAN,
+        "How far an identity is from an object when several references show it: nearest = the smallest of the "
+        "distances, as in the paper; mean = their mean, which outvotes a single wrong match",
     )
     references: int = _setting(
         0, 0, 16, "Number of reference frames: the first and the latest ones. 0 = the model's own, which is the most"
     )
+    reference_policy: str = _choice(
+        ("first+recent", "recent"),
+        "first+recent",
+        "Which frames are references: the first one that shows anything and the latest ones, or the latest ones alone",
+    )
+    score: str = _choice(
+        ("product", "semantic", "center"),
+        "product",
+        "What an object's score is: the probability of its class, the heat of its center, or their product (Eq. 6)",
+    )
     max_instances: int = _setting(100, 1, 1000, "Most objects in one frame; the best centers are kept")
 
     def __post_init__(self) -> None:
-        if self.matching not in POLICIES:
-            raise ValueError(f"matching is {self.matching!r}; it must be one of {', '.join(POLICIES)}")
         for name, spec in self.__dataclass_fields__.items():
-            if "range" not in spec.metadata:
-                continue
-            low, high = spec.metadata["range"]
-            value, whole = getattr(self, name), isinstance(spec.default, int)
-            fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-            if not fits or not low <= value <= high:
-                kind = "whole number" if whole else "number"
-                raise ValueError(f"{name} is {value!r}; it must be a {kind} from {low} to {high}")
+            value, choices = getattr(self, name), spec.metadata.get("choices")
+            if choices is None:
+                _check_number(name, value, *spec.metadata["range"], whole=isinstance(spec.default, int))
+            elif value not in choices:
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def _check_number(name: str, value: Any, low: float, high: float, *, whole: bool) -> None:
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not fits or not low <= value <= high:
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{name} is {value!r}; it must be a {kind} from {low} to {high}")
+
+
+class Matcher(Protocol):
+    """Which identity each object of a frame keeps; ``Pipeline`` takes another one for comparison."""
+
+    def __call__(
+        self, prediction: Prediction, instances: Instances, references: Sequence[Reference], max_distance: float
+    ) -> Matches:
+        """prediction: maps of the picture's cells, padding cut off.   max_distance: the paper's epsilon, in cells."""
+        ...
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything that led to one frame's tracks, for pictures and for those who look for a fault.
+
+    prediction: maps of the picture's cells, padding cut off.   references: those that the frame was matched with.
+    ids: (M,) int64 track id of every row of ``instances``; those without a pixel in the image are not in ``tracks``.
+    """
+
+    fitted: Fit
+    prediction: Prediction
+    instances: Instances
+    references: list[Reference]
+    ids: IntArray
+    tracks: Tracks
 
 
 class Pipeline:
@@ -74,11 +127,17 @@ class Pipeline:
     Args:
         network: anything that keeps the ``structures.Network`` protocol.
         config: settings; those left at 0 come from ``network.info``.
+        matcher: who decides which identities are kept; None = instance flow (Eq. 3 and 5).
+
+    Attributes:
+        observer: called with an ``Observation`` at the end of every step, if set.
     """
 
-    def __init__(self, network: Network, config: AssemblyConfig | None = None):
+    def __init__(self, network: Network, config: AssemblyConfig | None = None, matcher: Matcher | None = None):
         self.network = network
         self.config = config or AssemblyConfig()
+        self.observer: Callable[[Observation], None] | None = None
+        self._matcher: Matcher = matcher or self._match_by_flow
         info = network.info
         if self.config.references > info.max_references:
             raise ValueError(
@@ -88,19 +147,31 @@ class Pipeline:
         self._threshold = self.config.center_threshold or info.center_threshold
         self._kernel = _odd_window((self.config.center_window or info.center_window) * cells)
         self._max_distance = (self.config.max_distance or info.max_distance) * cells
-        self._memory = ReferenceMemory(self.config.references or info.max_references)
+        self._memory = ReferenceMemory(
+            self.config.references or info.max_references, anchored=self.config.reference_policy == "first+recent"
+        )
         self._tracker = Tracker()
         self._frame_index = 0
 
     @classmethod
-    def load(cls, model: str | Path, provider: str = "auto", config: AssemblyConfig | None = None) -> Pipeline:
-        """Open a model file. provider: auto | cpu | cuda | tensorrt; what is asked for runs, or a ModelError says why.
+    def load(
+        cls,
+        model: str | Path,
+        provider: str = "auto",
+        config: AssemblyConfig | None = None,
+        scales: Sequence[float] = (),
+    ) -> Pipeline:
+        """Open a model file.
 
-        Only ``auto`` may fall back to the CPU, and it logs a warning when a GPU provider was there but did not start.
+        Args:
+            provider: auto | cpu | cuda | tensorrt; what is asked for runs, or a ModelError says why. Only ``auto`` may
+                fall back to the CPU, and it logs a warning when a GPU provider was there but did not start.
+            scales: factors of the input size for multi-scale inference; none = the input size alone.
         """
         from instance_flow.network import OnnxNetwork
 
-        return cls(OnnxNetwork(model, provider), config)
+        network = OnnxNetwork(model, provider)
+        return cls(MultiScaleNetwork(network, scales) if scales else network, config)
 
     @property
     def info(self) -> ModelInfo:
@@ -128,13 +199,16 @@ class Pipeline:
         fitted = fit(image, self.info.input_size)
         references = self._memory.references
         prediction = self.network.predict(fitted.image, [r.features for r in references])
-        instances, margin = self._group(prediction, fitted)
-        identities = self._tracker.update(
-            instances, references, self._frame_index, self._max_distance, self.config.matching
-        )
+        maps = self._inside(prediction, fitted)
+        margin = foreground_margin(maps.semantic)
+        instances = self._group(maps, margin)
+        matches = self._matcher(maps, instances, references, self._max_distance)
+        identities = self._tracker.update(instances, matches, references, self._frame_index)
         tracks = self._tracks(instances, identities, margin, fitted, _elapsed(references, identities, stamp))
         self._memory.add(Reference(self._frame_index, stamp, prediction.features, instances.centers, identities.ids))
         self._frame_index += 1
+        if self.observer is not None:
+            self.observer(Observation(fitted, maps, instances, references, identities.ids, tracks))
         return tracks
 
     def reset(self) -> None:
@@ -157,18 +231,39 @@ class Pipeline:
         self.step(image, 0)
         self.reset()
 
-    def _group(self, prediction: Prediction, fitted: Fit) -> tuple[Instances, FloatArray]:
-        """Section III-C-1 and Eq. 3; also the foreground margin (h, w) that the masks are cut from."""
+    def _inside(self, prediction: Prediction, fitted: Fit) -> Prediction:
+        """The maps of the picture's cells, without those of the padding."""
         rows, columns = cells_inside(fitted, self.info.output_stride)
-        semantic, heat, offset, reference_offset = (m[..., :rows, :columns] for m in _finite_maps(prediction))
-        margin = foreground_margin(semantic)
+        semantic, center, offset, reference_offset = (m[..., :rows, :columns] for m in _finite_maps(prediction))
+        return Prediction(semantic, center, offset, reference_offset, prediction.features)
+
+    def _group(self, maps: Prediction, margin: FloatArray) -> Instances:
+        """Section III-C-1 and Eq. 3; margin (h, w) is above 0 on foreground."""
         foreground = margin > 0
-        centers, scores = find_centers(heat, foreground, self._kernel, self._threshold, self.config.max_instances)
-        labels = group_pixels(offset, foreground, centers)
+        centers, scores = find_centers(
+            maps.center, foreground, self._kernel, self._threshold, self.config.max_instances
+        )
+        labels = group_pixels(maps.offset, foreground, centers)
         count = len(centers)
-        class_scores = class_means(semantic, labels, count)
-        flows = instance_flows(offset, reference_offset, labels, count)
-        return Instances(labels, centers, scores, class_scores, flows), margin
+        class_scores = class_means(maps.semantic, labels, count)
+        flows = instance_flows(maps.offset, maps.reference_offset, labels, count)
+        return Instances(labels, centers, scores, class_scores, flows)
+
+    def _match_by_flow(
+        self,
+        prediction: Prediction,  # noqa: ARG002 - the flows are already in the instances
+        instances: Instances,
+        references: Sequence[Reference],
+        max_distance: float,
+    ) -> Matches:
+        return match_instances(
+            instances.centers,
+            instances.flows,
+            [r.centers for r in references],
+            [r.ids for r in references],
+            max_distance,
+            self.config.matching,
+        )
 
     def _tracks(
         self, instances: Instances, identities: Identities, margin: FloatArray, fitted: Fit, seconds: FloatArray
@@ -188,7 +283,7 @@ class Pipeline:
             label_map=id_of_label[labels],
             ids=identities.ids[keep],
             class_ids=identities.class_ids[keep],
-            scores=(semantic_scores * center_scores)[keep],
+            scores=self._scores(semantic_scores, center_scores)[keep],
             semantic_scores=semantic_scores[keep],
             center_scores=center_scores[keep],
             centers=to_image(instances.centers[keep], fitted, stride),
@@ -199,6 +294,9 @@ class Pipeline:
             reference_frames=identities.reference_frames[keep],
             distances=identities.distances[keep] * np.float32(pixels_per_cell),
         )
+
+    def _scores(self, semantic: FloatArray, center: FloatArray) -> FloatArray:
+        return {"product": semantic * center, "semantic": semantic, "center": center}[self.config.score]
 
 
 def _odd_window(cells: float) -> int:

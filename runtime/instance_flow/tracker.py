@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.matching import NEAREST, match_instances
+from instance_flow.matching import Matches
 from instance_flow.memory import Reference
 from instance_flow.structures import NEW, FloatArray, Instances, IntArray
 
@@ -53,22 +53,10 @@ class Tracker:
         return len(self._tracks)
 
     def update(
-        self,
-        instances: Instances,
-        references: Sequence[Reference],
-        frame_index: int,
-        max_distance: float,
-        policy: str = NEAREST,
+        self, instances: Instances, matches: Matches, references: Sequence[Reference], frame_index: int
     ) -> Identities:
-        """Match one frame's objects to the references; max_distance in cells, policy of ``match_instances``."""
-        ids, given_by, distances = match_instances(
-            instances.centers,
-            instances.flows,
-            [r.centers for r in references],
-            [r.ids for r in references],
-            max_distance,
-            policy,
-        )
+        """Give every object of one frame the identity that it was matched to, or a new one."""
+        ids = matches.ids.copy()
         for row in np.flatnonzero(ids == 0):
             ids[row] = self._next_id
             self._next_id += 1
@@ -80,8 +68,8 @@ class Tracker:
             ids=ids,
             class_ids=np.array([self._tracks[i].votes.argmax() for i in ids], np.int64),
             ages=np.array([frame_index - self._tracks[i].first_frame for i in ids], np.int64),
-            reference_frames=frames[given_by],
-            distances=distances,
+            reference_frames=frames[matches.reference],
+            distances=matches.distance,
             motion=motion,
             motion_since=since,
         )

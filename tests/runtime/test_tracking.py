@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline
+from instance_flow.matching import Matches
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.structures import NEW, Image, Instances, ModelInfo, Prediction
 from instance_flow.tracker import Tracker
@@ -57,11 +58,15 @@ def instances(centers: Sequence[tuple[float, float]], classes: Sequence[Sequence
     )
 
 
+def all_kept_as(identity: int) -> Matches:
+    return Matches(np.array([identity]), np.array([-1 if identity == 0 else 0]), np.zeros(1, np.float32))
+
+
 def test_class_is_decided_by_the_votes_of_all_frames() -> None:
     seen: list[Reference] = []
     tracker, classes = Tracker(), []
     for t, scores in enumerate([(0.9, 0.1), (0.4, 0.6), (0.45, 0.55), (0.0, 1.0)]):
-        identities = tracker.update(instances([(5, 5)], [scores], len(seen)), seen, t, 3.0)
+        identities = tracker.update(instances([(5, 5)], [scores], len(seen)), all_kept_as(min(t, 1)), seen, t)
         seen = [Reference(t, None, None, np.array([[5, 5]], np.float32), identities.ids)]
         classes.append(int(identities.class_ids[0]))
         assert identities.ids.tolist() == [1]
@@ -72,7 +77,7 @@ def test_class_is_decided_by_the_votes_of_all_frames() -> None:
 def test_ids_that_no_reference_holds_are_forgotten_and_never_used_again() -> None:
     tracker = Tracker()
     for t in range(50):
-        identities = tracker.update(instances([(5, 5)], [(1.0,)], 0), [], t, 3.0)
+        identities = tracker.update(instances([(5, 5)], [(1.0,)], 0), all_kept_as(0), [], t)
         assert identities.ids.tolist() == [t + 1]
         assert len(tracker) == 1
 

@@ -16,6 +16,7 @@ _OPACITY = 0.45
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _SHADES = np.array([[0.90, 1.00], [0.60, 1.00], [0.85, 0.75]], np.float32)
 """Saturation and value, in turn: neighbours in hue then still differ."""
+_CLASS_HUE, _CLASS_SHADE = 0.55, np.array([0.52, 0.88], np.float32)
 
 _DARK, _LIGHT = (20, 20, 20), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -24,12 +25,13 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 def colours(ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
     """Give each id its colour, (N, 3) uint8 RGB: always the same one, and far from those of the ids next to it."""
     numbers = np.asarray(ids, np.int64)
-    hsv = np.empty((len(numbers), 1, 3), np.float32)
-    hsv[:, 0, 0] = (numbers * _GOLDEN % 1.0) * 360.0
-    hsv[:, 0, 1:] = _SHADES[numbers % len(_SHADES)]
-    if not len(numbers):
-        return np.empty((0, 3), np.uint8)
-    return np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[:, 0] * 255).astype(np.uint8)
+    return _from_hues(numbers * _GOLDEN, _SHADES[numbers % len(_SHADES)])
+
+
+def class_colours(class_ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Give each class_id its colour, (N, 3) uint8 RGB: always the same one, and softer than the colours of ids."""
+    numbers = np.asarray(class_ids, np.int64)
+    return _from_hues(numbers * _GOLDEN + _CLASS_HUE, np.broadcast_to(_CLASS_SHADE, (len(numbers), 2)))
 
 
 def overlay(
@@ -81,6 +83,14 @@ def contact_sheet(frames: Sequence[Image], captions: Sequence[str] = (), columns
             _draw_tag(thumbnail, captions[number], (4, 4), _DARK, _scale(thumbnail))
         sheet[top : top + height, left : left + width] = thumbnail
     return sheet
+
+
+def _from_hues(turns: NDArray[np.floating], shades: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Colours (N, 3) uint8 RGB of hues in turns (N,), and of saturation and value (N, 2)."""
+    if not len(turns):
+        return np.empty((0, 3), np.uint8)
+    hsv = np.column_stack([turns % 1.0 * 360.0, shades]).astype(np.float32)
+    return np.rint(cv2.cvtColor(hsv[:, None], cv2.COLOR_HSV2RGB)[:, 0] * 255).astype(np.uint8)
 
 
 def _scale(image: Image) -> float:
@@ -151,7 +161,7 @@ def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -
 
 def _tag_size(text: str, scale: float) -> tuple[int, int, int]:
     """Width and height of a tag, and how far above its lower edge the letters stand."""
-    (width, height), below = cv2.getTextSize(text, _FONT, 0.45 * scale, max(1, round(scale)))
+    (width, height), below = cv2.getTextSize(text, _FONT, 0.5 * scale, max(1, round(scale)))
     border = max(2, round(3 * scale))
     return width + 2 * border, height + below + border, below + border // 2
 
@@ -163,4 +173,4 @@ def _draw_tag(canvas: Image, text: str, corner: tuple[int, int], tint: tuple[int
     luminance = 0.299 * tint[0] + 0.587 * tint[1] + 0.114 * tint[2]
     ink = _DARK if luminance > 130 else _LIGHT
     at = (left + max(2, round(3 * scale)), top + height - below)
-    cv2.putText(canvas, text, at, _FONT, 0.45 * scale, ink, max(1, round(scale)), cv2.LINE_AA)
+    cv2.putText(canvas, text, at, _FONT, 0.5 * scale, ink, max(1, round(scale)), cv2.LINE_AA)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,36 @@ import numpy as np
 
 from instance_flow.atomic import replacing
 from instance_flow.draw import contact_sheet, overlay
+from instance_flow.panels import Panels
+from instance_flow.pipeline import Observation, Pipeline
+from instance_flow.report import report_page
+from instance_flow.run_statistics import Statistics
+from instance_flow.samples import EvenSamples
 from instance_flow.structures import NEW, Image, SourceError, Tracks
 from instance_flow.video import Frame, VideoWriter
 from instance_flow.ytvis import ResultsCollector, write_results
 
 RESULTS, TABLE, VIDEO, SHEET = "results.json", "tracks.jsonl", "overlay.mp4", "contact_sheet.png"
+PANELS, PANELS_SHEET, REPORT = "panels.mp4", "panels.png", "report.html"
 
 Add = Callable[[Frame, Tracks], None]
 
-_VIDEO_ID = 1
 _SHEET_FRAMES = 12
 _SHEET_COLUMNS = 3
 _SHEET_WIDTH = 480
+_PANELS_FRAMES = 3
 
 
 @contextmanager
-def results_output(folder: Path) -> Iterator[Add]:
-    """``results.json``: YouTube-VIS results of one video, number 1; category ids are class_id + 1."""
+def results_output(folder: Path, video_id: int = 1) -> Iterator[Add]:
+    """``results.json``: YouTube-VIS results of one video under that id; category ids are class_id + 1.
+
+    The format has one entry per track, so all masks of the run are held until its end, compressed.
+    """
     collector = ResultsCollector()
     with replacing(folder / RESULTS) as path:
         yield lambda _, tracks: collector.add(tracks)
-        write_results(path, collector.results(_VIDEO_ID))
+        write_results(path, collector.results(video_id))
 
 
 @contextmanager
@@ -65,21 +74,53 @@ def video_output(folder: Path, class_names: Sequence[str], rate: float) -> Itera
 @contextmanager
 def sheet_output(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
     """``contact_sheet.png``: overlays of frames spread evenly over the run."""
-    samples: list[tuple[int, Image]] = []
-    step = 1
+    samples = EvenSamples(_SHEET_FRAMES)
+    yield _sampling(samples, class_names)
+    if samples.chosen():
+        _write_sheet(folder / SHEET, samples.chosen(), _SHEET_COLUMNS, _SHEET_WIDTH)
 
-    def add(frame: Frame, tracks: Tracks) -> None:
-        nonlocal samples, step
-        if tracks.frame_index % step:
-            return
-        samples.append((tracks.frame_index, _shrunk(overlay(frame.image, tracks, class_names))))
-        # How long a source is, only its end tells: take ever wider steps.
-        if len(samples) == 2 * _SHEET_FRAMES:
-            samples, step = samples[::2], 2 * step
 
-    yield add
-    if samples:
-        _write_sheet(folder / SHEET, samples)
+@contextmanager
+def panels_output(folder: Path, pipeline: Pipeline, rate: float) -> Iterator[Add]:
+    """``panels.mp4``, what the network said and what came of it, frame by frame; and ``panels.png``, a few of them.
+
+    The pipeline's observer is this output's until it ends.
+    """
+    panels = Panels(pipeline.info, pipeline.config.references or pipeline.info.max_references)
+    latest: list[Observation] = []
+    samples = EvenSamples(_PANELS_FRAMES)
+
+    def observe(observation: Observation) -> None:
+        latest[:] = [observation]
+
+    before, pipeline.observer = pipeline.observer, observe
+    try:
+        with VideoWriter(folder / PANELS, rate) as video:
+
+            def add(frame: Frame, tracks: Tracks) -> None:
+                picture = panels.draw(frame.image, latest[0])
+                video.write(picture)
+                if samples.wants(tracks.frame_index):
+                    samples.add(tracks.frame_index, picture)
+
+            yield add
+    finally:
+        pipeline.observer = before
+    if samples.chosen():
+        width = samples.chosen()[0][1].shape[1]
+        _write_sheet(folder / PANELS_SHEET, samples.chosen(), 1, width, captions=False)
+
+
+@contextmanager
+def report_output(
+    folder: Path, about: Mapping[str, Mapping[str, Any]], class_names: Sequence[str], statistics: Statistics
+) -> Iterator[Add]:
+    """``report.html``: the run as one page that needs nothing else. ``about`` as in ``report.report_page``; statistics
+    are those that the run fills."""
+    samples = EvenSamples(_SHEET_FRAMES)
+    with replacing(folder / REPORT) as path:
+        yield _sampling(samples, class_names)
+        path.write_text(report_page(about, statistics, class_names, samples.chosen()), encoding="utf-8")
 
 
 def table_row(tracks: Tracks, row: int, class_names: Sequence[str]) -> dict[str, Any]:
@@ -106,16 +147,28 @@ def table_row(tracks: Tracks, row: int, class_names: Sequence[str]) -> dict[str,
     }
 
 
+def _sampling(samples: EvenSamples, class_names: Sequence[str]) -> Add:
+    """Keep overlays of frames spread evenly over the run."""
+
+    def add(frame: Frame, tracks: Tracks) -> None:
+        if samples.wants(tracks.frame_index):
+            samples.add(tracks.frame_index, _shrunk(overlay(frame.image, tracks, class_names)))
+
+    return add
+
+
 def _shrunk(image: Image) -> Image:
-    """A copy no wider than it will be on the sheet, since many are kept."""
-    factor = min(1.0, _SHEET_WIDTH / image.shape[1])
-    return np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
+    """A copy that fits into a square as wide as a picture of the sheet, since many are kept."""
+    factor = min(1.0, _SHEET_WIDTH / max(image.shape[:2]))
+    size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _write_sheet(path: Path, samples: list[tuple[int, Image]]) -> None:
-    chosen = np.unique(np.linspace(0, len(samples) - 1, _SHEET_FRAMES).round().astype(int))
-    frames, captions = [samples[k][1] for k in chosen], [f"frame {samples[k][0]}" for k in chosen]
-    sheet = contact_sheet(frames, captions, _SHEET_COLUMNS, _SHEET_WIDTH)
+def _write_sheet(
+    path: Path, samples: Sequence[tuple[int, Image]], columns: int, width: int, *, captions: bool = True
+) -> None:
+    texts = [f"frame {index}" for index, _ in samples] if captions else []
+    sheet = contact_sheet([picture for _, picture in samples], texts, columns, width)
     with replacing(path) as temporary:
         if not cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
             raise SourceError(f"{path}: cannot be written; is the disk full?")

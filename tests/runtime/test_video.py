@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -12,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from instance_flow.bags import BagWriter
-from instance_flow.structures import SourceError
+from instance_flow.structures import InstanceFlowError, SourceError
 from instance_flow.video import PLAYBACK_RATE, VideoWriter, open_source
 
 
@@ -168,3 +170,27 @@ def test_a_topic_belongs_to_a_bag(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", shades(1))
     with pytest.raises(ValueError, match="is not a bag, so it has no topic /camera"):
         open_source(path, "/camera")
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Stands in for a full disk: what would make a file larger fails to be written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("missing", [1.0, 0.5, 0.0], ids=["all", "half of the frames", "the index at the end"])
+def test_a_full_disk_leaves_no_video(tmp_path: Path, missing: float) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 255, (120, 160, 3), dtype=np.uint8) for _ in range(8)]
+    size = write_video(tmp_path / "whole.mp4", noise).stat().st_size
+    (tmp_path / "clip.mp4").write_text("the one before")
+    full = pytest.raises(InstanceFlowError, match=r"clip\.mp4: .*; is the disk full")
+    with files_of_at_most(int((size - 200) * (1 - missing))), full:
+        write_video(tmp_path / "clip.mp4", noise)
+    assert (tmp_path / "clip.mp4").read_text() == "the one before"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["clip.mp4", "whole.mp4"]

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training samples: a few frames of one clip with their targets, made fresh from a seed."""
+"""Training samples: a few frames of one clip with their targets, made fresh or drawn from a data set, from a seed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +13,81 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from instance_flow.structures import SourceError
+from instance_flow_training.annotated_clips import AnnotatedClip, ClipSet, paint_labels
+from instance_flow_training.augment import (
+    STILL_FRAMES,
+    Matrix,
+    change_colour,
+    draw_colour,
+    draw_motion,
+    draw_view,
+    warp_image,
+    warp_labels,
+)
+from instance_flow_training.class_tables import COCO_SHARED
 from instance_flow_training.losses import BatchTargets
-from instance_flow_training.synthetic import SITUATIONS, World, WorldConfig
-from instance_flow_training.targets import FrameTargets, frame_targets
+from instance_flow_training.set_files import read_frame
+from instance_flow_training.still_sets import ALL_CLASSES, open_still_set
+from instance_flow_training.synthetic import CLASS_NAMES, SITUATIONS, World, WorldConfig
+from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets
+from instance_flow_training.video_sets import open_video_set
+
+SOURCES = ("worlds", "youtube_vis", "coco")
+REFERENCE_FRAMES = ("mixed", "anywhere")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on. The defaults of crop, scales and flip are the paper's (section IV-A).
+
+    source: worlds = made clips; youtube_vis = a set in the form of YouTube-VIS or OVIS; coco = stills, each moved
+        through a clip of its own.
+    annotations, images: the set's JSON file and the folder of its frames. The root of a set as it is distributed does
+        for annotations; images is looked for beside them where it is empty.
+    classes: all = the set's own. For coco also youtube_vis_2019 or youtube_vis_2021: the classes shared with it, under
+        its names; other objects are background.
+    first_seed: sample i is made from this seed and i.
+    sizes: of made worlds, (height, width) in the order of training, each for an equal share of the steps.
+    crop, scales, flip, colour: of real sets. Crop (height, width) of a frame scaled by one of ``scales``, mirrored at
+        random or never, colours changed by factors up to 1 +- colour. One draw for all frames of a clip.
+    reference_frames: mixed = one reference 1 to 3 frames before the last frame, the others anywhere before;
+        anywhere = all frames of the clip drawn from the whole video, as in the paper. Either way in time order.
+    ignore_unlabelled: no clip labels all of its objects, so no loss touches what is not labelled.
+    frames_per_clip: a shorter video gives some of its frames twice; a video of one frame is moved like a still.
+    """
+
+    source: str = "worlds"
+    annotations: str = ""
+    images: str = ""
+    classes: str = ALL_CLASSES
+    first_seed: int = 1_000_000
+    sizes: tuple[tuple[int, int], ...] = ((192, 320),)
+    crop: tuple[int, int] = (640, 640)
+    scales: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    flip: bool = True
+    colour: float = 0.2
+    reference_frames: str = "mixed"
+    ignore_unlabelled: bool = False
+    frames_per_clip: int = 3
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name, valid in (
+            ("source", SOURCES),
+            ("reference_frames", REFERENCE_FRAMES),
+            ("classes", (ALL_CLASSES, *COCO_SHARED)),
+        ):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"data.{name} is {getattr(self, name)!r}; it must be one of {', '.join(valid)}")
+        if len(self.crop) != 2 or any(n < 32 or n % 32 for n in self.crop):
+            raise ValueError(f"data.crop is {list(self.crop)}; it must be [height, width], multiples of 32")
+        if not self.scales or not all(scale > 0 for scale in self.scales):
+            raise ValueError(f"data.scales is {list(self.scales)}; it must be a list of numbers above 0")
+        if not 0 <= self.colour <= 1:
+            raise ValueError(f"data.colour is {self.colour}; it must lie from 0 (as it is) to 1")
+        if self.frames_per_clip < 1:
+            raise ValueError(f"data.frames_per_clip is {self.frames_per_clip}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -25,31 +98,54 @@ class Sample:
     targets: list[FrameTargets]
 
 
-def draw_frames(rng: np.random.Generator, length: int, count: int) -> list[int]:
-    """``count`` distinct frames in time order: one gap of 1 to 3 frames as in a stream, the rest anywhere before.
+def draw_frames(rng: np.random.Generator, length: int, count: int, reference_frames: str = "mixed") -> list[int]:
+    """``count`` frames of a video of ``length`` in time order, distinct unless the video is shorter than that.
 
-    At inference the references are the previous three frames and the first; the paper draws from the whole video.
+    reference_frames: mixed = one gap of 1 to 3 frames as in a stream, the rest anywhere before (at inference the
+        references are the previous three frames and the first); anywhere = from the whole video, as in the paper.
     """
+    if length <= count:
+        again = rng.integers(length, size=count - length)
+        return sorted([*range(length), *again.tolist()])
+    if reference_frames == "anywhere" or count == 1:
+        return sorted(rng.choice(length, size=count, replace=False).tolist())
     last = int(rng.integers(count, length))
-    near = max(last - int(rng.integers(1, 4)), 1)
+    near = max(last - int(rng.integers(1, 4)), 1, count - 2)
     rest = rng.choice(near, size=count - 2, replace=False)
     return sorted([*rest.tolist(), near, last])
 
 
-class WorldClips(Dataset[Sample]):
+class TrainingData(Dataset[Sample]):
+    """``total`` samples; sample i is a function of ``DataConfig.first_seed`` and i alone. class_names: by class_id."""
+
+    total: int
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.total
+
+
+class WorldClips(TrainingData):
     """Sample i is made from seed ``first_seed + i``: endless, never the same twice, and the same on every machine.
 
     Args:
         sizes: (height, width) of training images, in the order of training: the first share of ``total`` samples has
             the first size, and so on (small images first saves time).
-        frames: images per sample.
+        frames: images per sample.   reference_frames: see ``draw_frames``.
     """
 
-    def __init__(self, first_seed: int, total: int, sizes: Sequence[tuple[int, int]], frames: int, batch: int):
+    def __init__(
+        self,
+        first_seed: int,
+        total: int,
+        sizes: Sequence[tuple[int, int]],
+        frames: int,
+        batch: int,
+        reference_frames: str = "mixed",
+    ):
         self.first_seed, self.total, self.sizes, self.frames, self.batch = first_seed, total, sizes, frames, batch
-
-    def __len__(self) -> int:
-        return self.total
+        self.reference_frames = reference_frames
+        self.class_names = CLASS_NAMES
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.first_seed, index])
@@ -58,9 +154,77 @@ class WorldClips(Dataset[Sample]):
         situation = SITUATIONS[int(rng.integers(len(SITUATIONS)))]
         config = replace(WorldConfig(), size=size)
         world = World(self.first_seed + index, situation, config)
-        rendered = [world.render(t) for t in draw_frames(rng, config.frames, self.frames)]
+        times = draw_frames(rng, config.frames, self.frames, self.reference_frames)
+        rendered = [world.render(t) for t in times]
         targets = [frame_targets(labels, world.class_ids) for _, labels in rendered]
         return Sample(np.stack([image for image, _ in rendered]), targets)
+
+
+class AnnotatedClips(TrainingData):
+    """Random views of the clips of a data set; each pass over the set takes every clip once, in an order of its own."""
+
+    def __init__(self, clip_set: ClipSet, config: DataConfig, total: int):
+        self.clip_set, self.config, self.total = clip_set, config, total
+        self.class_names = clip_set.class_names
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng([self.config.first_seed, index])
+        clip = self.clip_set.clips[self._clip_index(index)]
+        frames, moves = self._draw_frames(rng, clip)
+        colour = draw_colour(rng, self.config.colour)
+        pixels = {t: change_colour(self._read(clip, t), colour) for t in set(frames)}
+        painted = {t: paint_labels(clip, t) for t in set(frames)}
+        truth = [painted[t] for t in frames]
+        views, labels = self._look(rng, truth, moves)
+        if not any((frame != IGNORE).any() for frame in labels):
+            # Where labels are few, most views show none of them, and nothing could be learnt from those.
+            views, labels = self._look(rng, truth, moves, _known_point(rng, truth, moves))
+        images = [warp_image(pixels[t], view, self.config.crop) for t, view in zip(frames, views, strict=True)]
+        return Sample(np.stack(images), [frame_targets(frame, clip.class_ids) for frame in labels])
+
+    def _draw_frames(self, rng: np.random.Generator, clip: AnnotatedClip) -> tuple[list[int], Matrix]:
+        """Frames of the clip, and how each is moved, (K, 3, 3): a still along its way, others not at all."""
+        count, references = self.config.frames_per_clip, self.config.reference_frames
+        if len(clip.files) > 1:
+            return draw_frames(rng, len(clip.files), count, references), np.tile(np.eye(3), (count, 1, 1))
+        moves = draw_motion(rng, (clip.height, clip.width))[draw_frames(rng, STILL_FRAMES, count, references)]
+        # One of the frames, any of them, shows the still in full.
+        return [0] * count, moves @ np.linalg.inv(moves[rng.integers(count)])
+
+    def _look(
+        self,
+        rng: np.random.Generator,
+        painted: Sequence[NDArray[np.uint8]],
+        moves: Matrix,
+        show: Sequence[float] | None = None,
+    ) -> tuple[Matrix, list[NDArray[np.uint8]]]:
+        """One view for all frames: (K, 3, 3), and what it shows of the label maps."""
+        config = self.config
+        views = draw_view(rng, painted[0].shape, config.crop, config.scales, config.flip, show) @ moves
+        return views, [warp_labels(labels, view, config.crop) for labels, view in zip(painted, views, strict=True)]
+
+    def _read(self, clip: AnnotatedClip, frame: int) -> NDArray[np.uint8]:
+        return read_frame(self.clip_set.images / clip.files[frame], clip.height, clip.width)
+
+    def _clip_index(self, index: int) -> int:
+        turn, place = divmod(index, len(self.clip_set.clips))
+        if self._order is None or self._order[0] != turn:
+            # The third number keeps these draws apart from those of the samples.
+            rng = np.random.default_rng([self.config.first_seed, turn, 1])
+            self._order = turn, rng.permutation(len(self.clip_set.clips))
+        return int(self._order[1][place])
+
+
+def _known_point(rng: np.random.Generator, painted: Sequence[NDArray[np.uint8]], moves: Matrix) -> list[float] | None:
+    """Where (y, x) one of the pixels is, after the frame's move, whose label is known; None where there is none."""
+    frame = int(rng.integers(len(painted)))
+    known = np.flatnonzero(painted[frame] != IGNORE)
+    if not len(known):
+        return None
+    y, x = divmod(int(rng.choice(known)), painted[frame].shape[1])
+    moved = moves[frame] @ [x, y, 1]
+    return [moved[1] / moved[2], moved[0] / moved[2]]
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, BatchTargets]:
@@ -82,3 +246,23 @@ def collate(samples: Sequence[Sample]) -> tuple[Tensor, BatchTargets]:
         weight=padded([t.weight for t in frames], 1.0),
     )
     return torch.from_numpy(np.concatenate([s.images for s in samples])), targets
+
+
+def open_training_data(config: DataConfig, total: int, batch: int) -> TrainingData:
+    """Open what ``config`` names for ``total`` samples and check it whole; raises SourceError where it is not right.
+
+    Only the pixels are not looked at: a picture that cannot be decoded raises SourceError when its sample is made.
+    """
+    if config.source == "worlds":
+        sizes = config.sizes
+        return WorldClips(config.first_seed, total, sizes, config.frames_per_clip, batch, config.reference_frames)
+    if not config.annotations:
+        raise SourceError(f'data.source is "{config.source}", so data.annotations must name its JSON file or its root')
+    annotations, images = Path(config.annotations), Path(config.images) if config.images else None
+    if config.source == "coco":
+        clip_set = open_still_set(annotations, images, config.classes, config.ignore_unlabelled)
+    elif config.classes != ALL_CLASSES:
+        raise SourceError(f'data.classes is "{config.classes}", but only of COCO a part can be chosen; set it to "all"')
+    else:
+        clip_set = open_video_set(annotations, images, config.ignore_unlabelled)
+    return AnnotatedClips(clip_set, config, total)

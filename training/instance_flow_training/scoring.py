@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Held-out worlds through the deployed pipeline, scored by the runtime's evaluator. No torch."""
+"""Held-out worlds and real videos through the deployed pipeline, scored by the runtime's evaluator. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from instance_flow.evaluation import evaluate_data
 from instance_flow.pipeline import Pipeline
-from instance_flow.structures import Tracks
-from instance_flow.ytvis import ResultsCollector
+from instance_flow.structures import SourceError, Tracks
+from instance_flow.ytvis import Category, ResultsCollector, Video
+from instance_flow_training.set_files import read_frame
 from instance_flow_training.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
+from instance_flow_training.video_sets import read_video_set
 from instance_flow_training.world_files import ground_truth
+
+_UNLISTED = -1
 
 
 def track_clip(pipeline: Pipeline, clip: Clip) -> list[Tracks]:
@@ -34,3 +40,43 @@ def score_tracks(clips: Sequence[Clip], tracks: Sequence[Sequence[Tracks]]) -> d
             collector.add(frame)
         results += collector.results(video_id)
     return evaluate_data(ground_truth(clips), results)
+
+
+def score_videos(pipeline: Pipeline, annotations: Path, images: Path | None = None, limit: int = 0) -> dict[str, Any]:
+    """Run a pipeline over the videos of a data set and say of its tracks what ``evaluation.evaluate`` says.
+
+    One frame is in memory at a time. The model's classes are found among the set's categories by name; objects of
+    classes that the set does not have are left out.
+
+    annotations, images: as in ``video_sets.read_video_set``.   limit: number of videos from the start, 0 = all.
+    Raises SourceError for a data set that is not right, or shares no class with the model.
+    """
+    found = read_video_set(annotations, images)
+    category_ids = _category_ids(pipeline.info.class_names, found.truth.categories, found.truth.source)
+    videos = found.truth.videos[: limit or None]
+    results = [entry for video in videos for entry in _track_video(pipeline, video, found.images, category_ids)]
+    chosen = {video.id for video in videos}
+    truth = replace(
+        found.truth, videos=videos, annotations=tuple(a for a in found.truth.annotations if a.video_id in chosen)
+    )
+    return evaluate_data(truth, [entry for entry in results if entry["category_id"] != _UNLISTED])
+
+
+def _track_video(pipeline: Pipeline, video: Video, images: Path, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    pipeline.reset()
+    collector = ResultsCollector(video.length, category_ids)
+    for name in video.file_names:
+        collector.add(pipeline.step(read_frame(images / name, video.height, video.width)))
+    return collector.results(video.id)
+
+
+def _category_ids(class_names: Sequence[str], categories: Sequence[Category], source: str) -> list[int]:
+    """The category id of each of the model's classes, ``_UNLISTED`` for those that the data set does not have."""
+    by_name = {category.name: category.id for category in categories}
+    category_ids = [by_name.get(name, _UNLISTED) for name in class_names]
+    if set(category_ids) == {_UNLISTED}:
+        raise SourceError(
+            f"{source}: the model knows none of its categories: they are {', '.join(by_name)}, "
+            f"but the model's classes are {', '.join(class_names)}"
+        )
+    return category_ids

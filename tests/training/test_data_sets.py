@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets as they are distributed: found, read, checked whole before training, and refused in one clear sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_masks
+
+from instance_flow.structures import SourceError
+from instance_flow_training.annotated_clips import MOST_OBJECTS, ClipSet, Packed, paint_labels
+from instance_flow_training.class_tables import COCO_SHARED, OVIS, YOUTUBE_VIS_2019, YOUTUBE_VIS_2021
+from instance_flow_training.datasets import DataConfig, open_training_data
+from instance_flow_training.set_files import read_frame
+from instance_flow_training.still_sets import open_still_set
+from instance_flow_training.synthetic import CLASS_NAMES, WorldConfig, generate_clip, write_ytvis
+from instance_flow_training.targets import IGNORE
+from instance_flow_training.video_sets import open_video_set
+
+Change = Callable[[dict[str, Any]], object]
+HEIGHT, WIDTH = 24, 32
+SQUARE = [4, 4, 12, 4, 12, 12, 4, 12]
+"""Corners x, y of a square of 8 x 8 pixels."""
+
+
+def run_lengths(rows: slice, columns: slice) -> dict[str, Any]:
+    """A box as compressed run lengths, by COCO's own tools."""
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
+    mask[rows, columns] = 1
+    rle = coco_masks.encode(mask)
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+def write_pictures(folder: Path, names: list[str], size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(folder / name), np.full((*size, 3), 90, np.uint8))
+
+
+def video_data() -> dict[str, Any]:
+    """Two videos of two frames: mask forms in turn, a crowd, an object that is not in every frame."""
+    box = run_lengths(slice(14, 20), slice(2, 9))
+    plain = {"size": [HEIGHT, WIDTH], "counts": [5 * HEIGHT, 3 * HEIGHT, (WIDTH - 8) * HEIGHT]}
+    return {
+        "videos": [
+            {
+                "id": v,
+                "height": HEIGHT,
+                "width": WIDTH,
+                "length": 2,
+                "file_names": [f"v{v}/00000.jpg", f"v{v}/00005.jpg"],
+            }
+            for v in (3, 8)
+        ],
+        "categories": [{"id": 7, "name": "sedan"}, {"id": 2, "name": "person"}],
+        "annotations": [
+            {"id": 1, "video_id": 3, "category_id": 7, "iscrowd": 0, "segmentations": [[SQUARE], None]},
+            {"id": 2, "video_id": 3, "category_id": 2, "iscrowd": 0, "segmentations": [box, box]},
+            {"id": 3, "video_id": 3, "category_id": 2, "iscrowd": 1, "segmentations": [plain, None]},
+            {"id": 4, "video_id": 8, "category_id": 2, "segmentations": [box, box]},
+        ],
+    }
+
+
+def still_data() -> dict[str, Any]:
+    names = {1: "person", 3: "car", 4: "motorcycle", 44: "bottle"}
+    images = [{"id": i, "file_name": f"{i:012d}.jpg", "height": HEIGHT, "width": WIDTH} for i in (9, 25, 30)]
+    return {
+        "images": images,
+        "categories": [{"id": i, "name": name} for i, name in names.items()],
+        "annotations": [
+            {"id": 11, "image_id": 9, "category_id": 3, "iscrowd": 0, "segmentation": [SQUARE]},
+            {"id": 12, "image_id": 25, "category_id": 44, "iscrowd": 0, "segmentation": [SQUARE]},
+            {
+                "id": 13,
+                "image_id": 9,
+                "category_id": 1,
+                "iscrowd": 1,
+                "segmentation": {"size": [HEIGHT, WIDTH], "counts": [0, 2 * HEIGHT, (WIDTH - 2) * HEIGHT]},
+            },
+        ],
+    }
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Callable[..., Path]:
+    """Write a set laid out like YouTube-VIS 2021, after a change; gives its root."""
+
+    def write(change: Change = dict.copy) -> Path:
+        data = video_data()
+        write_pictures(tmp_path / "train/JPEGImages", [name for v in data["videos"] for name in v["file_names"]])
+        change(data)
+        (tmp_path / "train/instances.json").write_text(json.dumps(data))
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def stills(tmp_path: Path) -> Callable[..., Path]:
+    """Write a set laid out like COCO 2017, after a change; gives its root."""
+
+    def write(change: Change = dict.copy) -> Path:
+        data = still_data()
+        write_pictures(tmp_path / "train2017", [entry["file_name"] for entry in data["images"]])
+        change(data)
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations/instances_train2017.json").write_text(json.dumps(data))
+        return tmp_path
+
+    return write
+
+
+def test_videos_are_read_as_annotated(videos: Callable[..., Path]) -> None:
+    found = open_video_set(videos())
+    assert found.class_names == ("person", "sedan")  # by ascending category id
+    assert len(found.clips) == 2
+    clip = found.clips[0]
+    assert clip.class_ids.tolist() == [1, 0]
+    first, second = paint_labels(clip, 0), paint_labels(clip, 1)
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[:, 5:8] = IGNORE
+    expected[4:12, 4:12] = 1
+    expected[14:20, 2:9] = 2
+    np.testing.assert_array_equal(first, expected)
+    assert np.unique(second).tolist() == [0, 2]
+    assert read_frame(found.images / clip.files[1], HEIGHT, WIDTH).shape == (HEIGHT, WIDTH, 3)
+
+
+LAYOUTS = {
+    "YouTube-VIS 2021": ("train/instances.json", "train/JPEGImages"),
+    "YouTube-VIS 2019": ("train.json", "train/JPEGImages"),
+    "OVIS": ("annotations_train.json", "train"),
+    "made worlds": ("instances.json", "JPEGImages"),
+}
+
+
+@pytest.mark.parametrize(("json_name", "images"), LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("named", ["root", "files"])
+def test_layouts_of_video_sets(tmp_path: Path, json_name: str, images: str, named: str) -> None:
+    data = video_data()
+    write_pictures(tmp_path / images, [name for v in data["videos"] for name in v["file_names"]])
+    (tmp_path / json_name).write_text(json.dumps(data))
+    found = open_video_set(tmp_path) if named == "root" else open_video_set(tmp_path / json_name, tmp_path / images)
+    assert found.images == tmp_path / images
+    assert len(found.clips) == 2
+
+
+def test_a_made_data_set_gives_its_own_labels_back(tmp_path: Path) -> None:
+    clip = generate_clip(4, "crossing", WorldConfig(size=(64, 96), frames=4))
+    write_ytvis([clip], tmp_path)
+    found = open_video_set(tmp_path)
+    assert found.class_names == CLASS_NAMES
+    read = found.clips[0]
+    for t in range(4):
+        np.testing.assert_array_equal(read_frame(found.images / read.files[t], 64, 96), clip.images[t])
+        labels = paint_labels(read, t)
+        # Objects that are never seen have no annotation, so the rows may have moved up: compare masks by class.
+        for class_id in range(len(CLASS_NAMES)):
+            truth = np.isin(clip.labels[t], np.flatnonzero(clip.class_ids == class_id) + 1)
+            np.testing.assert_array_equal(np.isin(labels, np.flatnonzero(read.class_ids == class_id) + 1), truth)
+
+
+def test_stills_are_read_as_annotated(stills: Callable[..., Path]) -> None:
+    found = open_still_set(stills())
+    assert found.class_names == ("person", "car", "motorcycle", "bottle")
+    assert [clip.files for clip in clips_of(found)] == [("000000000009.jpg",), ("000000000025.jpg",)]
+    labels = paint_labels(found.clips[0], 0)
+    assert (labels[:, :2] == IGNORE).all()
+    assert (labels[4:12, 4:12] == 1).all()
+    assert np.count_nonzero(labels) == 2 * HEIGHT + 64
+
+
+def clips_of(found: ClipSet) -> list[Any]:
+    return [found.clips[i] for i in range(len(found.clips))]
+
+
+def all_of_coco(data: dict[str, Any]) -> None:
+    names = [*COCO_SHARED["youtube_vis_2021"], "bottle"]
+    data["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    for entry, name in zip(data["annotations"], ("bicycle", "bottle", "bottle"), strict=True):
+        entry["category_id"] = names.index(name) + 1
+
+
+@pytest.mark.parametrize(("year", "count"), [("youtube_vis_2019", 19), ("youtube_vis_2021", 21)])
+def test_pre_training_on_the_shared_classes(stills: Callable[..., Path], year: str, count: int) -> None:
+    found = open_still_set(stills(all_of_coco), classes=year)
+    assert len(found.class_names) == count
+    (clip,) = clips_of(found)  # the still with a bottle alone shows nothing to learn
+    assert [found.class_names[i] for i in clip.class_ids] == ["motorbike"]
+    assert np.unique(paint_labels(clip, 0)).tolist() == [0, 1]  # nor is a crowd of bottles a crowd of ours
+
+
+def test_the_shared_classes() -> None:
+    assert [len(YOUTUBE_VIS_2019), len(YOUTUBE_VIS_2021), len(OVIS)] == [40, 40, 25]
+    assert len(COCO_SHARED["youtube_vis_2019"]) == 20
+    assert set(COCO_SHARED["youtube_vis_2019"].values()) <= set(YOUTUBE_VIS_2019)
+    assert set(COCO_SHARED["youtube_vis_2021"].values()) <= set(YOUTUBE_VIS_2021)
+
+
+def test_smaller_objects_lie_on_top(stills: Callable[..., Path]) -> None:
+    inner = [6, 6, 10, 6, 10, 10, 6, 10]
+
+    def overlapping(data: dict[str, Any]) -> None:
+        data["annotations"] = [
+            {"id": i, "image_id": 9, "category_id": 1, "segmentation": [polygon]}
+            for i, polygon in enumerate((inner, SQUARE), 1)
+        ]
+
+    labels = paint_labels(open_still_set(stills(overlapping)).clips[0], 0)
+    assert np.count_nonzero(labels == 1) == 16
+    assert np.count_nonzero(labels == 2) == 64 - 16
+
+
+def test_more_objects_than_labels_are_masked_from_the_smallest(stills: Callable[..., Path]) -> None:
+    def crowded(data: dict[str, Any]) -> None:
+        data["annotations"] = [
+            {"id": 1, "image_id": 9, "category_id": 1, "segmentation": [[0, 0, 1, 0, 1, 1, 0, 1]]},
+            *(
+                {"id": i, "image_id": 9, "category_id": 1, "segmentation": [[x, 4, x + 4, 4, x + 4, 8, x, 8]]}
+                for i, x in enumerate(np.linspace(4, 26, MOST_OBJECTS).tolist(), 2)
+            ),
+        ]
+
+    clip = open_still_set(stills(crowded)).clips[0]
+    assert len(clip.class_ids) == MOST_OBJECTS
+    assert paint_labels(clip, 0)[0, 0] == IGNORE
+
+
+@pytest.mark.parametrize("marked", ["one video", "all"])
+def test_unlabelled_regions_are_unknown(videos: Callable[..., Path], marked: str) -> None:
+    found = open_video_set(
+        videos(lambda data: data["videos"][1].update(gt="partial" if marked == "one video" else "full")),
+        ignore_unlabelled=marked == "all",
+    )
+    background = [bool((paint_labels(clip, 1) == 0).any()) for clip in clips_of(found)]
+    assert background == ([True, False] if marked == "one video" else [False, False])
+    assert np.unique(paint_labels(found.clips[1], 1)).tolist() == [1, IGNORE]
+
+
+def test_packed_entries_come_back() -> None:
+    entries = [{"a": [1.5, None]}, "text", (), {"b": b"\0" * 1000}]
+    packed = Packed(entries)
+    assert [packed[i] for i in range(len(packed))] == entries
+
+
+def entry(kind: str, index: int, **fields: Any) -> Change:
+    return lambda data: data[kind][index].update(fields)
+
+
+def mask(frame: int, value: Any) -> Change:
+    return lambda data: data["annotations"][1]["segmentations"].__setitem__(frame, value)
+
+
+SHORT = {"size": [HEIGHT, WIDTH], "counts": [3, 4, 5]}
+BAD_VIDEOS: dict[str, tuple[Change, tuple[str, ...]]] = {
+    "a missing frame": (
+        lambda data: data["videos"][1]["file_names"].__setitem__(1, "v8/00010.jpg"),
+        ("train/JPEGImages/v8/00010.jpg of id 8 does not exist",),
+    ),
+    "a missing folder": (
+        lambda data: data["videos"][1].update(file_names=["v9/00000.jpg", "v9/00005.jpg"]),
+        ("v9/00000.jpg of id 8 does not exist (and 1 more",),
+    ),
+    "an unknown video": (entry("annotations", 1, video_id=99), ("(id 2)", "video_id 99")),
+    "an unknown category": (
+        entry("annotations", 1, category_id=99),
+        ("annotation 2 has the category_id 99, which is not among the categories",),
+    ),
+    "a list that is too short": (
+        entry("annotations", 1, segmentations=[None]),
+        ("(id 2)", "1 segmentations, but video 3 has 2 frames"),
+    ),
+    "a mask of another size": (
+        mask(1, {"size": [HEIGHT, WIDTH + 1], "counts": "0"}),
+        ("(id 2)", "size [24, 33] in frame 1", "[24, 32]"),
+    ),
+    "run lengths that do not fill the frame": (
+        mask(1, SHORT),
+        ("annotation 2 has a bad mask in v3/00005.jpg", "sum to 12 pixels"),
+    ),
+    "damaged run lengths": (
+        mask(0, {"size": [HEIGHT, WIDTH], "counts": "\x01\x02"}),
+        ("annotation 2 has a bad mask in v3/00000.jpg", "damaged"),
+    ),
+    "a polygon out of range": (
+        mask(0, [[4, 4, 1200, 4, 1200, 700]]),
+        ("annotation 2 has a bad mask in v3/00000.jpg", "(4, 4) to (1200, 700)", "32 x 24 pixels wide and high"),
+    ),
+    "a polygon of two points": (mask(0, [[4, 4, 8, 8]]), ("annotation 2", "at least 3 points")),
+    "a polygon that is not finite": (mask(0, [[4, 4, 8, 4, 8, float("nan")]]), ("annotation 2", "finite")),
+    "an id twice": (entry("annotations", 1, id=1), ("annotation id 1 stands twice",)),
+    "file names that do not fit the length": (entry("videos", 0, length=3), ("(id 3)", "2 file_names", "length is 3")),
+    "no file names": (lambda data: data["videos"][0].pop("file_names"), ("video 3 lists no frames",)),
+    "a file name that is no text": (
+        lambda data: data["videos"][0].update(file_names=["v3/00000.jpg", None]),
+        ("video 3 has a file name that is no text",),
+    ),
+    "no annotations, as the public validation set": (lambda data: data.pop("annotations"), ("no list 'annotations'",)),
+    "no videos": (lambda data: data.update(videos=[], annotations=[]), ("list of videos is empty",)),
+    "only crowds": (
+        lambda data: [a.update(iscrowd=1) for a in data["annotations"]],
+        ("no annotation shows an object",),
+    ),
+    "COCO": (lambda data: data.update(images=data.pop("videos")), ('data.source = "coco"',)),
+}
+
+
+@pytest.mark.parametrize(("change", "parts"), BAD_VIDEOS.values(), ids=BAD_VIDEOS)
+def test_bad_video_sets_are_named(videos: Callable[..., Path], change: Change, parts: tuple[str, ...]) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_video_set(videos(change))
+    check_message(str(caught.value), "instances.json", *parts)
+
+
+BAD_STILLS: dict[str, tuple[Change, tuple[str, ...]]] = {
+    "a missing picture": (entry("images", 1, file_name="7.jpg"), ("train2017/7.jpg of id 25 does not exist",)),
+    "an unknown image": (entry("annotations", 1, image_id=99), ("annotation 12", "image_id 99")),
+    "an unknown category": (entry("annotations", 1, category_id=99), ("annotation 12", "category_id 99")),
+    "an id twice": (entry("annotations", 1, id=11), ("annotations, entry 1", "(id 11)", "stood before")),
+    "a polygon out of range": (
+        entry("annotations", 1, segmentation=[[4, 4, 640, 4, 640, 480]]),
+        ("annotation 12 has a bad mask in 000000000025.jpg", "(640, 480)"),
+    ),
+    "a mask of another size": (
+        entry("annotations", 2, segmentation={"size": [9, 9], "counts": [81]}),
+        ("annotation 13", "its size is [9, 9]"),
+    ),
+    "run lengths that do not fill the image": (
+        entry("annotations", 2, segmentation=SHORT),
+        ("annotation 13", "sum to 12 pixels"),
+    ),
+    "no polygons": (entry("annotations", 1, segmentation=[]), ("annotation 12", "list of polygons is empty")),
+    "captions": (lambda data: data["annotations"][0].pop("segmentation"), ("(id 11)", "segmentation = None")),
+    "no height": (lambda data: data["images"][0].pop("height"), ("images, entry 0", "(id 9)", "height = None")),
+    "a height of nothing": (entry("images", 0, height=0), ("(id 9)", "height = 0, but at least 1")),
+    "an entry that is no object": (lambda data: data["images"].append(3), ("images, entry 3", "is a int")),
+    "no images": (lambda data: data.pop("images"), ("no list 'images'", "instances_*.json")),
+    "YouTube-VIS": (lambda data: data.update(videos=data.pop("images")), ('data.source = "youtube_vis"',)),
+}
+
+
+@pytest.mark.parametrize(("change", "parts"), BAD_STILLS.values(), ids=BAD_STILLS)
+def test_bad_sets_of_stills_are_named(stills: Callable[..., Path], change: Change, parts: tuple[str, ...]) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_still_set(stills(change))
+    check_message(str(caught.value), "instances_train2017.json", *parts)
+
+
+def check_message(message: str, *parts: str) -> None:
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def wrong(**fields: Any) -> DataConfig:
+    return DataConfig(**{"source": "youtube_vis", **fields})
+
+
+WRONG_PLACES: dict[str, tuple[Callable[[Path], DataConfig], str]] = {
+    "nothing named": (lambda _: wrong(), "data.annotations must name"),
+    "no such file": (lambda root: wrong(annotations=str(root / "none.json")), "none.json: cannot be read"),
+    "an empty folder": (lambda root: wrong(annotations=str(root / "annotations")), "holds none of instances.json"),
+    "no such images": (
+        lambda root: wrong(annotations=str(root / "train"), images=str(root / "pictures")),
+        "no folder of images at",
+    ),
+    "not JSON": (lambda root: wrong(annotations=str(root / "broken.json")), "broken.json: is not JSON"),
+    "results": (lambda root: wrong(annotations=str(root / "results.json")), "not a list"),
+    "results as COCO": (lambda root: wrong(source="coco", annotations=str(root / "results.json")), "not a list"),
+    "a choice of classes": (
+        lambda root: wrong(annotations=str(root / "train"), classes="youtube_vis_2019"),
+        "only of COCO a part can be chosen",
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "message"), WRONG_PLACES.values(), ids=WRONG_PLACES)
+def test_wrong_places_are_named(
+    videos: Callable[..., Path], config: Callable[[Path], DataConfig], message: str
+) -> None:
+    root = videos()
+    (root / "annotations").mkdir()
+    (root / "broken.json").write_text('{"videos": [')
+    (root / "results.json").write_text("[]")
+    with pytest.raises(SourceError) as caught:
+        open_training_data(config(root), 4, 2)
+    check_message(str(caught.value), message)
+
+
+def test_classes_that_the_file_lacks_are_named(stills: Callable[..., Path]) -> None:
+    with pytest.raises(SourceError, match=r"no category 'airplane', which data\.classes"):
+        open_still_set(stills(), classes="youtube_vis_2019")
+
+
+def test_too_many_classes_are_refused(stills: Callable[..., Path]) -> None:
+    def lvis(data: dict[str, Any]) -> None:
+        data["categories"] += [{"id": i, "name": f"class {i}"} for i in range(100, 360)]
+
+    with pytest.raises(SourceError, match="has 264 categories; at most 254"):
+        open_still_set(stills(lvis))
+
+
+DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:20]), "cannot be read as a picture"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read as a picture"),
+    "of another size": (lambda path: write_pictures(path.parent, [path.name], (12, 16)), "is 12 x 16 pixels"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_picture_is_named_when_its_sample_is_made(
+    videos: Callable[..., Path], damage: Callable[[Path], object], message: str
+) -> None:
+    root = videos()
+    path = root / "train/JPEGImages/v8/00005.jpg"
+    damage(path)
+    data = open_training_data(DataConfig(source="youtube_vis", annotations=str(root), crop=(32, 32)), 2, 2)
+    with pytest.raises(SourceError) as caught:
+        [data[i] for i in range(2)]
+    check_message(str(caught.value), str(path), message)

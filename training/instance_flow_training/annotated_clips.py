@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Annotated clips in one form, whichever data set they come from. A still is a clip of one frame. No torch."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instance_flow.structures import IntArray, SourceError
+from instance_flow.ytvis import Annotation, Segmentation, Video, decode_segmentation
+from instance_flow_training.targets import IGNORE
+
+MOST_OBJECTS = IGNORE - 1
+"""Labels are bytes: 0 is background and the last value is IGNORE."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AnnotatedObject:
+    """masks: one or None per frame.   is_crowd: its pixels are to be left out of the losses."""
+
+    class_id: int
+    is_crowd: bool
+    masks: Sequence[Segmentation | None]
+
+
+@dataclass(frozen=True)
+class AnnotatedClip:
+    """Frames of height x width pixels and their objects; partial = what is not labelled may be anything."""
+
+    files: tuple[str, ...]
+    height: int
+    width: int
+    objects: tuple[AnnotatedObject, ...]
+    partial: bool
+
+    @property
+    def class_ids(self) -> IntArray:
+        """(N,) int64, row k is the object with label k + 1; crowds have no row."""
+        return np.array([entry.class_id for entry in self.objects if not entry.is_crowd], np.int64)
+
+
+class Packed(Generic[T]):
+    """A list whose entries lie in one array of bytes.
+
+    Worker processes share it. Of a list of Python objects each of them would make its own copy, only by counting
+    references as it reads.
+    """
+
+    def __init__(self, entries: Iterable[T]) -> None:
+        blobs = [pickle.dumps(entry, pickle.HIGHEST_PROTOCOL) for entry in entries]
+        self._ends = np.cumsum([len(blob) for blob in blobs], dtype=np.int64)
+        self._data = np.frombuffer(b"".join(blobs), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> T:
+        start = self._ends[index - 1] if index > 0 else 0
+        entry: T = pickle.loads(self._data[start : self._ends[index]].data)
+        return entry
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """The clips of a data set that show at least one object. images: folder that the files' names start from."""
+
+    images: Path
+    class_names: tuple[str, ...]
+    clips: Packed[AnnotatedClip]
+
+
+def make_clip_set(
+    source: Path,
+    images: Path,
+    class_names: Sequence[str],
+    class_of_category: dict[int, int],
+    videos: Iterable[Video],
+    annotations: Iterable[Annotation],
+    partial: frozenset[int] | None = frozenset(),
+) -> ClipSet:
+    """Gather annotations by video; categories that ``class_of_category`` lacks are background.
+
+    partial: ids of videos in which not everything is labelled, None = all of them.
+    Raises SourceError where there are more classes than labels, or no video shows an object.
+    """
+    if len(class_names) > MOST_OBJECTS:
+        raise SourceError(f"{source}: has {len(class_names)} categories; at most {MOST_OBJECTS} can be trained")
+    objects: dict[int, list[AnnotatedObject]] = {}
+    for entry in annotations:
+        if entry.category_id in class_of_category and any(entry.segmentations):
+            class_id = class_of_category[entry.category_id]
+            made = AnnotatedObject(class_id, entry.is_crowd, entry.segmentations)
+            objects.setdefault(entry.video_id, []).append(made)
+    shown = (
+        _keep_largest(
+            AnnotatedClip(
+                tuple(video.file_names),
+                video.height,
+                video.width,
+                tuple(objects[video.id]),
+                partial is None or video.id in partial,
+            )
+        )
+        for video in videos
+        if any(not entry.is_crowd for entry in objects.get(video.id, ()))
+    )
+    clips = Packed(shown)
+    if not len(clips):
+        raise SourceError(f"{source}: no annotation shows an object of the classes to train; check data.classes")
+    return ClipSet(images, tuple(class_names), clips)
+
+
+def paint_labels(clip: AnnotatedClip, frame: int) -> NDArray[np.uint8]:
+    """Labels (height, width): 0 = background, k + 1 = row k of ``clip.class_ids``, IGNORE = crowd or unknown.
+
+    Where masks overlap, the smaller one lies on top.
+    """
+    labels = np.full((clip.height, clip.width), IGNORE if clip.partial else 0, np.uint8)
+    masks, row = [], 0
+    for entry in clip.objects:
+        row += not entry.is_crowd
+        if entry.masks[frame] is not None:
+            mask = decode_segmentation(entry.masks[frame], clip.height, clip.width)
+            masks.append((entry.is_crowd, np.count_nonzero(mask), IGNORE if entry.is_crowd else row, mask))
+    for _, _, label, mask in sorted(masks, key=lambda entry: entry[:2], reverse=True):
+        np.putmask(labels, mask.view(np.bool_), label)
+    return labels
+
+
+def _keep_largest(clip: AnnotatedClip) -> AnnotatedClip:
+    """The smallest objects beyond the number of labels become crowds: neither found nor missed."""
+    rows = [index for index, entry in enumerate(clip.objects) if not entry.is_crowd]
+    if len(rows) <= MOST_OBJECTS:
+        return clip
+    rows.sort(key=lambda index: _pixels(clip, clip.objects[index]))
+    small = set(rows[:-MOST_OBJECTS])
+    objects = (replace(entry, is_crowd=entry.is_crowd or k in small) for k, entry in enumerate(clip.objects))
+    return replace(clip, objects=tuple(objects))
+
+
+def _pixels(clip: AnnotatedClip, entry: AnnotatedObject) -> int:
+    return sum(int(decode_segmentation(mask, clip.height, clip.width).sum()) for mask in entry.masks)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The classes of the public data sets, and those that COCO shares with YouTube-VIS.
+
+Training reads its classes from the data set's own file; these tables serve to pick COCO's shared ones for pre-training.
+Sources: the ``categories`` of YouTube-VIS's instances.json (2019, 2021) and of OVIS's annotations_train.json, in the
+order of their ids, which count from 1 ("Vehical" is OVIS's own spelling). Which classes are shared: STEm-Seg (ECCV
+2020, github.com/sabarim/STEm-Seg, stemseg/data/metainfo/coco.yaml), and for 2021 the same pairs under its names with
+its bird and its flying disc, as in VITA (github.com/sukjunhwang/VITA).
+"""
+
+from __future__ import annotations
+
+YOUTUBE_VIS_2019: tuple[str, ...] = (
+    *("person", "giant_panda", "lizard", "parrot", "skateboard", "sedan", "ape", "dog", "snake", "monkey"),
+    *("hand", "rabbit", "duck", "cat", "cow", "fish", "train", "horse", "turtle", "bear"),
+    *("motorbike", "giraffe", "leopard", "fox", "deer", "owl", "surfboard", "airplane", "truck", "zebra"),
+    *("tiger", "elephant", "snowboard", "boat", "shark", "mouse", "frog", "eagle", "earless_seal", "tennis_racket"),
+)
+YOUTUBE_VIS_2021: tuple[str, ...] = (
+    *("airplane", "bear", "bird", "boat", "car", "cat", "cow", "deer", "dog", "duck"),
+    *("earless_seal", "elephant", "fish", "flying_disc", "fox", "frog", "giant_panda", "giraffe", "horse", "leopard"),
+    *("lizard", "monkey", "motorbike", "mouse", "parrot", "person", "rabbit", "shark", "skateboard", "snake"),
+    *("snowboard", "squirrel", "surfboard", "tennis_racket", "tiger", "train", "truck", "turtle", "whale", "zebra"),
+)
+OVIS: tuple[str, ...] = (
+    *("Person", "Bird", "Cat", "Dog", "Horse", "Sheep", "Cow", "Elephant", "Bear", "Zebra"),
+    *("Giraffe", "Poultry", "Giant_panda", "Lizard", "Parrot", "Monkey", "Rabbit", "Tiger", "Fish", "Turtle"),
+    *("Bicycle", "Motorcycle", "Airplane", "Boat", "Vehical"),
+)
+
+_SHARED_2019: dict[str, str] = {
+    "person": "person",
+    "bicycle": "motorbike",
+    "car": "sedan",
+    "motorcycle": "motorbike",
+    "airplane": "airplane",
+    "train": "train",
+    "truck": "truck",
+    "boat": "boat",
+    "cat": "cat",
+    "dog": "dog",
+    "horse": "horse",
+    "cow": "cow",
+    "elephant": "elephant",
+    "bear": "bear",
+    "zebra": "zebra",
+    "giraffe": "giraffe",
+    "snowboard": "snowboard",
+    "skateboard": "skateboard",
+    "surfboard": "surfboard",
+    "tennis racket": "tennis_racket",
+}
+
+COCO_SHARED: dict[str, dict[str, str]] = {
+    "youtube_vis_2019": _SHARED_2019,
+    "youtube_vis_2021": {**_SHARED_2019, "car": "car", "bird": "bird", "frisbee": "flying_disc"},
+}
+"""COCO's name to YouTube-VIS's name. 2019: the "overlapped 20 categories" of section IV-A.
+
+They are 20 of COCO's categories and 19 of YouTube-VIS's, as bicycles are taken for motorbikes. The one further name
+that both have, mouse, is a computer's in COCO and an animal in YouTube-VIS, so it is not shared.
+"""

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""COCO instances as they are distributed (annotations/instances_train2017.json and train2017/*.jpg), or one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from instance_flow.structures import SourceError
+from instance_flow.ytvis import Annotation, Video
+from instance_flow_training.annotated_clips import ClipSet, make_clip_set
+from instance_flow_training.class_tables import COCO_SHARED
+from instance_flow_training.set_files import (
+    damaged_masks,
+    find_annotations,
+    find_images,
+    missing_files,
+    raise_first,
+    read_json,
+)
+
+ANNOTATION_FILES = ("annotations/instances_train2017.json", "instances_train2017.json", "instances.json")
+ALL_CLASSES = "all"
+
+
+def open_still_set(
+    annotations: Path, images: Path | None = None, classes: str = ALL_CLASSES, ignore_unlabelled: bool = False
+) -> ClipSet:
+    """Read and check a data set of stills, each a clip of one frame.
+
+    annotations: the JSON file, or the root of a set that has one of ``ANNOTATION_FILES``.
+    images: the folder of the pictures; None = looked for beside the JSON: train2017 for instances_train2017.json.
+    classes: "all" = the file's categories by ascending id; a key of ``COCO_SHARED`` = those that are shared with it,
+        under its names, all others being background.
+    ignore_unlabelled: what is not labelled is not background.
+    Raises SourceError, naming the first thing that is wrong.
+    """
+    source = find_annotations(annotations, ANNOTATION_FILES)
+    data = _checked(read_json(source), source)
+    names = {entry["id"]: entry["name"] for entry in data["categories"]}
+    stills = {entry["id"]: _still(entry) for entry in data["images"]}
+    made = [_annotation(entry) for entry in data["annotations"]]
+    name = source.stem.removeprefix("instances_")
+    here = source.absolute().parent
+    beside = [here.parent / name, here / name, here.parent / "images" / name, here / "images", here]
+    folder = find_images(beside if images is None else [images], next(iter(stills.values())).file_names[0])
+    raise_first(source, [*damaged_masks(made, stills), *missing_files(folder, stills.values())])
+    class_names, class_of_category = _choose(names, classes, source)
+    return make_clip_set(
+        *(source, folder, class_names, class_of_category, stills.values(), made),
+        None if ignore_unlabelled else frozenset(),
+    )
+
+
+def _choose(names: dict[int, str], classes: str, source: Path) -> tuple[list[str], dict[int, int]]:
+    """Class names, and the class_id of each category that is trained."""
+    ordered = sorted(names)
+    if classes == ALL_CLASSES:
+        return [names[i] for i in ordered], {category: class_id for class_id, category in enumerate(ordered)}
+    shared = COCO_SHARED[classes]
+    absent = sorted(shared.keys() - set(names.values()))
+    if absent:
+        raise SourceError(f'{source}: has no category {absent[0]!r}, which data.classes = "{classes}" asks for')
+    class_names = list(dict.fromkeys(shared.values()))
+    return class_names, {i: class_names.index(shared[names[i]]) for i in ordered if names[i] in shared}
+
+
+def _checked(data: Any, source: Path) -> Mapping[str, Any]:
+    """The data where its lists and their fields are right, so that the rest need not ask."""
+    if not isinstance(data, Mapping):
+        raise SourceError(f"{source}: annotations are a JSON object, not a {type(data).__name__}; is this a result?")
+    if "videos" in data:
+        raise SourceError(f'{source}: lists videos, as YouTube-VIS does; set data.source = "youtube_vis"')
+    for key, fields in _FIELDS.items():
+        if not isinstance(data.get(key), list) or not data[key]:
+            raise SourceError(f"{source}: has no list {key!r} with entries; give COCO's instances_*.json")
+        seen: set[int] = set()
+        for index, entry in enumerate(data[key]):
+            problem = _wrong_field(entry, fields)
+            if not problem and entry["id"] in seen:
+                problem = "has an id that stood before"
+            if problem:
+                name = entry.get("id", "unknown") if isinstance(entry, Mapping) else "unknown"
+                raise SourceError(f"{source}: {key}, entry {index} of the list (id {name}) {problem}")
+            seen.add(entry["id"])
+    images = {entry["id"] for entry in data["images"]}
+    categories = {entry["id"] for entry in data["categories"]}
+    problems = [
+        f"annotation {entry['id']} has the {key} {entry[key]}, which is not among the {kind} of the file"
+        for entry in data["annotations"]
+        for key, kind, known in (("image_id", "images", images), ("category_id", "categories", categories))
+        if entry[key] not in known
+    ]
+    raise_first(source, problems)
+    return data
+
+
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": (int,), "file_name": (str,), "height": (int,), "width": (int,)},
+    "categories": {"id": (int,), "name": (str,)},
+    "annotations": {"id": (int,), "image_id": (int,), "category_id": (int,), "segmentation": (list, dict)},
+}
+
+
+def _wrong_field(entry: Any, fields: Mapping[str, tuple[type, ...]]) -> str:
+    if not isinstance(entry, Mapping):
+        return f"is a {type(entry).__name__}, but a JSON object is needed"
+    for key, types in fields.items():
+        if not isinstance(entry.get(key), types) or isinstance(entry[key], bool):
+            return f"has {key} = {entry.get(key)!r}, but {' or '.join(t.__name__ for t in types)} is needed"
+        if key in ("height", "width") and entry[key] < 1:
+            return f"has {key} = {entry[key]}, but at least 1 is needed"
+    return ""
+
+
+def _still(entry: Mapping[str, Any]) -> Video:
+    return Video(entry["id"], entry["height"], entry["width"], 1, (entry["file_name"],))
+
+
+def _annotation(entry: Mapping[str, Any]) -> Annotation:
+    return Annotation(
+        *(entry["id"], entry["image_id"], entry["category_id"], [entry["segmentation"]]),
+        is_crowd=bool(entry.get("iscrowd", 0)),
+    )

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets of the YouTube-VIS family as they are distributed: YouTube-VIS 2019 and 2021, OVIS, and one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from instance_flow.structures import SourceError
+from instance_flow.ytvis import GroundTruth, Video, parse_ground_truth
+from instance_flow_training.annotated_clips import ClipSet, make_clip_set
+from instance_flow_training.set_files import (
+    damaged_masks,
+    find_annotations,
+    find_images,
+    missing_files,
+    raise_first,
+    read_json,
+)
+
+ANNOTATION_FILES = (
+    *("instances.json", "train/instances.json", "train.json", "train/train.json"),
+    *("annotations_train.json", "annotations/annotations_train.json"),
+)
+"""Where the sets have their annotations, seen from the root: YouTube-VIS first, then OVIS."""
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """A checked data set. images: folder of the frames.   partial: ids of videos in which not all is labelled."""
+
+    truth: GroundTruth
+    images: Path
+    partial: frozenset[int]
+
+
+def read_video_set(annotations: Path, images: Path | None = None) -> VideoSet:
+    """Read and check a data set: entries, masks, and that every frame is there.
+
+    annotations: the JSON file, or the root of a set that has one of ``ANNOTATION_FILES``.
+    images: the folder that file names start from (or the one above JPEGImages); None = looked for beside the JSON.
+    A video entry may say ``"gt": "partial"``: not all of its objects are labelled.
+    Raises SourceError, naming the first thing that is wrong.
+    """
+    source = find_annotations(annotations, ANNOTATION_FILES)
+    data = read_json(source)
+    if isinstance(data, Mapping) and "images" in data and "videos" not in data:
+        raise SourceError(f'{source}: lists images and no videos, as COCO does; set data.source = "coco"')
+    truth = parse_ground_truth(data, str(source))
+    videos = {video.id: video for video in truth.videos}
+    problems = [problem for video in truth.videos if (problem := _wrong_names(video))]
+    categories = {category.id for category in truth.categories}
+    problems += [
+        f"annotation {entry.id} has the category_id {entry.category_id}, which is not among the categories of the file"
+        for entry in truth.annotations
+        if entry.category_id not in categories
+    ]
+    if not videos:
+        problems.append("the list of videos is empty")
+    raise_first(source, problems)
+    beside = [source.parent / name for name in ("JPEGImages", "train/JPEGImages", "train", ".")]
+    folder = find_images(beside if images is None else [images, images / "JPEGImages"], truth.videos[0].file_names[0])
+    raise_first(source, [*damaged_masks(truth.annotations, videos), *missing_files(folder, truth.videos)])
+    partial = frozenset(entry["id"] for entry in data["videos"] if entry.get("gt") == "partial")
+    return VideoSet(truth, folder, partial)
+
+
+def open_video_set(annotations: Path, images: Path | None = None, ignore_unlabelled: bool = False) -> ClipSet:
+    """The clips of a data set for training; classes are the file's categories by ascending id.
+
+    ignore_unlabelled: no video labels all of its objects, so what is not labelled is not background.
+    """
+    found = read_video_set(annotations, images)
+    categories = sorted(found.truth.categories, key=lambda category: category.id)
+    return make_clip_set(
+        Path(found.truth.source),
+        found.images,
+        [category.name for category in categories],
+        {category.id: class_id for class_id, category in enumerate(categories)},
+        found.truth.videos,
+        found.truth.annotations,
+        None if ignore_unlabelled else found.partial,
+    )
+
+
+def _wrong_names(video: Video) -> str:
+    if not video.file_names:
+        return f"video {video.id} lists no frames; give one name per frame in file_names"
+    if not all(isinstance(name, str) for name in video.file_names):
+        return f"video {video.id} has a file name that is no text; give one name per frame in file_names"
+    return ""

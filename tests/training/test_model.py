@@ -10,6 +10,7 @@ import torch
 
 from instance_flow_training.backbone import build_backbone, load_backbone_weights
 from instance_flow_training.config import load_config
+from instance_flow_training.fusion import FUSIONS
 from instance_flow_training.losses import association_loss
 from instance_flow_training.model import InstanceFlowNet, ModelConfig
 
@@ -19,6 +20,9 @@ NETWORKS = {
     "mobilenet_v2, stride 16": (ModelConfig(**{**vars(SMALL), "output_stride": 16}), (8, 8)),
     "resnet50, stride 16": (ModelConfig(), (16, 16)),
     "resnet50, stride 32, separable": (ModelConfig(output_stride=32, dense_aspp=False), (16, 16)),
+    "joined, convolutions": (ModelConfig(**{**vars(SMALL), "fusion": "concat_convs"}), (16, 8)),
+    "joined, ASPPs": (ModelConfig(**{**vars(SMALL), "fusion": "concat_aspp"}), (16, 8)),
+    "affinity": (ModelConfig(**{**vars(SMALL), "flow": "affinity"}), (16, 8)),
 }
 
 
@@ -26,7 +30,8 @@ NETWORKS = {
 def test_shapes_of_the_deployed_graph(config: ModelConfig, strides: tuple[int, int]) -> None:
     network = InstanceFlowNet(config, 5).eval()
     assert network.feature_strides == strides
-    channels = config.key_channels + config.value_channels
+    channels = config.value_channels + (config.key_channels if config.fusion == "tcf" else 0)
+    assert network.cached_channels == channels
     for references in (0, 1, 3):
         cached = [torch.zeros(references, channels, 64 // s, 96 // s) for s in strides]
         with torch.no_grad():
@@ -36,9 +41,10 @@ def test_shapes_of_the_deployed_graph(config: ModelConfig, strides: tuple[int, i
         assert [tuple(output.shape) for output in outputs] == expected
 
 
-def test_cached_references_equal_references_seen_together() -> None:
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_cached_references_equal_references_seen_together(fusion: str) -> None:
     torch.manual_seed(0)
-    network = InstanceFlowNet(SMALL, 5).eval()
+    network = InstanceFlowNet(ModelConfig(**{**vars(SMALL), "fusion": fusion}), 5).eval()
     images = torch.randint(0, 255, (3, 64, 96, 3), dtype=torch.uint8)
     with torch.no_grad():
         pyramid = network.pyramid(images)
@@ -47,6 +53,7 @@ def test_cached_references_equal_references_seen_together() -> None:
         cached = [network.features(network.intra(network.pyramid(image[None]))[1]) for image in images]
         streamed = network(images[2:], *(torch.cat([c[level] for c in cached]) for level in range(2)))
     torch.testing.assert_close(streamed[3], together, rtol=1e-4, atol=1e-4)
+    assert len(attentions) == (2 if fusion == "tcf" else 0)
     for attention in attentions:
         torch.testing.assert_close(attention.sum(-1), torch.ones(attention.shape[:2]))
 
@@ -83,6 +90,10 @@ def test_bad_choices_are_refused() -> None:
         build_backbone("vgg", 32)
     with pytest.raises(ValueError, match="must be 16 or 32"):
         build_backbone("resnet50", 8)
+    with pytest.raises(ValueError, match="fusion is 'sum'; it must be one of tcf"):
+        ModelConfig(fusion="sum")
+    with pytest.raises(ValueError, match="flow is 'optical'; it must be one of offset, affinity"):
+        ModelConfig(flow="optical")
 
 
 def test_association_rewards_attention_on_the_own_object() -> None:

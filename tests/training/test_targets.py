@@ -10,7 +10,8 @@ import torch
 from instance_flow.grouping import find_centers, group_pixels
 from instance_flow.matching import instance_flows, match_instances
 from instance_flow_training.datasets import Sample, collate
-from instance_flow_training.losses import BatchTargets, LossConfig, losses, offsets_to
+from instance_flow_training.losses import BatchTargets, LossConfig, losses, offsets_to, trajectories
+from instance_flow_training.model import AFFINITY
 from instance_flow_training.synthetic import SITUATIONS, World, WorldConfig
 from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets, offset_map, snapped_center
 
@@ -120,6 +121,15 @@ def test_unknown_pixels_touch_no_loss() -> None:
     assert float(terms["total"]) == pytest.approx(0, abs=1e-5)
 
 
+def test_a_batch_of_unknown_pixels_costs_nothing() -> None:
+    _, targets = batch()
+    target, reference = torch.tensor([2]), torch.tensor([0])
+    outputs = perfect_outputs(targets, target, reference)
+    targets.semantic[:], targets.labels[:] = IGNORE, IGNORE
+    terms = losses(*(x + 5 for x in outputs), [], targets, target, reference, LossConfig())
+    assert {name: float(value) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
+
+
 def test_the_weights_of_equation_one() -> None:
     _, targets = batch()
     target, reference = torch.tensor([2]), torch.tensor([1])
@@ -131,3 +141,46 @@ def test_the_weights_of_equation_one() -> None:
     assert float(terms["shape"]) == pytest.approx(72.0, rel=1e-4)  # (1.5 cells * 4 pixels)^2, twice
     expected = terms["semantic"] + 100 * terms["center"] + 0.01 * (terms["intra"] + terms["inter"] + terms["shape"])
     assert float(terms["total"]) == pytest.approx(float(expected), rel=1e-6)
+
+
+BACKGROUND = {
+    "center": (("center",), {"center"}),
+    "both offsets": (("intra", "inter"), {"intra", "inter"}),
+    "all": (("center", "intra", "inter"), {"center", "intra", "inter"}),
+}
+
+
+@pytest.mark.parametrize(("names", "felt"), BACKGROUND.values(), ids=BACKGROUND)
+def test_background_counts_where_it_is_asked_for(names: tuple[str, ...], felt: set[str]) -> None:
+    _, targets = batch()
+    target, reference = torch.tensor([2]), torch.tensor([0])
+    semantic, center, own, other = perfect_outputs(targets, target, reference)
+    on_objects = (targets.labels > 0).float()
+    center = center * on_objects
+    own, other = own * on_objects[:, None], other * on_objects[target][:, None]
+    config = LossConfig(background=names)
+    silent = losses(semantic, center, own, other, [], targets, target, reference, config)
+    assert float(silent["total"]) == pytest.approx(0, abs=1e-5)
+    spoilt = [x + 3.0 * (1 - on_objects) for x in (center,)]
+    spoilt += [own + 3.0 * (1 - on_objects)[:, None], other + 3.0 * (1 - on_objects[target])[:, None]]
+    terms = losses(semantic, *spoilt, [], targets, target, reference, config)
+    assert {name for name in ("center", "intra", "inter") if float(terms[name]) > 0.1} == felt
+    assert float(terms["shape"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_an_unknown_background_is_refused() -> None:
+    with pytest.raises(ValueError, match="takes center, intra and inter"):
+        LossConfig(background=("semantic",))
+
+
+def test_the_affinity_field_is_learnt_everywhere() -> None:
+    _, targets = batch()
+    target, reference = torch.tensor([2]), torch.tensor([0])
+    semantic, center, own, _ = perfect_outputs(targets, target, reference)
+    field = trajectories(targets.centers[target], targets.centers[reference], targets.labels.shape[-2:])
+    assert field.abs().sum() > 0
+    terms = losses(semantic, center, own, field, [], targets, target, reference, LossConfig(), AFFINITY)
+    assert "shape" not in terms
+    assert float(terms["total"]) == pytest.approx(0, abs=1e-5)
+    terms = losses(semantic, center, own, field + 0.25, [], targets, target, reference, LossConfig(), AFFINITY)
+    assert float(terms["inter"]) == pytest.approx(2 * 0.25 * 4, rel=1e-4)  # 2 components, 4 pixels a cell

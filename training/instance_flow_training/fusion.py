@@ -1,15 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Temporal context fusion: dot-product attention from the target frame to a reference frame (section III-B-2).
+"""Fusion of a target frame with a reference frame: temporal context fusion (section III-B-2), and Table II's others.
 
-What a frame must leave behind to serve as a reference is one compact tensor per fusion level: unit-length keys, and
-values, on a pooled grid. That tensor is what the runtime caches; nothing else of the reference frame is needed again.
+What a frame must leave behind to serve as a reference is one compact tensor per fusion level, on a pooled grid. That
+tensor is what the runtime caches; nothing else of the reference frame is needed again.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from instance_flow_training.decoder import ASPP, conv_bn_relu, resize
+
+TCF, CONCAT_CONVS, CONCAT_ASPP = "tcf", "concat_convs", "concat_aspp"
+FUSIONS = (TCF, CONCAT_CONVS, CONCAT_ASPP)
+WAY_SCALE = 32.0
+"""Input pixels per unit of the attended way that is handed to the inter-frame decoder."""
+
+
+class Fused(NamedTuple):
+    """What P pairs of a target and a reference frame have in common.
+
+    features: (P, ``channels``, h, w), for the decoder.
+    way: (P, 2, h, w) (dy, dx) in input pixels from a target pixel to where it was found, None where that is not known.
+    attention: (P, h * w, tokens), rows sum to 1; None without attention.
+    """
+
+    features: Tensor
+    way: Tensor | None
+    attention: Tensor | None
 
 
 def grid_positions(x: Tensor, stride: int) -> Tensor:
@@ -21,7 +43,7 @@ def grid_positions(x: Tensor, stride: int) -> Tensor:
 
 
 class TemporalContextFusion(nn.Module):
-    """Attention of every target pixel over the tokens of one reference frame.
+    """Dot-product attention of every target pixel over the tokens of one reference frame: unit-length keys, and values.
 
     Args:
         in_channels: of what it sees of a frame, in the middle of a skip connection.
@@ -36,34 +58,61 @@ class TemporalContextFusion(nn.Module):
         self.value = nn.Conv2d(in_channels, value_channels, 1)
         self.log_temperature = nn.Parameter(torch.tensor(3.0))
         self.cached_channels = key_channels + value_channels
+        self.channels = value_channels + 2
 
     def features(self, x: Tensor) -> Tensor:
         """What to cache of a frame: (B, key + value channels, h / pool, w / pool)."""
         x = F.avg_pool2d(x, self.pool) if self.pool > 1 else x
         return torch.cat([F.normalize(self.key(x), dim=1), self.value(x)], 1)
 
-    def attention(self, x: Tensor, reference: Tensor) -> Tensor:
-        """Args: x (1 or P, C, h, w) of the target; reference (P, cached channels, h', w') of P references.
-
-        Returns (P, h * w, h' * w'): for every target pixel, how much it looks at each token; rows sum to 1.
-        """
+    def forward(self, x: Tensor, reference: Tensor) -> Fused:
+        """Args: x (1 or P, C, h, w) of the target; reference (P, cached channels, h', w') of P references."""
         query = F.normalize(self.query(x), dim=1).flatten(2).transpose(1, 2) * self.log_temperature.exp()
         # Not left to broadcasting: ONNX Runtime's fused product does not broadcast to zero references.
         query = query.expand(reference.shape[0], -1, -1)
-        return torch.softmax(torch.matmul(query, reference[:, : self.key_channels].flatten(2)), dim=-1)
-
-    def forward(self, x: Tensor, reference: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
-        """What every target pixel attends to; arguments as for, and from, ``attention``.
-
-        Returns:
-            (P, value channels, h, w), the attended values, and (P, 2, h, w), the way (dy, dx) from the pixel to where
-            they were found, in input pixels.
-        """
-        h, w = x.shape[-2:]
+        attention = torch.softmax(torch.matmul(query, reference[:, : self.key_channels].flatten(2)), dim=-1)
         values = reference[:, self.key_channels :].flatten(2).transpose(1, 2)
-        attended = torch.matmul(attention, values)
-        way = torch.matmul(attention, grid_positions(reference, self.stride * self.pool)) - grid_positions(
-            x, self.stride
-        )
-        attended, way = (t.transpose(1, 2).unflatten(2, (h, w)) for t in (attended, way))
-        return attended, way
+        found = torch.matmul(attention, grid_positions(reference, self.stride * self.pool))
+        h, w = x.shape[-2:]
+        attended = torch.matmul(attention, values).transpose(1, 2).unflatten(2, (h, w))
+        way = (found - grid_positions(x, self.stride)).transpose(1, 2).unflatten(2, (h, w))
+        return Fused(torch.cat([attended, way / WAY_SCALE], 1), way, attention)
+
+
+class ConcatFusion(nn.Module):
+    """Table II's baselines: the features of both frames joined, then two ASPPs in a row, or as many plain convolutions.
+
+    Args: as for TemporalContextFusion, without keys.   rates: dilations of the ASPPs, none = plain convolutions.
+    """
+
+    def __init__(self, in_channels: int, pool: int, value_channels: int, rates: tuple[int, ...]):
+        super().__init__()
+        self.pool, self.cached_channels, self.channels = pool, value_channels, value_channels
+        self.own = nn.Conv2d(in_channels, value_channels, 1)
+        self.value = nn.Conv2d(in_channels, value_channels, 1)
+        widths = (2 * value_channels, value_channels)
+        if rates:
+            layers: list[nn.Module] = [ASPP(width, value_channels, rates, dense=True) for width in widths]
+        else:
+            # An ASPP is two convolutions deep.
+            layers = [conv_bn_relu(c, value_channels, 3) for width in widths for c in (width, value_channels)]
+        self.layers = nn.Sequential(*layers)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What to cache of a frame: (B, value channels, h / pool, w / pool)."""
+        return self.value(F.avg_pool2d(x, self.pool) if self.pool > 1 else x)
+
+    def forward(self, x: Tensor, reference: Tensor) -> Fused:
+        """Args: as for TemporalContextFusion."""
+        own = self.own(x).expand(reference.shape[0], -1, -1, -1)
+        return Fused(self.layers(torch.cat([own, resize(reference, own)], 1)), None, None)
+
+
+Fusion = TemporalContextFusion | ConcatFusion
+
+
+def build_fusion(kind: str, in_channels: int, stride: int, pool: int, key_channels: int, value_channels: int) -> Fusion:
+    """The fusion of one level; kind is one of FUSIONS."""
+    if kind == TCF:
+        return TemporalContextFusion(in_channels, stride, pool, key_channels, value_channels)
+    return ConcatFusion(in_channels, pool, value_channels, (3, 6, 9) if kind == CONCAT_ASPP else ())

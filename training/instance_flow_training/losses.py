@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instance_flow_training.model import OUTPUT_STRIDE
+from instance_flow_training.model import AFFINITY, OFFSET, OUTPUT_STRIDE
 from instance_flow_training.targets import IGNORE
 
 
@@ -19,6 +19,7 @@ class LossConfig:
     """Weights of Eq. 1. Offsets are measured in input pixels, as in the paper.
 
     association: ours, not the paper's: makes a pixel's attention fall on its own object (see ``association_loss``).
+    background: which of center, intra and inter are held at zero on background too, instead of left free (Table V).
     """
 
     semantic: float = 1.0
@@ -27,6 +28,12 @@ class LossConfig:
     inter: float = 0.01
     shape: float = 0.01
     association: float = 0.0
+    background: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = set(self.background) - {"center", "intra", "inter"}
+        if unknown:
+            raise ValueError(f"loss.background has {', '.join(sorted(unknown))}; it takes center, intra and inter")
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,12 @@ def masked_mean(value: Tensor, weight: Tensor) -> Tensor:
     return (value * weight).sum() / weight.sum().clamp(min=1.0)
 
 
+def cross_entropy(logits: Tensor, semantic: Tensor) -> Tensor:
+    """Mean over the known pixels of (B, C + 1, H, W) logits against (B, H, W) classes; 0 where no pixel is known."""
+    total = F.cross_entropy(logits, semantic.long(), ignore_index=IGNORE, reduction="sum")
+    return total / (semantic != IGNORE).sum().clamp(min=1)
+
+
 def association_loss(
     attention: Tensor, labels: Tensor, reference_labels: Tensor, pixel_stride: int, count: int
 ) -> Tensor:
@@ -85,6 +98,30 @@ def association_loss(
     return masked_mean(-torch.log(share.clamp(min=1e-4)), present)
 
 
+def trajectories(centers: Tensor, other: Tensor, size: Sequence[int], width: float = 2.0) -> Tensor:
+    """The affinity field of Table IV: unit vectors on the cells within ``width`` of an object's way, else 0.
+
+    Where ways cross, the mean of their directions, as part affinity fields do.
+
+    Args:
+        centers, other: (P, N, 2) cells where the objects are in the target and in the reference frame, NaN = absent.
+
+    Returns:
+        (P, 2, h, w) float32.
+    """
+    y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float32, device=centers.device) for n in size), indexing="ij")
+    cells = torch.stack([y, x], -1)
+    way = other - centers
+    length = way.norm(dim=-1)
+    unit = torch.nan_to_num(way / length[..., None].clamp(min=1e-6))
+    start = cells - torch.nan_to_num(centers, nan=-1e4)[:, :, None, None]
+    along = (start * unit[:, :, None, None]).sum(-1)
+    across = (start[..., 0] * unit[:, :, None, None, 1] - start[..., 1] * unit[:, :, None, None, 0]).abs()
+    on = ((along >= 0) & (along <= torch.nan_to_num(length)[..., None, None]) & (across <= width)).float()
+    field = torch.einsum("pnhw,pnd->pdhw", on, unit)
+    return field / on.sum(1).clamp(min=1.0)[:, None]
+
+
 def losses(
     semantic: Tensor,
     center: Tensor,
@@ -95,6 +132,7 @@ def losses(
     target: Tensor,
     reference: Tensor,
     config: LossConfig,
+    flow: str = OFFSET,
 ) -> dict[str, Tensor]:
     """Named terms and ``total`` (Eq. 1); background counts for the semantics alone (section IV-C, Table V).
 
@@ -102,27 +140,42 @@ def losses(
         semantic: (B, C + 1, h, w) logits.   center: (B, h, w).   offset: (B, 2, h, w) cells.
         reference_offset: (P, 2, h, w) cells; pair p leads from frame ``target[p]`` to frame ``reference[p]``.
         attentions: (P, pixels, tokens) per fusion level; may be none.
+        flow: what ``reference_offset`` is, as in ModelConfig.
     """
     logits = F.interpolate(semantic, targets.semantic.shape[-2:], mode="bilinear", align_corners=False)
     weight = object_values(targets.labels, targets.weight[..., None])[:, 0]
-    own = offsets_to(targets.labels, targets.centers)
-    other = offsets_to(targets.labels[target], targets.centers[reference])
-    known = weight[target] * torch.isfinite(other[:, 0])
-    # NaN would reach the gradient even under a zero weight.
-    own, other = torch.nan_to_num(own), torch.nan_to_num(other)
-    residual_error = (other - own[target]) - (reference_offset - offset[target])
+    background = (targets.labels == 0).float()
+
+    def weights(name: str, on_objects: Tensor, on_background: Tensor) -> Tensor:
+        return on_objects + on_background if name in config.background else on_objects
+
+    own = offsets_to(targets.labels, targets.centers) * (1 - background)[:, None]
+    heat = targets.center * (1 - background)
     pixels = float(OUTPUT_STRIDE)
     terms = {
-        "semantic": F.cross_entropy(logits, targets.semantic.long(), ignore_index=IGNORE),
-        "center": masked_mean((center - targets.center) ** 2, weight),
-        "intra": masked_mean((offset - own).abs().sum(1) * pixels, weight),
-        "inter": masked_mean((reference_offset - other).abs().sum(1) * pixels, known),
-        "shape": masked_mean((residual_error * pixels).square().sum(1), known),
+        "semantic": cross_entropy(logits, targets.semantic),
+        "center": masked_mean((center - heat) ** 2, weights("center", weight, background)),
+        "intra": masked_mean(
+            (offset - torch.nan_to_num(own)).abs().sum(1) * pixels, weights("intra", weight, background)
+        ),
     }
+    if flow == AFFINITY:
+        field = trajectories(targets.centers[target], targets.centers[reference], targets.labels.shape[-2:])
+        known = (targets.labels[target] != IGNORE).float()
+        terms["inter"] = masked_mean((reference_offset - field).abs().sum(1) * pixels, known)
+    else:
+        other = offsets_to(targets.labels[target], targets.centers[reference]) * (1 - background[target])[:, None]
+        known = weight[target] * torch.isfinite(other[:, 0])
+        # NaN would reach the gradient even under a zero weight.
+        own, other = torch.nan_to_num(own), torch.nan_to_num(other)
+        residual_error = (other - own[target]) - (reference_offset - offset[target])
+        error = (reference_offset - other).abs().sum(1)
+        terms["inter"] = masked_mean(error * pixels, weights("inter", known, background[target]))
+        terms["shape"] = masked_mean((residual_error * pixels).square().sum(1), known)
     labels, reference_labels = targets.labels[target], targets.labels[reference]
     for attention in attentions:
         stride = round((labels[0].numel() / attention.shape[1]) ** 0.5)
         term = association_loss(attention, labels, reference_labels, stride, targets.centers.shape[1])
-        terms["association"] = terms.get("association", torch.zeros(())) + term
+        terms["association"] = terms.get("association", torch.zeros_like(term)) + term
     total = torch.stack([getattr(config, name) * term for name, term in terms.items()]).sum()
     return {**terms, "total": total}

@@ -12,19 +12,22 @@ from torch import Tensor, nn
 
 from instance_flow_training.backbone import build_backbone
 from instance_flow_training.decoder import Decoder, MultiLevelHead, conv_bn_relu, head, resize
-from instance_flow_training.fusion import TemporalContextFusion
+from instance_flow_training.fusion import FUSIONS, TCF, Fusion, build_fusion
 
 OUTPUT_STRIDE = 4
 OFFSET_SCALE = 8.0
 """Cells per unit of an offset head's last layer: keeps its outputs near one."""
-WAY_SCALE = 32.0
-"""Input pixels per unit of the attended way that is handed to the inter-frame decoder."""
+OFFSET, AFFINITY = "offset", "affinity"
+FLOWS = (OFFSET, AFFINITY)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Shape of the network. The defaults are the paper's ResNet-50; training/configs/worlds.toml has the small one.
 
+    fusion: tcf, or for comparison concat_convs or concat_aspp (Table II).
+    flow: what the inter-frame branch says of a pixel: offset, the way to its object's center in the reference frame; or
+        for comparison affinity, the direction of the object's trajectory between the frames (Table IV).
     token_stride: least input pixels between two cached keys; finer follows smaller objects and costs more attention.
     fusion_context: let the fusion see the intra-frame decoder's features beside the skip connection. They know the
         whole object and the way to its center, which narrow early features of a small backbone do not.
@@ -38,10 +41,17 @@ class ModelConfig:
     head_channels: int = 32
     key_channels: int = 64
     value_channels: int = 64
+    fusion: str = TCF
+    flow: str = OFFSET
     token_stride: int = 16
     fusion_context: bool = False
     dense_aspp: bool = True
     backbone_weights: str = ""
+
+    def __post_init__(self) -> None:
+        for name, known in (("fusion", FUSIONS), ("flow", FLOWS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"model.{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
 
 
 class IntraMaps(NamedTuple):
@@ -85,15 +95,22 @@ class InstanceFlowNet(nn.Module):
         self.offset_head = head(config.instance_channels, config.head_channels, 2)
 
         context = config.instance_channels if config.fusion_context else 0
-        self.fusions = nn.ModuleList(
-            TemporalContextFusion(
-                channels[s] + context, s, max(1, config.token_stride // s), config.key_channels, config.value_channels
+        fusions = [
+            build_fusion(
+                config.fusion,
+                channels[s] + context,
+                s,
+                max(1, config.token_stride // s),
+                config.key_channels,
+                config.value_channels,
             )
             for s in strides[1:3]
-        )
+        ]
+        self.fusions = nn.ModuleList(fusions)
+        self.cached_channels = fusions[0].cached_channels
         self.feature_strides = (max(strides[1], config.token_stride), max(strides[2], config.token_stride))
         self.inter_project = nn.ModuleList(conv_bn_relu(c, config.skip_channels) for c in skips[:2])
-        fused = [config.skip_channels + config.value_channels + 2] * 2
+        fused = [config.skip_channels + fusion.channels for fusion in fusions]
         self.inter_decoder = Decoder(
             skips=[*fused, *skips[2:]], skip_channels=plain, channels=config.instance_channels, **common
         )
@@ -122,8 +139,8 @@ class InstanceFlowNet(nn.Module):
         """What to cache of each frame: (B, key + value channels, h, w) per fusion level, at ``feature_strides``."""
         return self._fusion(0).features(context[0]), self._fusion(1).features(context[1])
 
-    def _fusion(self, level: int) -> TemporalContextFusion:
-        return cast(TemporalContextFusion, self.fusions[level])
+    def _fusion(self, level: int) -> Fusion:
+        return cast(Fusion, self.fusions[level])
 
     def inter(
         self,
@@ -144,7 +161,8 @@ class InstanceFlowNet(nn.Module):
             target: (P,) which of the B frames each reference belongs to; None = all to the only one (B = 1).
 
         Returns:
-            (P, 2, H / 4, W / 4) in cells of stride 4, and per level the attention (P, pixels, tokens).
+            (P, 2, H / 4, W / 4) in cells of stride 4 (a direction with ``flow = affinity``), and per level
+            the attention (P, pixels, tokens), if the fusion has one.
         """
         decoder = self.inter_decoder
         pairs = references[0].shape[0]
@@ -152,19 +170,22 @@ class InstanceFlowNet(nn.Module):
         def per_pair(x: Tensor) -> Tensor:
             return x.expand(pairs, -1, -1, -1) if target is None else x.index_select(0, target)
 
-        x, attentions = per_pair(decoder.aspp(pyramid.deepest)), []
+        x, way, attentions = per_pair(decoder.aspp(pyramid.deepest)), None, []
         for level, (project, fuse, skip) in enumerate(zip(decoder.project, decoder.fuse, pyramid.skips, strict=True)):
             if level < len(self.fusions):
                 queries = context[level] if target is None else per_pair(context[level])
-                attention = self._fusion(level).attention(queries, references[level])
-                attended, way = self._fusion(level)(queries, references[level], attention)
-                own = per_pair(self.inter_project[level](skip))
-                joined = project(torch.cat([own, attended, way / WAY_SCALE], 1))
-                attentions.append(attention)
+                fused = self._fusion(level)(queries, references[level])
+                joined = project(torch.cat([per_pair(self.inter_project[level](skip)), fused.features], 1))
+                way = fused.way
+                attentions += [] if fused.attention is None else [fused.attention]
             else:
                 joined = per_pair(project(skip))
             x = fuse(torch.cat([resize(x, joined), joined], 1))
-        return self.reference_offset_head(x) * OFFSET_SCALE + resize(way, x) / OUTPUT_STRIDE, attentions
+        out = self.reference_offset_head(x)
+        if self.config.flow == AFFINITY:
+            return out, attentions
+        out = out * OFFSET_SCALE
+        return (out if way is None else out + resize(way, x) / OUTPUT_STRIDE), attentions
 
     def forward(
         self, image: Tensor, reference_features_0: Tensor, reference_features_1: Tensor

@@ -6,12 +6,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from instance_flow.appearance import looks
 from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
-from instance_flow.matching import MEAN, POLICIES, Matches, instance_flows, match_instances
+from instance_flow.matching import (
+    FLOW_ERROR,
+    POLICIES,
+    KnownIdentities,
+    Matches,
+    flows_and_spreads,
+    match_by_evidence,
+    match_instances,
+)
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.multiscale import MultiScaleNetwork
 from instance_flow.preprocess import Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
@@ -27,6 +36,8 @@ from instance_flow.structures import (
     Tracks,
 )
 from instance_flow.tracker import Identities, Tracker
+
+EVIDENCE = "evidence"
 
 
 def _setting(default: Any, low: float, high: float, description: str) -> Any:
@@ -55,14 +66,22 @@ class AssemblyConfig:
         0.0,
         0.0,
         1.0,
-        "Farthest that a center carried by instance flow may lie from a reference's center and still be the same "
-        "object, as a fraction of sqrt(height * width) of the network's input. 0 = the model's own",
+        "matching = nearest or mean: farthest that a center carried by instance flow may lie from a reference's center "
+        "and still be the same object, as a fraction of sqrt(height * width) of the network's input. 0 = the model's "
+        "own",
     )
     matching: str = _choice(
-        POLICIES,
-        MEAN,
-        "How far an identity is from an object when several references show it: nearest = the smallest of the "
-        "distances, as in the paper; mean = their mean, which outvotes a single wrong match",
+        (EVIDENCE, *POLICIES),
+        EVIDENCE,
+        "What an object's identity is judged by: evidence = flow in units of its uncertainty over all references, "
+        "colours, and ids lost a while ago; nearest = the smallest distance over the references, as in the paper; "
+        "mean = the mean of these distances",
+    )
+    max_cost: float = _setting(
+        8.0, 0.0, 50.0, "matching = evidence: bound of the cost; lower gives more new ids, higher more wrong ones"
+    )
+    lost_frames: int = _setting(
+        30, 0, 10_000, "matching = evidence: for so many frames an object that no reference shows is still remembered"
     )
     references: int = _setting(
         0, 0, 16, "Number of reference frames: the first and the latest ones. 0 = the model's own, which is the most"
@@ -95,14 +114,23 @@ def _check_number(name: str, value: Any, low: float, high: float, *, whole: bool
         raise ValueError(f"{name} is {value!r}; it must be a {kind} from {low} to {high}")
 
 
-class Matcher(Protocol):
-    """Which identity each object of a frame keeps; ``Pipeline`` takes another one for comparison."""
+@dataclass(frozen=True)
+class Scene:
+    """What a matcher decides on.
 
-    def __call__(
-        self, prediction: Prediction, instances: Instances, references: Sequence[Reference], max_distance: float
-    ) -> Matches:
-        """prediction: maps of the picture's cells, padding cut off.   max_distance: the paper's epsilon, in cells."""
-        ...
+    prediction: maps of the picture's cells, padding cut off.   references: those that ``instances.flows`` lead to.
+    known: identities that may be handed on.   max_distance: the paper's epsilon, in cells.
+    """
+
+    prediction: Prediction
+    instances: Instances
+    references: Sequence[Reference]
+    known: KnownIdentities
+    max_distance: float
+
+
+Matcher = Callable[[Scene], Matches]
+"""Which identity each object of a frame keeps."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +155,7 @@ class Pipeline:
     Args:
         network: anything that keeps the ``structures.Network`` protocol.
         config: settings; those left at 0 come from ``network.info``.
-        matcher: who decides which identities are kept; None = instance flow (Eq. 3 and 5).
+        matcher: who decides which identities are kept, for comparison; None = as ``config.matching`` says.
 
     Attributes:
         observer: called with an ``Observation`` at the end of every step, if set.
@@ -137,20 +165,20 @@ class Pipeline:
         self.network = network
         self.config = config or AssemblyConfig()
         self.observer: Callable[[Observation], None] | None = None
-        self._matcher: Matcher = matcher or self._match_by_flow
+        self._matcher: Matcher = matcher or self._match
         info = network.info
         if self.config.references > info.max_references:
             raise ValueError(
                 f"references is {self.config.references}, but this model takes at most {info.max_references}"
             )
-        cells = float(np.sqrt(info.input_size[0] * info.input_size[1])) / info.output_stride
+        self._cells = cells = float(np.sqrt(info.input_size[0] * info.input_size[1])) / info.output_stride
         self._threshold = self.config.center_threshold or info.center_threshold
         self._kernel = _odd_window((self.config.center_window or info.center_window) * cells)
         self._max_distance = (self.config.max_distance or info.max_distance) * cells
         self._memory = ReferenceMemory(
             self.config.references or info.max_references, anchored=self.config.reference_policy == "first+recent"
         )
-        self._tracker = Tracker()
+        self._tracker = Tracker(self.config.lost_frames if self.config.matching == EVIDENCE else 0)
         self._frame_index = 0
 
     @classmethod
@@ -201,8 +229,9 @@ class Pipeline:
         prediction = self.network.predict(fitted.image, [r.features for r in references])
         maps = self._inside(prediction, fitted)
         margin = foreground_margin(maps.semantic)
-        instances = self._group(maps, margin)
-        matches = self._matcher(maps, instances, references, self._max_distance)
+        instances = self._group(maps, margin, fitted.image)
+        scene = Scene(maps, instances, references, self._tracker.known(), self._max_distance)
+        matches = self._matcher(scene)
         identities = self._tracker.update(instances, matches, references, self._frame_index)
         tracks = self._tracks(instances, identities, margin, fitted, _elapsed(references, identities, stamp))
         self._memory.add(Reference(self._frame_index, stamp, prediction.features, instances.centers, identities.ids))
@@ -237,8 +266,8 @@ class Pipeline:
         semantic, center, offset, reference_offset = (m[..., :rows, :columns] for m in _finite_maps(prediction))
         return Prediction(semantic, center, offset, reference_offset, prediction.features)
 
-    def _group(self, maps: Prediction, margin: FloatArray) -> Instances:
-        """Section III-C-1 and Eq. 3; margin (h, w) is above 0 on foreground."""
+    def _group(self, maps: Prediction, margin: FloatArray, image: Image) -> Instances:
+        """Section III-C-1 and Eq. 3; margin (h, w) is above 0 on foreground, image is the network's input."""
         foreground = margin > 0
         centers, scores = find_centers(
             maps.center, foreground, self._kernel, self._threshold, self.config.max_instances
@@ -246,23 +275,33 @@ class Pipeline:
         labels = group_pixels(maps.offset, foreground, centers)
         count = len(centers)
         class_scores = class_means(maps.semantic, labels, count)
-        flows = instance_flows(maps.offset, maps.reference_offset, labels, count)
-        return Instances(labels, centers, scores, class_scores, flows)
+        flows, spreads = flows_and_spreads(maps.offset, maps.reference_offset, labels, count)
+        colours = looks(image, labels, count, self.info.output_stride)
+        return Instances(labels, centers, scores, class_scores, flows, spreads, colours)
 
-    def _match_by_flow(
-        self,
-        prediction: Prediction,  # noqa: ARG002 - the flows are already in the instances
-        instances: Instances,
-        references: Sequence[Reference],
-        max_distance: float,
-    ) -> Matches:
-        return match_instances(
+    def _match(self, scene: Scene) -> Matches:
+        instances, config = scene.instances, self.config
+        reference_centers = [r.centers for r in scene.references]
+        reference_ids = [r.ids for r in scene.references]
+        if config.matching != EVIDENCE:
+            return match_instances(
+                instances.centers,
+                instances.flows,
+                reference_centers,
+                reference_ids,
+                scene.max_distance,
+                config.matching,
+            )
+        return match_by_evidence(
             instances.centers,
             instances.flows,
-            [r.centers for r in references],
-            [r.ids for r in references],
-            max_distance,
-            self.config.matching,
+            instances.spreads,
+            instances.looks,
+            reference_centers,
+            reference_ids,
+            scene.known,
+            FLOW_ERROR * self._cells,
+            config.max_cost,
         )
 
     def _tracks(

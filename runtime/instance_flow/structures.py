@@ -32,7 +32,7 @@ LabelMap = NDArray[np.int32]
 Image = NDArray[np.uint8]
 
 NEW = -1
-"""Value of ``Tracks.reference_frames`` for an identity that no reference frame claimed."""
+"""Value of ``Tracks.reference_frames`` for an identity that begins in this frame."""
 
 
 class InstanceFlowError(Exception):
@@ -73,6 +73,8 @@ class Instances:
     centers: (M, 2) float32.   center_scores: (M,) float32, heat at the center.
     class_scores: (M, C) float32, mean class probability over the object's pixels, background left out.
     flows: (R, M, 2) float32, instance flow for each reference (Eq. 3).
+    spreads: (R, M) float32, how far the object's pixels disagree on it.
+    looks: (M, 512) float32, what the object looks like (``appearance.looks``).
     """
 
     labels: LabelMap
@@ -80,6 +82,8 @@ class Instances:
     center_scores: FloatArray
     class_scores: FloatArray
     flows: FloatArray
+    spreads: FloatArray
+    looks: FloatArray
 
     def __len__(self) -> int:
         return len(self.centers)
@@ -99,9 +103,10 @@ class Tracks:
     centers: (N, 2) float32 (y, x).   boxes: (N, 4) float32 x, y, width, height.   areas: (N,) int64 pixels.
     velocities: (N, 2) float32 (dy, dx) in pixels per second from the instance flow; NaN where unknown.
     ages: (N,) int64, frames since the id was first given, 0 = this frame.
-    reference_frames: (N,) int64, frame_index of the reference that kept the id, NEW (-1) for a new id.
+    reference_frames: (N,) int64, frame_index of the reference that kept the id, NEW (-1) for a new id. An object that
+        was known again by its colours, after no reference showed it, has the last frame in which it was seen.
     distances: (N,) float32, pixels between the center carried by the instance flow and the reference's center
-        (Eq. 5); NaN for a new id.
+        (Eq. 5); NaN for a new id, and for one known again by its colours.
     """
 
     frame_index: int

@@ -132,6 +132,8 @@ def _came_back(track_id: int, back: Return) -> str:
     again = f"id {track_id} found again in frame {back.frame} after {frames}"
     if back.reference_frame == NEW:
         return again
+    if math.isnan(back.distance):
+        return f"{again}\nknown by its colours, last seen in frame {back.reference_frame}"
     return (
         f"{again}\nkept by frame {back.reference_frame}: the flow led to {back.distance:.1f} px from its center there"
     )

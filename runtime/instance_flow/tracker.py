@@ -9,9 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.matching import Matches
+from instance_flow.appearance import LOOK_SIZE, blend
+from instance_flow.matching import KnownIdentities, Matches
 from instance_flow.memory import Reference
 from instance_flow.structures import NEW, FloatArray, Instances, IntArray
+
+LEAST_SHARE = 0.05
+"""Weight of the newest look in an id's mean: it follows the light, but not one bad mask."""
+MOST_LOST = 100
+"""Lost ids that are kept at most, so that no flood of ghosts costs time or memory."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +25,7 @@ class Identities:
     """Per object of a frame (M rows).
 
     ids, class_ids, ages: (M,) int64, as in ``structures.Tracks``.
-    reference_frames: (M,) int64 frame index of the reference that gave the id, NEW if none.
-    distances: (M,) float32 cells, NaN if new.
+    reference_frames, distances: (M,), as in ``structures.Tracks``, distances in cells.
     motion: (M, 2) float32 cells moved since ``motion_since`` (M,) int64, an index into the references, -1 if unknown.
     """
 
@@ -35,22 +40,39 @@ class Identities:
 
 @dataclass
 class _Track:
-    """first_frame: frame index of the id's first appearance.   votes: (C,) float64, sum of its class probabilities."""
+    """first_frame, last_frame: frame indices of the id's first and latest appearance.   sightings: their number.
+
+    votes: (C,) float64, sum of its class probabilities.   look: (512,) float32, mean of what it looked like.
+    """
 
     first_frame: int
+    last_frame: int
+    sightings: int
     votes: NDArray[np.float64]
+    look: FloatArray
 
 
 class Tracker:
-    """Gives ids, starting at 1 and never twice, and accumulates each id's class votes (section III-C-3)."""
+    """Gives ids, starting at 1 and never twice, and accumulates each id's class votes (section III-C-3) and look.
 
-    def __init__(self) -> None:
+    Args:
+        lost_frames: for how long an id that no reference shows any more may still be given back to an object.
+    """
+
+    def __init__(self, lost_frames: int = 0) -> None:
+        self._lost_frames = lost_frames
         self._next_id = 1
         self._tracks: dict[int, _Track] = {}
 
     def __len__(self) -> int:
-        """Number of identities that a reference may still hand on."""
+        """Number of identities that may still be handed on."""
         return len(self._tracks)
+
+    def known(self) -> KnownIdentities:
+        """Every identity that may still be handed on."""
+        tracks = self._tracks.values()
+        stacked = np.stack([track.look for track in tracks]) if tracks else np.zeros((0, LOOK_SIZE), np.float32)
+        return KnownIdentities(np.array(list(self._tracks), np.int64), stacked)
 
     def update(
         self, instances: Instances, matches: Matches, references: Sequence[Reference], frame_index: int
@@ -60,30 +82,40 @@ class Tracker:
         for row in np.flatnonzero(ids == 0):
             ids[row] = self._next_id
             self._next_id += 1
-        self._vote(ids, instances, frame_index)
-        self._forget(ids, references)
-        frames = np.array([*(r.frame_index for r in references), NEW], np.int64)
+        last_seen = [self._tracks[int(i)].last_frame if int(i) in self._tracks else NEW for i in ids]
+        self._remember(ids, instances, frame_index)
+        self._forget(references, frame_index)
+        frames = np.array([*(r.frame_index for r in references), NEW], np.int64)[matches.reference]
         motion, since = _motion(ids, instances, references)
         return Identities(
             ids=ids,
             class_ids=np.array([self._tracks[i].votes.argmax() for i in ids], np.int64),
             ages=np.array([frame_index - self._tracks[i].first_frame for i in ids], np.int64),
-            reference_frames=frames[matches.reference],
+            reference_frames=np.where(matches.reference < 0, np.array(last_seen, np.int64), frames),
             distances=matches.distance,
             motion=motion,
             motion_since=since,
         )
 
-    def _vote(self, ids: IntArray, instances: Instances, frame_index: int) -> None:
+    def _remember(self, ids: IntArray, instances: Instances, frame_index: int) -> None:
         for row, identity in enumerate(ids):
-            votes = instances.class_scores[row].astype(np.float64)
-            track = self._tracks.setdefault(int(identity), _Track(frame_index, np.zeros_like(votes)))
+            votes, look = instances.class_scores[row].astype(np.float64), instances.looks[row]
+            track = self._tracks.setdefault(
+                int(identity), _Track(frame_index, frame_index, 0, np.zeros_like(votes), look)
+            )
             track.votes += votes
+            track.sightings += 1
+            track.look = blend(track.look, look, max(1 / track.sightings, LEAST_SHARE))
+            track.last_frame = frame_index
 
-    def _forget(self, ids: IntArray, references: Sequence[Reference]) -> None:
-        """Drop ids that stand in no reference any more: nothing can ever claim them again."""
-        alive = {int(i) for i in ids}.union(*(r.ids.tolist() for r in references))
-        for identity in self._tracks.keys() - alive:
+    def _forget(self, references: Sequence[Reference], frame_index: int) -> None:
+        """Drop ids that nothing can claim any more: in no reference, and unseen for too long or too many of them."""
+        held = set().union(*(r.ids.tolist() for r in references))
+        held |= {i for i, track in self._tracks.items() if track.last_frame == frame_index}
+        lost = [i for i in self._tracks if i not in held]
+        fresh = [i for i in lost if frame_index - self._tracks[i].last_frame <= self._lost_frames]
+        latest = sorted(fresh, key=lambda i: self._tracks[i].last_frame)[-MOST_LOST:]
+        for identity in set(lost).difference(latest):
             del self._tracks[identity]
 
     def clear(self) -> None:

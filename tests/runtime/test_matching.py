@@ -4,11 +4,23 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
-from instance_flow.matching import MEAN, NEAREST, POLICIES, instance_flows, match_instances
+from instance_flow.appearance import LOOK_SIZE, blend, looks
+from instance_flow.matching import (
+    MEAN,
+    NEAREST,
+    POLICIES,
+    KnownIdentities,
+    flows_and_spreads,
+    instance_flows,
+    match_by_evidence,
+    match_instances,
+)
+from instance_flow.structures import FloatArray
 
 RANDOM_INPUTS = 1000
 
@@ -134,3 +146,171 @@ def test_the_mean_outvotes_one_reference_that_hits_a_look_alike() -> None:
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="one of nearest, mean"):
         match_instances(points((1, 1)), np.zeros((0, 1, 2), np.float32), [], [], 1.0, "best")
+
+
+def look(*colours: int) -> FloatArray:
+    """A unit vector with equal shares of some colours."""
+    vector = np.zeros(LOOK_SIZE, np.float32)
+    vector[list(colours)] = 1 / np.sqrt(len(colours))
+    return vector
+
+
+def evidence(
+    now: list[tuple[float, float]],
+    looks_now: list[FloatArray],
+    before: list[list[tuple[float, float]]],
+    ids: list[list[int]],
+    known: dict[int, FloatArray],
+    flows: list[list[tuple[float, float]]] | None = None,
+    spreads: list[list[float]] | None = None,
+    max_cost: float = 8.0,
+) -> list[int]:
+    """Ids by evidence; flows are 0 unless given, the unit is one cell."""
+    shape = (len(before), len(now))
+    return match_by_evidence(
+        points(*now),
+        np.array(flows, np.float32) if flows else np.zeros((*shape, 2), np.float32),
+        np.array(spreads, np.float32) if spreads else np.zeros(shape, np.float32),
+        np.array(looks_now, np.float32).reshape(len(now), LOOK_SIZE),
+        [points(*b) for b in before],
+        [np.array(i, np.int64) for i in ids],
+        KnownIdentities(np.array(list(known), np.int64), np.array(list(known.values())).reshape(len(known), LOOK_SIZE)),
+        1.0,
+        max_cost,
+    ).ids.tolist()
+
+
+RED, BLUE, MIXED = look(1), look(2), look(1, 2)
+EVIDENCE = {
+    "flow decides between equals": (
+        {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 9), (5, 6)]], "ids": [[1, 2]], "known": {1: RED, 2: RED}},
+        [2],
+    ),
+    "colours decide at equal distance": (
+        {
+            "now": [(5, 5)],
+            "looks_now": [BLUE],
+            "before": [[(5, 4), (5, 6)]],
+            "ids": [[1, 2]],
+            "known": {1: RED, 2: BLUE},
+        },
+        [2],
+    ),
+    "colours outweigh a few cells": (
+        {
+            "now": [(5, 5)],
+            "looks_now": [BLUE],
+            "before": [[(5, 5), (5, 8)]],
+            "ids": [[1, 2]],
+            "known": {1: RED, 2: BLUE},
+        },
+        [2],
+    ),
+    "neither near nor alike is new": (
+        {"now": [(5, 5)], "looks_now": [BLUE], "before": [[(5, 30)]], "ids": [[1]], "known": {1: RED}},
+        [0],
+    ),
+    "far but alike": (
+        {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 30)]], "ids": [[1]], "known": {1: RED}},
+        [1],
+    ),
+    "each identity once": (
+        {"now": [(5, 5), (5, 6)], "looks_now": [RED, RED], "before": [[(5, 6)]], "ids": [[1]], "known": {1: RED}},
+        [0, 1],
+    ),
+    "one flow astray is outvoted": (
+        {
+            "now": [(5, 5)],
+            "looks_now": [RED],
+            "before": [[(5, 5), (5, 25)]] * 3,
+            "ids": [[1, 2]] * 3,
+            "known": {1: RED, 2: RED},
+            "flows": [[(0, 20)], [(0, 0)], [(0, 0)]],
+        },
+        [1],
+    ),
+    "an uncertain flow has little say": (
+        {
+            "now": [(5, 5)],
+            "looks_now": [MIXED],
+            "before": [[(5, 5), (5, 8)]],
+            "ids": [[1, 2]],
+            "known": {1: BLUE, 2: MIXED},
+            "spreads": [[9.0]],
+        },
+        [2],
+    ),
+    "lost and alike comes back": (
+        {"now": [(5, 5)], "looks_now": [RED], "before": [[]], "ids": [[]], "known": {7: RED}},
+        [7],
+    ),
+    "lost but unlike stays lost": (
+        {"now": [(5, 5)], "looks_now": [RED], "before": [[]], "ids": [[]], "known": {7: BLUE}},
+        [0],
+    ),
+    "shown goes before lost": (
+        {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 6)]], "ids": [[3]], "known": {7: RED, 3: RED}},
+        [3],
+    ),
+    "no reference, nothing known": ({"now": [(5, 5)], "looks_now": [RED], "before": [], "ids": [], "known": {}}, [0]),
+    "nothing here": ({"now": [], "looks_now": [], "before": [[(5, 6)]], "ids": [[3]], "known": {3: RED}}, []),
+    "the bound is kept": (
+        {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 7)]], "ids": [[3]], "known": {3: RED}, "max_cost": 1.6},
+        [0],
+    ),
+    "at the bound": (
+        {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 7)]], "ids": [[3]], "known": {3: RED}, "max_cost": 1.61},
+        [3],
+    ),
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), EVIDENCE.values(), ids=EVIDENCE)
+def test_evidence(case: dict[str, Any], expected: list[int]) -> None:
+    assert evidence(**case) == expected
+
+
+def test_evidence_says_which_reference_and_how_near() -> None:
+    matches = match_by_evidence(
+        points((5, 5), (20, 20)),
+        np.zeros((2, 2, 2), np.float32),
+        np.zeros((2, 2), np.float32),
+        np.stack([RED, BLUE]),
+        [points((5, 8)), points((5, 6))],
+        [np.array([1]), np.array([1])],
+        KnownIdentities(np.array([1, 2]), np.stack([RED, BLUE])),
+        1.0,
+        8.0,
+    )
+    assert matches.ids.tolist() == [1, 2]
+    assert matches.reference.tolist() == [1, -1]
+    np.testing.assert_array_equal(matches.distance, [1.0, np.nan])
+
+
+def test_spread_is_the_deviation_of_the_residual() -> None:
+    rng = np.random.default_rng(3)
+    offset = rng.normal(size=(2, 9, 12)).astype(np.float32)
+    reference_offset = rng.normal(size=(3, 2, 9, 12)).astype(np.float32) * 4
+    labels = rng.integers(0, 4, (9, 12)).astype(np.int32)
+    flows, spreads = flows_and_spreads(offset, reference_offset, labels, 4)
+    for m in range(3):
+        residual = (reference_offset - offset)[:, :, labels == m + 1]
+        np.testing.assert_allclose(flows[:, m], residual.mean(2), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(spreads[:, m], np.sqrt(residual.var(2).sum(1)), rtol=1e-4)
+    assert not spreads[:, 3].any(), "an object without pixels"
+
+
+def test_looks_are_the_colours_under_the_mask() -> None:
+    image = np.zeros((16, 24, 3), np.uint8)
+    image[:, 8:16] = (255, 0, 0)
+    image[:, 16:] = (0, 0, 255)
+    labels = np.zeros((4, 6), np.int32)
+    labels[1:3, 2:4], labels[:, 4:] = 1, 2
+    labels[0, 0] = 3
+    found = looks(image, labels, 4, 4)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 1, 1, 0], rtol=1e-6)
+    assert [int(np.argmax(row)) for row in found[:3]] == [7 * 64, 7, 0]
+    labels[1:3, 4] = 1
+    mixed = looks(image, labels, 1, 4)[0]
+    assert mixed @ found[0] == pytest.approx(np.sqrt(8 / 12), rel=1e-5)
+    np.testing.assert_allclose(blend(found[0], found[1], 0.5) @ found[1], np.sqrt(0.5), rtol=1e-5)

@@ -49,7 +49,9 @@ def observation(references: int = 4, objects: int = 2) -> Observation:
     flows = np.zeros((references, objects, 2), np.float32)
     flows[:, :, 1] = 2.0
     ids = np.arange(1, objects + 1)
-    instances = Instances(labels, centers, np.full(objects, 0.6, np.float32), np.ones((objects, 2), np.float32), flows)
+    ones = np.ones((objects, 2), np.float32)
+    spreads, looks = np.zeros((references, objects), np.float32), np.zeros((objects, 512), np.float32)
+    instances = Instances(labels, centers, np.full(objects, 0.6, np.float32), ones, flows, spreads, looks)
     label_map = labels.repeat(STRIDE, 0).repeat(STRIDE, 1)
     tracks = tracks_of(label_map, ids, references)
     maps = Prediction(semantic, heat, offset, reference_offset.astype(np.float32), None)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline
-from instance_flow.matching import Matches
+from instance_flow.appearance import LOOK_SIZE
+from instance_flow.matching import POLICIES, Matches
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.structures import NEW, Image, Instances, ModelInfo, Prediction
 from instance_flow.tracker import Tracker
@@ -55,6 +56,8 @@ def instances(centers: Sequence[tuple[float, float]], classes: Sequence[Sequence
         center_scores=np.ones(count, np.float32),
         class_scores=np.array(classes, np.float32).reshape(count, -1),
         flows=np.zeros((references, count, 2), np.float32),
+        spreads=np.zeros((references, count), np.float32),
+        looks=np.tile(np.eye(1, LOOK_SIZE, dtype=np.float32), (count, 1)),
     )
 
 
@@ -74,12 +77,23 @@ def test_class_is_decided_by_the_votes_of_all_frames() -> None:
     assert classes == [0, 0, 0, 1]
 
 
-def test_ids_that_no_reference_holds_are_forgotten_and_never_used_again() -> None:
-    tracker = Tracker()
-    for t in range(50):
+@pytest.mark.parametrize(("lost_frames", "most"), [(0, 1), (10, 11), (10_000, 101)], ids=str)
+def test_ids_that_no_reference_holds_are_forgotten_and_never_used_again(lost_frames: int, most: int) -> None:
+    tracker = Tracker(lost_frames)
+    for t in range(150):
         identities = tracker.update(instances([(5, 5)], [(1.0,)], 0), all_kept_as(0), [], t)
         assert identities.ids.tolist() == [t + 1]
-        assert len(tracker) == 1
+        assert len(tracker) == len(tracker.known().ids) == min(t + 1, most)
+    assert tracker.known().ids.tolist() == list(range(151 - most, 151))
+
+
+def test_an_id_taken_up_again_names_the_last_frame_that_saw_it() -> None:
+    tracker = Tracker(10)
+    tracker.update(instances([(5, 5)], [(1.0,)], 0), all_kept_as(0), [], 0)
+    found = Matches(np.array([1]), np.array([-1]), np.array([np.nan], np.float32))
+    identities = tracker.update(instances([(5, 5)], [(1.0,)], 0), found, [], 2)
+    assert (identities.ids[0], identities.reference_frames[0], identities.ages[0]) == (1, 0, 2)
+    assert np.isnan(identities.motion).all()
 
 
 @pytest.fixture(scope="module", params=SITUATIONS)
@@ -92,21 +106,31 @@ def test_the_truth_through_the_oracle_scores_one(clip: Clip) -> None:
     for t, frame in enumerate(tracks):
         np.testing.assert_array_equal(frame.label_map > 0, clip.labels[t] > 0)
     result = score_tracks([clip], [tracks])
+    assert result["tracking"]["class_agnostic"]["IDSW"] == 0
+    assert result["AP"] == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_distances_alone_lose_just_what_no_reference_shows(clip: Clip, policy: str) -> None:
+    pipeline = Pipeline(OracleNetwork(clip), AssemblyConfig(matching=policy))
+    result = score_tracks([clip], [track_clip(pipeline, clip)])
     assert result["tracking"]["class_agnostic"]["IDSW"] == out_of_reach(clip, 4)
-    if not out_of_reach(clip, 4):
-        assert result["AP"] == pytest.approx(1.0, abs=1e-12)
 
 
 def test_tracks_keep_their_contract(clip: Clip) -> None:
     tracks = track_clip(Pipeline(OracleNetwork(clip)), clip)
     used: set[int] = set()
+    last_seen: dict[int, int] = {}
     for t, frame in enumerate(tracks):
         assert frame.frame_index == t
         assert sorted(set(np.unique(frame.label_map)) - {0}) == frame.ids.tolist()
         new = frame.reference_frames == NEW
         np.testing.assert_array_equal(new, [i not in used for i in frame.ids])
-        np.testing.assert_array_equal(np.isnan(frame.distances), new)
-        np.testing.assert_array_equal(np.isnan(frame.velocities).any(1), new)
+        unmeasured = np.isnan(frame.distances)
+        np.testing.assert_array_equal(np.isnan(frame.velocities).any(1), unmeasured)
+        for row in np.flatnonzero(unmeasured).tolist():
+            assert frame.reference_frames[row] == last_seen.get(int(frame.ids[row]), NEW)
+        last_seen.update(dict.fromkeys(frame.ids.tolist(), t))
         assert (frame.ages[new] == 0).all()
         used |= set(frame.ids.tolist())
         for row, identity in enumerate(frame.ids):
@@ -240,7 +264,7 @@ BAD_SETTINGS = {
 
 @pytest.mark.parametrize("settings", BAD_SETTINGS.values(), ids=BAD_SETTINGS)
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"it must be (a (whole )?number from|one of nearest, mean)"):
+    with pytest.raises(ValueError, match=r"it must be (a (whole )?number from|one of evidence, nearest, mean)"):
         replace(AssemblyConfig(), **settings)
 
 

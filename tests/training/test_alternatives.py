@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from instance_flow.matching import instance_flows, match_instances
+from instance_flow.matching import KnownIdentities, instance_flows, match_instances
 from instance_flow.memory import Reference
-from instance_flow.pipeline import Matcher, Pipeline
+from instance_flow.pipeline import Matcher, Pipeline, Scene
 from instance_flow.structures import Instances, Prediction
 from instance_flow_training.alternatives import (
     match_by_affinity,
@@ -27,7 +27,7 @@ from instance_flow_training.synthetic import WorldConfig, generate_clip
 SIZE = (24, 40)
 
 
-def scene(now: list[tuple[int, int]], before: list[tuple[int, int]]) -> tuple[Prediction, Instances, Reference]:
+def squares(now: list[tuple[int, int]], before: list[tuple[int, int]]) -> Scene:
     """Squares of 7 cells around centers now, perfect maps towards their centers before; object k has id k + 1."""
     labels = np.zeros(SIZE, np.int32)
     offset, reference_offset = np.zeros((2, *SIZE), np.float32), np.zeros((1, 2, *SIZE), np.float32)
@@ -44,17 +44,21 @@ def scene(now: list[tuple[int, int]], before: list[tuple[int, int]]) -> tuple[Pr
         np.ones(len(now), np.float32),
         np.ones((len(now), 1), np.float32),
         np.zeros((1, len(now), 2), np.float32),
+        np.zeros((1, len(now)), np.float32),
+        np.zeros((len(now), 512), np.float32),
     )
     reference = Reference(0, None, None, np.array(before, np.float32), np.arange(1, len(now) + 1))
     semantic = np.stack([labels == 0, labels > 0]).astype(np.float32)
-    return Prediction(semantic, np.zeros(SIZE, np.float32), offset, reference_offset, None), instances, reference
+    prediction = Prediction(semantic, np.zeros(SIZE, np.float32), offset, reference_offset, None)
+    known = KnownIdentities(reference.ids, np.zeros((len(now), 512), np.float32))
+    return Scene(prediction, instances, [reference], known, 3.0)
 
 
-def with_field(prediction: Prediction, now: list[tuple[int, int]], before: list[tuple[int, int]]) -> Prediction:
+def with_field(scene: Scene, now: list[tuple[int, int]], before: list[tuple[int, int]]) -> Scene:
     """The same frame as a network with ``flow = affinity`` sees it."""
     here, there = (torch.tensor(points, dtype=torch.float32)[None] for points in (now, before))
     field = trajectories(here, there, SIZE).numpy()
-    return Prediction(prediction.semantic, prediction.center, prediction.offset, field, None)
+    return replace(scene, prediction=replace(scene.prediction, reference_offset=field))
 
 
 MOTIONS = {
@@ -68,45 +72,45 @@ MATCHERS: dict[str, Matcher] = {"average": match_by_average, "iou": match_by_iou
 @pytest.mark.parametrize("matcher", MATCHERS)
 @pytest.mark.parametrize(("now", "before"), MOTIONS.values(), ids=MOTIONS)
 def test_perfect_maps_keep_the_ids(matcher: str, now: list[tuple[int, int]], before: list[tuple[int, int]]) -> None:
-    prediction, instances, reference = scene(now, before)
+    scene = squares(now, before)
     if matcher == "affinity":
-        prediction = with_field(prediction, now, before)
-    ids, given_by, _ = MATCHERS[matcher](prediction, instances, [reference], 3.0)
+        scene = with_field(scene, now, before)
+    ids, given_by, _ = MATCHERS[matcher](scene)
     assert ids.tolist() == [1, 2]
     assert given_by.tolist() == [0, 0]
 
 
 def test_half_a_mask_pulls_the_average_off_but_not_the_residual() -> None:
-    prediction, instances, reference = scene([(10, 20)], [(10, 8)])
-    half = np.where(np.arange(SIZE[1]) < 20, instances.labels, 0).astype(np.int32)
-    instances = replace(instances, labels=half)
+    scene = squares([(10, 20)], [(10, 8)])
+    half = np.where(np.arange(SIZE[1]) < 20, scene.instances.labels, 0).astype(np.int32)
+    scene = replace(scene, instances=replace(scene.instances, labels=half), max_distance=2.0)
     # A network sure of the flow between the centers, but not of where the whole object's center is.
-    prediction.reference_offset[0] += 2.0
-    prediction.offset[:] += 2.0
-    assert match_by_average(prediction, instances, [reference], 2.0).ids.tolist() == [0]
-    flows = instance_flows(prediction.offset, prediction.reference_offset, half, 1)
-    ids = [reference.ids]
-    assert match_instances(instances.centers, flows, [reference.centers], ids, 2.0).ids.tolist() == [1]
+    scene.prediction.reference_offset[0] += 2.0
+    scene.prediction.offset[:] += 2.0
+    assert match_by_average(scene).ids.tolist() == [0]
+    flows = instance_flows(scene.prediction.offset, scene.prediction.reference_offset, half, 1)
+    (reference,) = scene.references
+    assert match_instances(scene.instances.centers, flows, [reference.centers], [reference.ids], 2.0).ids.tolist() == [
+        1
+    ]
 
 
 def test_crossing_ways_confuse_the_affinity_field() -> None:
     now, before = [(5, 30), (15, 30)], [(15, 10), (5, 10)]
-    prediction, _, _ = scene(now, before)
-    field = with_field(prediction, now, before).reference_offset[0]
+    scene = squares(now, before)
+    field = with_field(scene, now, before).prediction.reference_offset[0]
     own = trajectory_affinity(field, np.array([5.0, 30.0]), np.array([15.0, 10.0]))
-    alone = with_field(prediction, now[:1], before[:1]).reference_offset[0]
+    alone = with_field(scene, now[:1], before[:1]).prediction.reference_offset[0]
     assert own < trajectory_affinity(alone, np.array([5.0, 30.0]), np.array([15.0, 10.0])) - 0.02
 
 
 @pytest.mark.parametrize("matcher", MATCHERS)
 def test_nothing_to_match(matcher: str) -> None:
-    prediction, instances, _ = scene([(10, 20)], [(10, 8)])
+    scene = squares([(10, 20)], [(10, 8)])
     empty = Reference(0, None, None, np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
-    assert MATCHERS[matcher](prediction, instances, [empty], 3.0).ids.tolist() == [0]
-    nobody = Prediction(
-        prediction.semantic, prediction.center, prediction.offset, prediction.reference_offset[:0], None
-    )
-    assert MATCHERS[matcher](nobody, instances, [], 3.0).ids.tolist() == [0]
+    assert MATCHERS[matcher](replace(scene, references=[empty])).ids.tolist() == [0]
+    nothing = replace(scene.prediction, reference_offset=scene.prediction.reference_offset[:0])
+    assert MATCHERS[matcher](replace(scene, prediction=nothing, references=[])).ids.tolist() == [0]
 
 
 def test_the_field_is_one_along_its_own_way_and_zero_aside() -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from instance_flow.grouping import group_pixels
 from instance_flow.matching import NEAREST, Matches, match_instances
 from instance_flow.memory import Reference
-from instance_flow.structures import FloatArray, Instances, LabelMap, Prediction
+from instance_flow.pipeline import Scene
+from instance_flow.structures import FloatArray, LabelMap
 
 MINIMUM_IOU = 0.1
 MINIMUM_AFFINITY = 0.3
@@ -42,25 +43,20 @@ def mean_reference_offsets(reference_offset: FloatArray, labels: LabelMap, count
     return mean
 
 
-def match_by_average(
-    prediction: Prediction, instances: Instances, references: Sequence[Reference], max_distance: float
-) -> Matches:
+def match_by_average(scene: Scene) -> Matches:
     """Inter-frame offset averaged alone: right only where the mask is whole and its barycenter is the center."""
+    instances, references = scene.instances, scene.references
     starts = barycenters(instances.labels, len(instances))
-    flows = mean_reference_offsets(prediction.reference_offset, instances.labels, len(instances))
+    flows = mean_reference_offsets(scene.prediction.reference_offset, instances.labels, len(instances))
     return match_instances(
-        starts, flows, [r.centers for r in references], [r.ids for r in references], max_distance, NEAREST
+        starts, flows, [r.centers for r in references], [r.ids for r in references], scene.max_distance, NEAREST
     )
 
 
-def match_by_iou(
-    prediction: Prediction,
-    instances: Instances,
-    references: Sequence[Reference],
-    max_distance: float,  # noqa: ARG001 - overlap decides
-) -> Matches:
+def match_by_iou(scene: Scene) -> Matches:
     """Inter-frame offset propagated by IoU (ViP-DeepLab): the newest reference's objects, grouped in this frame by the
     pixels that point to them, keep their ids on the objects that they overlap most."""
+    instances, references = scene.instances, scene.references
     count = len(instances)
     none = Matches(np.zeros(count, np.int64), np.full(count, -1), np.full(count, np.nan, np.float32))
     if not references:
@@ -69,7 +65,7 @@ def match_by_iou(
     reference = references[newest]
     if not len(reference.ids):
         return none
-    carried = group_pixels(prediction.reference_offset[newest], instances.labels > 0, reference.centers)
+    carried = group_pixels(scene.prediction.reference_offset[newest], instances.labels > 0, reference.centers)
     shape = (count + 1, len(reference.ids) + 1)
     common = np.bincount((instances.labels * shape[1] + carried).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
     own, other = common.sum(1)[1:, None], common.sum(0)[None, 1:]
@@ -89,14 +85,10 @@ def trajectory_affinity(field: FloatArray, start: FloatArray, end: FloatArray) -
     return float((field[:, y, x].T @ (way / length)).mean())
 
 
-def match_by_affinity(
-    prediction: Prediction,
-    instances: Instances,
-    references: Sequence[Reference],
-    max_distance: float,  # noqa: ARG001 - the line integral decides
-) -> Matches:
+def match_by_affinity(scene: Scene) -> Matches:
     """Line integral of the predicted direction field along the way between two centers (part affinity fields), for a
     network with ``flow = affinity``; of all references the best integral counts."""
+    instances, references = scene.instances, scene.references
     costs = [
         np.array(
             [
@@ -105,7 +97,7 @@ def match_by_affinity(
             ],
             np.float64,
         ).reshape(len(instances), len(reference.ids))
-        for field, reference in zip(prediction.reference_offset, references, strict=True)
+        for field, reference in zip(scene.prediction.reference_offset, references, strict=True)
     ]
     cost = np.concatenate([np.zeros((len(instances), 0)), *costs], 1)
     return _greedy(cost, 1.0 - MINIMUM_AFFINITY, references, range(len(references)))

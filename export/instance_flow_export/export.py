@@ -18,28 +18,12 @@ import torch
 from instance_flow.network import OUTPUTS, REFERENCE_INPUTS, write_metadata
 from instance_flow.structures import InstanceFlowError, ModelInfo
 from instance_flow_export.proof import ProofError, prove
-from instance_flow_training.checkpoint import load_checkpoint
-from instance_flow_training.config import ConfigError, TrainConfig, apply
+from instance_flow_training.checkpoint import load_network
+from instance_flow_training.config import ConfigError
 from instance_flow_training.model import InstanceFlowNet
 from instance_flow_training.validate import model_info
 
 OPSET = 20
-
-
-def load_network(checkpoint: Path) -> tuple[InstanceFlowNet, TrainConfig, list[str]]:
-    """The trained network in evaluation mode, its configuration and class names. Raises ModelError or ConfigError."""
-    state = load_checkpoint(checkpoint)
-    config = apply(TrainConfig(), _plain(state["config"]))
-    network = InstanceFlowNet(config.model, len(state["class_names"]))
-    network.load_state_dict(state["network"])
-    return network.eval(), config, state["class_names"]
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, as a TOML file would give them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def weights_hash(network: torch.nn.Module) -> str:
@@ -60,7 +44,7 @@ def export_graph(network: InstanceFlowNet, size: tuple[int, int], dynamic: bool)
             graphs.
     """
     height, width = size
-    channels = network.config.key_channels + network.config.value_channels
+    channels = network.cached_channels
     # Two references and a batch of one: the exporter would take an example dimension of 1 for a constant.
     count = 2 if dynamic else 4
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -97,6 +99,35 @@ def test_a_static_graph_takes_fewer_references_too(network: InstanceFlowNet, inf
     shapes = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.graph.input]
     assert [shape[0] for shape in shapes] == [1, 4, 4]
     assert all(value > 0 for shape in shapes for value in shape)
+
+
+OTHER_NETWORKS = {
+    "joined, ASPPs": {"fusion": "concat_aspp"},
+    "affinity": {"flow": "affinity"},
+    "resnet50, as in the paper": {
+        **{"backbone": "resnet50", "output_stride": 16, "token_stride": 16},
+        **{"dense_aspp": True, "fusion_context": False},
+    },
+}
+
+
+@pytest.mark.parametrize("changes", OTHER_NETWORKS.values(), ids=OTHER_NETWORKS)
+def test_every_network_can_be_exported(changes: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = InstanceFlowNet(replace(CONFIG, **changes), 3).eval()
+    info = model_info(network, SIZE, ("a", "b", "c"))
+    graph = export_graph(network, SIZE, dynamic=True)
+    onnx.helper.set_model_props(graph, write_metadata(info))
+    onnx.save(graph, tmp_path / "model.onnx")
+    deployed, ours = OnnxNetwork(tmp_path / "model.onnx", "cpu"), TorchNetwork(network, info)
+    images = np.random.default_rng(0).integers(0, 255, (3, *SIZE, 3), dtype=np.uint8)
+    cached: list[tuple[Any, Any]] = []
+    for image in images:
+        found = deployed.predict(image, [features for features, _ in cached])
+        expected = ours.predict(image, [features for _, features in cached])
+        for name in ("semantic", "center", "offset", "reference_offset"):
+            assert relative_error(getattr(expected, name), getattr(found, name)) < 1e-4
+        cached.append((found.features, expected.features))
 
 
 def spoiled(graph: onnx.ModelProto, part: str) -> onnx.ModelProto:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training command: learns, resumes exactly, and says what is wrong with a configuration."""
+"""The training command: learns, resumes exactly, keeps the best, tells what it does, and says what is wrong."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from instance_flow_training.checkpoint import load_checkpoint
-from instance_flow_training.config import ConfigError, TrainConfig, load_config
-from instance_flow_training.train import learning_rate, main, train
+from instance_flow_training.checkpoint import load_checkpoint, save_checkpoint
+from instance_flow_training.config import TrainConfig, load_config
+from instance_flow_training.datasets import WorldClips, collate
+from instance_flow_training.step import INTER_BRANCH
+from instance_flow_training.synthetic import WorldConfig, generate_clip
+from instance_flow_training.train import build_network, forward_losses, learning_rate, main, train
+from instance_flow_training.validate import METRICS
+from instance_flow_training.world_files import write_ytvis
 
 TINY = (Path(__file__).parents[1] / "tiny.toml").read_text()
 
@@ -26,10 +32,18 @@ class Killed(BaseException):
     """Stands for a kill in the middle of a run."""
 
 
+RUNS = {
+    "one pass a step": [],
+    "two passes a step": ["accumulate=2"],
+    "data in a worker": ["data.workers=1"],
+}
+
+
+@pytest.mark.parametrize("overrides", RUNS.values(), ids=RUNS)
 def test_killed_and_resumed_equals_uninterrupted(
-    tmp_path: Path, config_file: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, config_file: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ) -> None:
-    config = load_config(config_file, [])
+    config = load_config(config_file, overrides)
     whole = load_checkpoint(train(config, tmp_path / "whole"))
     steps = 0
     step = torch.optim.Adam.step
@@ -52,10 +66,139 @@ def test_killed_and_resumed_equals_uninterrupted(
         assert torch.equal(tensor, resumed["network"][name]), name
 
 
-def test_loss_falls_on_one_repeated_batch(config_file: Path) -> None:
-    from instance_flow_training.datasets import WorldClips, collate
-    from instance_flow_training.train import build_network, forward_losses
+def test_checkpoint_of_an_older_program_goes_on(tmp_path: Path, config_file: Path) -> None:
+    checkpoint = train(load_config(config_file, ["stop_at=2"]), tmp_path)
+    state = load_checkpoint(checkpoint)
+    save_checkpoint(
+        checkpoint, {name: state[name] for name in ("step", "network", "optimizer", "config", "class_names")}
+    )
+    assert load_checkpoint(train(load_config(config_file, []), tmp_path))["step"] == 4
 
+
+def test_clips_of_one_frame_train_all_but_the_inter_frame_branch(tmp_path: Path, config_file: Path) -> None:
+    config = load_config(config_file, ["data.frames_per_clip=1", "steps=1"])
+    trained = load_checkpoint(train(config, tmp_path))["network"]
+    fresh = dict(build_network(config).named_parameters())
+    same = {name.split(".")[0] for name, tensor in fresh.items() if torch.equal(tensor, trained[name])}
+    changed = {name.split(".")[0] for name, tensor in fresh.items() if not torch.equal(tensor, trained[name])}
+    assert same >= set(INTER_BRANCH)
+    assert changed == {name.split(".")[0] for name in fresh} - set(INTER_BRANCH)
+
+
+VALIDATION = ["validation.every=2", "validation.clips=1", "validation.size=[64,96]"]
+
+
+def test_best_checkpoint_is_kept_and_remembered(
+    tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network this young finds nothing, AP 0 each time: the first validation stays the best, across a stop."""
+    settings = [part for text in VALIDATION for part in ("--set", text)]
+    assert main([str(config_file), "--out", str(tmp_path), *settings, "--set", "stop_at=2"]) == 0
+    assert main([str(config_file), "--out", str(tmp_path), *settings]) == 0
+    best = {"metric": "AP", "value": 0.0, "step": 2}
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["best"] == best
+    assert load_checkpoint(tmp_path / "best.pt")["best"] == best
+    assert load_checkpoint(tmp_path / "best.pt")["step"] == 2
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert last_line.startswith("trained 4 steps; best AP 0.000 at step 2; export with: instance-flow-export ")
+    assert "best.pt" in last_line
+
+
+def test_a_better_checkpoint_replaces_the_best(tmp_path: Path, config_file: Path) -> None:
+    checkpoint = train(load_config(config_file, ["stop_at=2", *VALIDATION]), tmp_path)
+    state = load_checkpoint(checkpoint)
+    save_checkpoint(checkpoint, {**state, "best": {"metric": "AP", "value": -0.5, "step": 1}})
+    train(load_config(config_file, VALIDATION), tmp_path)
+    assert load_checkpoint(tmp_path / "best.pt")["best"] == {"metric": "AP", "value": 0.0, "step": 4}
+
+
+def test_tensorboard_has_losses_speed_scores_and_pictures(tmp_path: Path, config_file: Path) -> None:
+    train(load_config(config_file, [*VALIDATION, "pictures_every=4"]), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss/total", "learning_rate", "clips_per_second", "waiting_for_data"} <= set(tags["scalars"])
+    assert {f"validation/{name}" for name in METRICS} <= set(tags["scalars"])
+    assert [scalar.step for scalar in events.Scalars("loss/total")] == [1, 2, 3, 4]
+    assert 0 <= events.Scalars("waiting_for_data")[-1].value <= 1
+    assert [image.step for image in events.Images("maps")] == [4]
+
+
+def test_dry_run_tells_and_writes_nothing(
+    tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(config_file), "--dry-run", "--out", str(tmp_path / "out"), "--set", "accumulate=2"]) == 0
+    assert not (tmp_path / "out").exists()
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line[:1].isalpha())
+    parameters = sum(p.numel() for p in build_network(load_config(config_file, [])).parameters())
+    assert told["processes"].endswith("2 pass(es) of 1 clips per process and step")
+    assert told["batch"].startswith("images (2, 64, 96, 3)")
+    assert "reference_offset (1, 2, 16, 24)" in told["maps"]
+    assert told["network"].startswith(f"{parameters / 1e6:.2f} M parameters")
+
+
+@pytest.fixture
+def data_set(tmp_path: Path) -> Path:
+    """Two made clips in YouTube-VIS's layout."""
+    world = WorldConfig(size=(64, 96), frames=6)
+    write_ytvis([generate_clip(seed, "mixed", world) for seed in (3, 4)], tmp_path / "set")
+    return tmp_path / "set"
+
+
+def settings_for(data_set: Path) -> list[str]:
+    settings = ["data.source=youtube_vis", f"data.annotations={data_set}", "data.crop=[64,96]", "data.workers=1"]
+    return [part for text in settings for part in ("--set", text)]
+
+
+def test_a_data_set_on_disk_is_trained_on_and_scored(tmp_path: Path, config_file: Path, data_set: Path) -> None:
+    scored = [
+        "--set",
+        "validation.every=4",
+        "--set",
+        f"validation.annotations={data_set}",
+        "--set",
+        "validation.limit=1",
+    ]
+    scored += ["--set", "validation.size=[64,96]"]
+    assert main([str(config_file), "--out", str(tmp_path / "out"), *settings_for(data_set), *scored]) == 0
+    assert load_checkpoint(tmp_path / "out" / "best.pt")["best"]["step"] == 4
+
+
+def test_a_picture_that_breaks_while_training_is_named_in_one_line(
+    tmp_path: Path, config_file: Path, data_set: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pictures = sorted(data_set.glob("JPEGImages/*/*.png"))
+    for picture in pictures:
+        picture.write_bytes(b"no picture")
+    assert main([str(config_file), "--out", str(tmp_path / "out"), *settings_for(data_set)]) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert error.startswith("instance-flow-train: error: /")
+    assert "cannot be read as a picture" in error
+
+
+def test_a_checkpoint_of_another_network_or_other_classes_is_refused(
+    tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = train(load_config(config_file, ["stop_at=2"]), tmp_path)
+    assert main([str(config_file), "--out", str(tmp_path), "--set", "model.semantic_channels=8"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "holds a network of another shape than this [model]: size mismatch for" in error
+    assert f"begin a new run from it with --set init.checkpoint={checkpoint}" in error
+    state = load_checkpoint(checkpoint)
+    save_checkpoint(checkpoint, {**state, "class_names": ["cat", "dog"]})
+    assert main([str(config_file), "--out", str(tmp_path)]) == 2
+    assert "was trained with 2 classes (cat, dog, ...), the data here have 6" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(config_file), "--out", str(tmp_path), "--set", "loss.center=Infinity"]) == 2
+    assert "the loss is inf at step 1; go on from the last checkpoint with a lower" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_loss_falls_on_one_repeated_batch(config_file: Path) -> None:
     config = load_config(config_file, [])
     network = build_network(config)
     data = WorldClips(5, 2, ((64, 96),), frames=2, batch=2)
@@ -78,38 +221,21 @@ def test_learning_rate_follows_the_paper() -> None:
     assert learning_rate(config, 999) == pytest.approx(1e-3 * 0.001**0.9)
 
 
-BAD_CONFIGS = {
-    "unknown key": ("stepz = 3", [], "unknown key 'stepz'; valid keys here are name, seed, steps"),
-    "unknown key in a table": (
-        "[model]\nbackbon = 'x'",
-        [],
-        "unknown key 'model.backbon'; valid keys here",
-    ),
-    "wrong type": ("steps = 'many'", [], "steps is 'many'; it must be of type int"),
-    "value for a table": ("model = 3", [], "must be a table"),
-    "not TOML": ("steps = = 3", [], "not valid TOML"),
-    "override without a value": ("", ["steps"], "not of the form section.key=value"),
-    "override of an unknown key": ("", ["loss.centre=3"], "unknown key 'loss.centre'"),
-}
-
-
-@pytest.mark.parametrize(("text", "overrides", "message"), BAD_CONFIGS.values(), ids=BAD_CONFIGS)
-def test_bad_configuration(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
-    path = tmp_path / "bad.toml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        load_config(path, overrides)
-    assert message in str(caught.value)
-
-
-def test_overrides_reach_nested_settings(config_file: Path) -> None:
-    config = load_config(config_file, ["data.sizes=[[32,64]]", "learning_rate=1", "model.backbone=resnet50"])
-    assert (config.data.sizes, config.learning_rate, config.model.backbone) == (((32, 64),), 1.0, "resnet50")
-
-
 COMMAND_ERRORS = {
     "no such config": (["nowhere.toml"], "nowhere.toml"),
     "no such weights": (["{config}", "--set", "model.backbone_weights=none.safetensors"], "no file none.safetensors"),
+    "batch that does not divide": (["{config}", "--set", "accumulate=3"], "batch is 2, which 1 process(es) times"),
+    "no such device": (["{config}", "--set", "device=cuda:99"], "device is 'cuda:99', but torch"),
+    "no such checkpoint to begin from": (
+        ["{config}", "--set", "init.checkpoint=none.pt"],
+        "none.pt: no such checkpoint",
+    ),
+    "data set without a file": (["{config}", "--set", "data.source=coco"], "data.annotations must name"),
+    "no data to score": (
+        ["{config}", "--set", "validation.every=1", "--set", "validation.annotations=none.json"],
+        "none.json",
+    ),
+    "out is a file": (["{config}", "--out", "{config}/out"], "cannot be written (Not a directory)"),
 }
 
 
@@ -118,7 +244,7 @@ def test_the_command_says_what_is_wrong(
     tmp_path: Path, config_file: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled = [a.format(config=config_file) for a in arguments]
-    assert main([*filled, "--out", str(tmp_path / "out")]) == 2
+    assert main(["--out", str(tmp_path / "out"), *filled]) == 2
     error = capsys.readouterr().err
     assert error.startswith("instance-flow-train: error: ")
     assert message in error

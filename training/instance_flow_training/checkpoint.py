@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from instance_flow.structures import ModelError
+from instance_flow_training.config import TrainConfig, apply
+from instance_flow_training.model import InstanceFlowNet
 
 FORMAT = 1
 
@@ -33,3 +35,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ModelError(f"{path}: not a checkpoint of this program (expected format {FORMAT})")
     return state
+
+
+def load_network(path: Path) -> tuple[InstanceFlowNet, TrainConfig, list[str]]:
+    """The trained network in evaluation mode, its configuration and class names. Raises ModelError or ConfigError."""
+    state = load_checkpoint(path)
+    config = apply(TrainConfig(), _plain(state["config"]))
+    network = InstanceFlowNet(config.model, len(state["class_names"]))
+    network.load_state_dict(state["network"])
+    return network.eval(), config, state["class_names"]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as a TOML file would give them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import tomllib
 
+from instance_flow_training.datasets import DataConfig
 from instance_flow_training.losses import LossConfig
 from instance_flow_training.model import ModelConfig
+from instance_flow_training.validate import ValidationConfig
 
 Config = TypeVar("Config")
 
@@ -21,32 +23,35 @@ class ConfigError(Exception):
     """A configuration file or ``--set`` that does not fit; the message is meant for the user."""
 
 
-@dataclass(frozen=True)
-class DataConfig:
-    """Made worlds. sizes: training image sizes in the order of training, each for an equal share of the steps."""
-
-    first_seed: int = 1_000_000
-    sizes: tuple[tuple[int, int], ...] = ((192, 320),)
-    frames_per_clip: int = 3
-    workers: int = 1
+PRECISIONS = ("32", "bf16-mixed", "16-mixed")
 
 
 @dataclass(frozen=True)
-class ValidationConfig:
-    """Held-out worlds; their seeds lie far below every training seed."""
+class InitConfig:
+    """Where the weights come from when a run begins; a run that goes on takes those of its own checkpoint.
 
-    every: int = 0
-    clips: int = 8
-    first_seed: int = 500
-    size: tuple[int, int] = (192, 320)
+    checkpoint: a checkpoint of ours, "" = none. Every part of the network that fits takes its weights; the rows of the
+        class layers are matched by class name.
+    inter_from_intra: the inter-frame decoder begins as a copy of the intra-frame decoder (section IV-A).
+    """
+
+    checkpoint: str = ""
+    inter_from_intra: bool = False
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Section IV-A: Adam 1e-3, poly 0.9, no weight decay. ``batch`` counts clips.
+    """Section IV-A: Adam 1e-3 with betas .9 and .999, no weight decay, poly 0.9, batches of 32 clips.
 
     stop_at: end this run after so many steps of ``steps``, 0 = go to the end; the next run goes on, with other settings
         if they have changed.
+    batch: clips per step over all processes together; each process takes batch / (processes * accumulate) at a time.
+    accumulate: passes whose gradients are averaged for one step, so that one GPU follows the recipe of eight.
+    precision: 32, bf16-mixed or 16-mixed; parameters and losses are float32 in all of them.
+    sync_batch_norm: batch statistics over all GPUs (there is no such thing on CPUs).
+    freeze_batch_norm: keep the statistics that the weights came with, for passes of very few clips.
+    device: auto, cpu, cuda or cuda:N; under torchrun every process takes the GPU of its local rank.
+    pictures_every: steps between two pictures of the maps in TensorBoard, 0 = none.
     """
 
     name: str = "worlds"
@@ -54,32 +59,48 @@ class TrainConfig:
     steps: int = 90_000
     stop_at: int = 0
     batch: int = 32
+    accumulate: int = 1
     learning_rate: float = 1e-3
     warmup: int = 200
     poly_power: float = 0.9
     clip_gradient: float = 10.0
+    precision: str = "32"
+    sync_batch_norm: bool = True
+    freeze_batch_norm: bool = False
     threads: int = 0
     device: str = "auto"
     save_every: int = 200
     log_every: int = 20
+    pictures_every: int = 0
+    init: InitConfig = field(default_factory=InitConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        for name in ("steps", "batch", "accumulate", "warmup", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
 
 def _convert(value: Any, default: Any, key: str) -> Any:
     if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(_convert(v, default[0], key) if isinstance(v, list) else v for v in value)
+        return tuple(_convert(v, default[0], key) if default else v for v in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(default, str) and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     if type(value) is not type(default):
-        raise ConfigError(f"{key} is {value!r}; it must be of type {type(default).__name__}, like {default!r}")
+        kind = {"tuple": "list"}.get(type(default).__name__, type(default).__name__)
+        raise ConfigError(f"{key} is {value!r}; it must be of type {kind}, like {json.dumps(default)}")
     return value
 
 
 def apply(config: Config, changes: dict[str, Any], prefix: str = "") -> Config:
-    """Replace fields by name, nested tables included. Raises ConfigError for an unknown key or a wrong type."""
+    """Replace fields by name, nested tables included. Raises ConfigError for an unknown key or a wrong value."""
     valid = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
     new: dict[str, Any] = {}
     for key, value in changes.items():
@@ -92,7 +113,10 @@ def apply(config: Config, changes: dict[str, Any], prefix: str = "") -> Config:
             new[key] = apply(default, value, f"{prefix}{key}.")
         else:
             new[key] = _convert(value, default, prefix + key)
-    return dataclasses.replace(config, **new)  # type: ignore[type-var]
+    try:
+        return dataclasses.replace(config, **new)  # type: ignore[type-var]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def parse_override(text: str) -> dict[str, Any]:

@@ -35,10 +35,10 @@ class Fused(NamedTuple):
 
 
 def grid_positions(x: Tensor, stride: int) -> Tensor:
-    """Centers of the cells of a map (..., h, w) in input pixels: (h * w, 2) as (y, x)."""
+    """Centers of the cells of a map (..., h, w) in input pixels: (h * w, 2) float32 as (y, x)."""
     h, w = x.shape[-2:]
-    y = (torch.arange(h, device=x.device, dtype=x.dtype) + 0.5) * stride
-    xs = (torch.arange(w, device=x.device, dtype=x.dtype) + 0.5) * stride
+    y = (torch.arange(h, device=x.device, dtype=torch.float32) + 0.5) * stride
+    xs = (torch.arange(w, device=x.device, dtype=torch.float32) + 0.5) * stride
     return torch.stack([y[:, None].expand(h, w), xs[None, :].expand(h, w)], -1).reshape(-1, 2)
 
 

@@ -1,85 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``instance-flow-train CONFIG``: train, log, checkpoint; started again, it goes on where it stopped."""
+"""``instance-flow-train CONFIG``: train, log, validate, checkpoint; started again, it goes on where it stopped.
+
+On several GPUs: ``torchrun --nproc-per-node 8 -m instance_flow_training.train CONFIG``, on several machines with
+torchrun's own options for them. The same samples make up the same steps on any number of processes.
+"""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import itertools
+import logging
+import math
+import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import cv2
+import numpy as np
 import torch
-from safetensors.torch import load_file
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from instance_flow.structures import InstanceFlowError
-from instance_flow_training.backbone import load_backbone_weights
 from instance_flow_training.checkpoint import load_checkpoint, save_checkpoint
 from instance_flow_training.config import ConfigError, TrainConfig, load_config
-from instance_flow_training.datasets import WorldClips, collate
-from instance_flow_training.losses import BatchTargets, losses
-from instance_flow_training.model import InstanceFlowNet
-from instance_flow_training.synthetic import CLASS_NAMES
+from instance_flow_training.dry_run import dry_run
+from instance_flow_training.initialise import build_network
+from instance_flow_training.losses import BatchTargets
+from instance_flow_training.pictures import training_panels
+from instance_flow_training.step import first_clip, forward_losses, forward_maps, update
+from instance_flow_training.training_log import TrainingLog
+from instance_flow_training.training_run import TrainingRun, open_run
 from instance_flow_training.validate import validate
 
-
-class FromStep(Sampler[int]):
-    """Sample numbers in order, starting at the batch where training stopped."""
-
-    def __init__(self, first: int, total: int):
-        self.first, self.total = first, total
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self.total))
-
-    def __len__(self) -> int:
-        return self.total - self.first
-
-
-def build_network(config: TrainConfig) -> InstanceFlowNet:
-    """The network with its backbone's weights from ``model.backbone_weights`` (a .safetensors file), if given."""
-    torch.manual_seed(config.seed)
-    network = InstanceFlowNet(config.model, len(CLASS_NAMES))
-    if config.model.backbone_weights:
-        path = Path(config.model.backbone_weights)
-        if not path.is_file():
-            raise ConfigError(f"model.backbone_weights: no file {path}; give a .safetensors file or leave it empty")
-        try:
-            load_backbone_weights(network.backbone, load_file(path))
-        except ValueError as error:
-            raise ConfigError(f"model.backbone_weights: {path}: {error}") from error
-    return network
-
-
-def frame_pairs(clips: int, frames: int) -> tuple[Tensor, Tensor]:
-    """Every frame against every earlier one of its clip: (P,) targets and (P,) references into the B * K frames."""
-    pairs = [
-        (clip * frames + later, clip * frames + earlier)
-        for clip in range(clips)
-        for earlier, later in itertools.combinations(range(frames), 2)
-    ]
-    target, reference = torch.tensor(pairs, dtype=torch.long).T
-    return target, reference
-
-
-def forward_losses(
-    network: InstanceFlowNet, images: Tensor, targets: BatchTargets, config: TrainConfig
-) -> dict[str, Tensor]:
-    """One pass over a batch: every frame's intra maps, every pair's inter maps, all the losses."""
-    frames = config.data.frames_per_clip
-    target, reference = (t.to(images.device) for t in frame_pairs(len(images) // frames, frames))
-    pyramid = network.pyramid(images)
-    maps, context = network.intra(pyramid)
-    features = [f.index_select(0, reference) for f in network.features(context)]
-    reference_offset, attentions = network.inter(pyramid, context, features, target)
-    return losses(*maps, reference_offset, attentions, targets, target, reference, config.loss)
+__all__ = ["build_network", "forward_losses", "learning_rate", "main", "train"]
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -87,102 +42,144 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * min(1.0, (step + 1) / config.warmup) * (1 - step / config.steps) ** config.poly_power
 
 
-def to_device(targets: BatchTargets, device: torch.device) -> BatchTargets:
-    """The same targets on another device."""
-    return BatchTargets(**{f.name: getattr(targets, f.name).to(device) for f in dataclasses.fields(targets)})
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` takes CUDA where there is one."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-
-
 def train(config: TrainConfig, out: Path) -> Path:
-    """Train to ``config.steps``; returns the checkpoint's path. A checkpoint in ``out`` is continued exactly."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = pick_device(config.device)
-    network = build_network(config).to(device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    checkpoint, first = out / "checkpoint.pt", 0
-    if checkpoint.exists():
-        state = load_checkpoint(checkpoint)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+    """Train to ``config.steps``; returns the last checkpoint's path. A checkpoint in ``out`` is continued exactly.
 
-    total = config.steps * config.batch
-    data = WorldClips(config.data.first_seed, total, config.data.sizes, config.data.frames_per_clip, config.batch)
-    loader = DataLoader(
-        data,
-        config.batch,
-        sampler=FromStep(first * config.batch, (config.stop_at or config.steps) * config.batch),
-        num_workers=config.data.workers,
-        collate_fn=collate,
-        worker_init_fn=lambda _: cv2.setNumThreads(1),
-        prefetch_factor=4 if config.data.workers else None,
-    )
-    writer = SummaryWriter(str(out / "tensorboard"), purge_step=first)
-    progress = tqdm(loader, initial=first, total=config.steps, unit="step", dynamic_ncols=True)
-    network.train()
-    for step, (images, targets) in enumerate(progress, first):
-        for group in optimizer.param_groups:
+    The checkpoint that validated best is ``best.pt`` beside it. Raises ConfigError or InstanceFlowError.
+    """
+    if _is_first_process():
+        check_writable(out)
+    run = open_run(config, out / "checkpoint.pt")
+    folder = out / "tensorboard" if run.fabric.is_global_zero else None
+    with closing(TrainingLog(folder, run.step, config.steps, config.batch)) as log:
+        train_steps(run, log, out)
+    return out / "checkpoint.pt"
+
+
+def train_steps(run: TrainingRun, log: TrainingLog, out: Path) -> None:
+    """The loop, the same on every process; the first one also speaks, validates and saves while the others wait."""
+    config, first = run.config, run.fabric.is_global_zero
+    last = config.stop_at or config.steps
+    batches = log.waiting(run.passes(last))
+    for step in range(run.step, last):
+        for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        terms = forward_losses(network, images.to(device), to_device(targets, device), config)
-        optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_gradient)
-        optimizer.step()
-
-        done = step + 1
+        passes = list(islice(batches, config.accumulate))
+        terms = update(run.fabric, run.module, run.optimizer, passes, config)
+        run.step = done = step + 1
+        log.count_step()
         if done % config.log_every == 0:
-            values = {name: term.item() for name, term in terms.items()}
-            progress.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
-            for name, value in values.items():
-                writer.add_scalar(f"loss/{name}", value, done)
-            writer.add_scalar("learning_rate", learning_rate(config, step), done)
-        if done % config.save_every == 0 or done == first + len(loader):
-            save_checkpoint(checkpoint, training_state(network, optimizer, config, done))
-        if config.validation.every and (done % config.validation.every == 0 or done == first + len(loader)):
-            for name, value in validate(network, config.validation).items():
-                writer.add_scalar(f"validation/{name}", value, done)
-    writer.close()
-    return checkpoint
+            log.losses(mean_over_processes(run, terms), learning_rate(config, step), done)
+        pictures = _due(config.pictures_every, done)
+        validates = _due(config.validation.every, done, last)
+        saves = _due(config.save_every, done, last)
+        if first and pictures:
+            log.picture("maps", picture(run, *passes[0]), done)
+        if first and validates:
+            validate_and_keep_best(run, log, out / "best.pt")
+        if first and saves:
+            save_checkpoint(out / "checkpoint.pt", run.state())
+        if pictures or validates or saves:
+            run.fabric.barrier()
+            run.module.train()
+            log.pause()
 
 
-def training_state(
-    network: InstanceFlowNet, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int
-) -> dict[str, Any]:
-    """What a checkpoint holds: enough to go on exactly, and to export."""
-    return {
-        "step": step,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "config": dataclasses.asdict(config),
-        "class_names": list(CLASS_NAMES),
-    }
+def _due(every: int, done: int, last: int = 0) -> bool:
+    """Is it time, after so many steps? 0 = never."""
+    return every > 0 and (done % every == 0 or done == last)
+
+
+def mean_over_processes(run: TrainingRun, terms: dict[str, Tensor]) -> dict[str, float]:
+    """The loss terms as numbers, the same on every process. Raises InstanceFlowError where the loss is not finite."""
+    values = run.fabric.all_reduce(torch.stack(list(terms.values())), reduce_op="mean")
+    means = dict(zip(terms, values.tolist(), strict=True))  # type: ignore[union-attr]
+    if not math.isfinite(means["total"]):
+        raise InstanceFlowError(
+            f"the loss is {means['total']} at step {run.step}; go on from the last checkpoint with a lower "
+            "learning_rate or clip_gradient, or with precision = '32'"
+        )
+    return means
+
+
+def picture(run: TrainingRun, images: Tensor, targets: BatchTargets) -> NDArray[np.uint8]:
+    """The maps of a batch's first clip beside their targets; leaves the network in evaluation mode."""
+    run.network.eval()
+    images, targets = first_clip(images, targets, run.config.data.frames_per_clip, run.fabric.device)
+    with torch.no_grad():
+        maps = forward_maps(run.network, images, run.config.data.frames_per_clip)
+    return training_panels(
+        *(images, maps.intra, maps.reference_offset, targets, maps.target, maps.reference, run.data.class_names)
+    )
+
+
+def validate_and_keep_best(run: TrainingRun, log: TrainingLog, best: Path) -> None:
+    """Score the network and save it where none was better; leaves it in evaluation mode."""
+    scores = validate(run.network, run.config.validation, run.data.class_names)
+    log.scalars("validation", scores, run.step)
+    metric = run.config.validation.keep
+    if scores[metric] > run.best.get("value", -1.0):
+        run.best = {"metric": metric, "value": scores[metric], "step": run.step}
+        save_checkpoint(best, run.state())
+
+
+def check_writable(out: Path) -> None:
+    """Raises ConfigError where no checkpoint could be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written ({error.strerror}); give another folder") from error
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="instance-flow-train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="instance-flow-train", description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path, help="TOML file of differences from the paper's settings")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--out", type=Path, help="folder for checkpoint and logs (default runs/NAME)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="open the data, take two steps, say what they need, write nothing"
+    )
     options = parser.parse_args(arguments)
+    logger, handler = logging.getLogger("instance_flow_training"), logging.StreamHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if _is_first_process() else logging.WARNING)
     try:
         config = load_config(options.config, options.overrides)
         out = options.out or Path("runs") / config.name
-        checkpoint = train(config, out)
+        report = dry_run(config) if options.dry_run else report_of(train(config, out))
     except (ConfigError, InstanceFlowError) as error:
-        print(f"instance-flow-train: error: {error}", file=sys.stderr)
+        # A data loader's worker puts its traceback before the sentence.
+        sentence = str(error).strip().splitlines()[-1]
+        kind = f"{type(error).__module__}.{type(error).__name__}: "
+        print(f"instance-flow-train: error: {sentence.removeprefix(kind)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
-    print(f"trained {config.stop_at or config.steps} steps; export with: instance-flow-export {checkpoint} model.onnx")
+    finally:
+        logger.removeHandler(handler)
+    if report:
+        print(report)
     return 0
+
+
+def report_of(checkpoint: Path) -> str:
+    """The last line of a run: what there is, and what to do with it; "" on all processes but the first."""
+    if not _is_first_process():
+        return ""
+    state = load_checkpoint(checkpoint)
+    best, exported, said = state.get("best"), checkpoint, ""
+    if best:
+        exported = checkpoint.with_name("best.pt")
+        said = f" best {best['metric']} {best['value']:.3f} at step {best['step']};"
+    return f"trained {state['step']} steps;{said} export with: instance-flow-export {exported} model.onnx"
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +14,40 @@ from torch import Tensor
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelInfo, Prediction
 from instance_flow_training.model import OUTPUT_STRIDE, InstanceFlowNet
-from instance_flow_training.scoring import held_out_clips, score_tracks, track_clip
+from instance_flow_training.scoring import held_out_clips, score_tracks, score_videos, track_clip
 from instance_flow_training.synthetic import CLASS_NAMES, WorldConfig
+from instance_flow_training.video_sets import read_video_set
 
-if TYPE_CHECKING:
-    from instance_flow_training.config import ValidationConfig
+METRICS = (
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
+    *("HOTA", "DetA", "AssA", "IDF1", "IDSW"),
+)
+HIGHER_IS_BETTER = tuple(name for name in METRICS if name != "IDSW")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What is scored while training: a data set in YouTube-VIS's form, or held-out worlds.
+
+    every: steps between two validations, 0 = none.   keep: the number whose best checkpoint is kept as best.pt.
+    annotations, images: as in [data]; "" = worlds, whose seeds lie far below every training seed.
+    limit: only the first so many videos, 0 = all.   clips, first_seed: number and first seed of the worlds.
+    size: of the network's input (height, width).
+    """
+
+    every: int = 0
+    keep: str = "AP"
+    annotations: str = ""
+    images: str = ""
+    limit: int = 0
+    clips: int = 8
+    first_seed: int = 500
+    size: tuple[int, int] = (192, 320)
+
+    def __post_init__(self) -> None:
+        if self.keep not in HIGHER_IS_BETTER:
+            raise ValueError(f"validation.keep is {self.keep!r}; it must be one of {', '.join(HIGHER_IS_BETTER)}")
 
 
 class TorchNetwork:
@@ -29,8 +60,7 @@ class TorchNetwork:
     @torch.no_grad()
     def predict(self, image: Image, references: Sequence[tuple[Tensor, Tensor]]) -> Prediction:
         """See ``instance_flow.structures.Network``."""
-        config = self.network.config
-        channels = config.key_channels + config.value_channels
+        channels = self.network.cached_channels
         stacked = []
         for level, stride in enumerate(self.network.feature_strides):
             empty = torch.empty((0, channels, image.shape[0] // stride, image.shape[1] // stride), device=self._device)
@@ -53,12 +83,33 @@ def model_info(
     )
 
 
-def validate(network: InstanceFlowNet, config: ValidationConfig) -> dict[str, float]:
-    """AP, AP50, HOTA, IDF1 and IDSW of a network that is being trained."""
-    training = network.training
+def check_validation(config: ValidationConfig, class_names: Sequence[str]) -> None:
+    """Find out before training what would be found out hours later.
+
+    Raises ValueError where there is nothing to score these classes on, SourceError for a bad data set.
+    """
+    if config.every and config.annotations:
+        found = read_video_set(Path(config.annotations), Path(config.images) if config.images else None)
+        known = {category.name for category in found.truth.categories}
+        if known.isdisjoint(class_names):
+            raise ValueError(f"validation.annotations: {found.truth.source} shows none of the classes of [data]")
+    elif config.every and tuple(class_names) != CLASS_NAMES:
+        raise ValueError(
+            "validation.every is set, but made worlds do not show the classes of [data]; set validation.annotations "
+            "to a held-out set in YouTube-VIS's form, or validation.every = 0"
+        )
+
+
+def validate(
+    network: InstanceFlowNet, config: ValidationConfig, class_names: Sequence[str] = CLASS_NAMES
+) -> dict[str, float]:
+    """``METRICS`` of a network that is being trained, in float32; leaves it in evaluation mode."""
     network.eval()
-    pipeline = Pipeline(TorchNetwork(network, model_info(network, config.size)))
-    clips = held_out_clips(config.first_seed, config.clips, WorldConfig(size=config.size))
-    result = score_tracks(clips, [track_clip(pipeline, clip) for clip in clips])
-    network.train(training)
-    return {name: float(result[name]) for name in ("AP", "AP50", "HOTA", "IDF1", "IDSW")}
+    pipeline = Pipeline(TorchNetwork(network, model_info(network, config.size, class_names)))
+    if config.annotations:
+        images = Path(config.images) if config.images else None
+        result = score_videos(pipeline, Path(config.annotations), images, config.limit)
+    else:
+        clips = held_out_clips(config.first_seed, config.clips, WorldConfig(size=config.size))
+        result = score_tracks(clips, [track_clip(pipeline, clip) for clip in clips])
+    return {name: float(result[name]) for name in METRICS}

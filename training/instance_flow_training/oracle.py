@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from instance_flow.structures import FloatArray, Image, ModelInfo, Prediction
+from instance_flow.structures import FloatArray, Image, ModelInfo, Network, Prediction
 from instance_flow_training.synthetic import CLASS_NAMES, Clip
 from instance_flow_training.targets import frame_targets, offset_map
 
@@ -55,3 +57,36 @@ class OracleNetwork:
     @staticmethod
     def _towards(labels: Image, centers: FloatArray) -> FloatArray:
         return np.nan_to_num(offset_map(labels, centers), nan=NOWHERE)
+
+
+class TrueMasksNetwork:
+    """Implements ``instance_flow.structures.Network`` for one clip: the truth's objects, but the model's instance flow.
+
+    What is lost with it is lost by the flow and the matching, and not by the masks. The clip must have the size of the
+    model's input. Frames must be given in order; a call without references starts the clip again.
+    """
+
+    def __init__(self, network: Network, clip: Clip):
+        if clip.labels.shape[1:] != tuple(network.info.input_size):
+            raise ValueError(
+                f"the clip's size is {clip.labels.shape[1:]}; to take its masks it must be that of the model's input, "
+                f"{network.info.input_size}"
+            )
+        # Every true center counts, however near to another one.
+        self.info = replace(network.info, center_threshold=0.999, center_window=0.0)
+        self._network, self._clip = network, clip
+        self._next = 0
+
+    def predict(self, image: Image, references: Sequence[Any]) -> Prediction:
+        """Maps of the next frame; features are the model's."""
+        if not references:
+            self._next = 0
+        model = self._network.predict(image, references)
+        truth = frame_targets(self._clip.labels[self._next], self._clip.class_ids, self.info.output_stride)
+        self._next += 1
+        classes = np.concatenate([[0], self._clip.class_ids + 1])[truth.labels]
+        semantic = np.zeros_like(model.semantic)
+        np.put_along_axis(semantic, classes[None].astype(np.int64), 1.0, axis=0)
+        offset = offset_map(truth.labels, truth.centers)
+        residual = model.reference_offset - model.offset
+        return Prediction(semantic, truth.center, offset, offset + residual, model.features)

@@ -10,7 +10,10 @@ of github.com/youtubevos/cocoapi, ties and limits included.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -23,111 +26,108 @@ STATS = (
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
 NOTHING_TO_MEASURE = -1.0
+SIZES = ("small", "medium", "large")
+SIZE_LIMITS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"youtube-vis": (128.0**2, 256.0**2), "coco": (32.0**2, 96.0**2)}
+)
+"""Mean areas in pixels at which small and medium end: the official ones of YouTube-VIS, and those of COCO."""
 
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
-_SIZES = np.array([[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]])
-"""Mean areas in pixels of all, small, medium and large objects, both ends included."""
 _LIMITS = (1, 10, 100)
-_CURVES = ((0, 1), (0, 10), (0, 100), (1, 100), (2, 100), (3, 100))
-"""Size and limit of the six recalls."""
+_HIGHEST = 1e10
+
+
+@dataclass(frozen=True)
+class Matches:
+    """What became of P predictions of one category, best first, at S = 4 sizes (all, then SIZES) and H = 10 thresholds.
+
+    scores: (P,) float64.   found: (S, H, P), matches a true object that counts.   dropped: (S, H, P), counts neither as
+    right nor as wrong.   objects: (S,) int64, true ones to find.
+    """
+
+    scores: NDArray[np.float64]
+    found: NDArray[np.bool_]
+    dropped: NDArray[np.bool_]
+    objects: NDArray[np.int64]
+
+
+def match_video(
+    overlaps: Overlaps,
+    true_categories: NDArray[np.int64],
+    true_areas: NDArray[np.float64],
+    crowd: NDArray[np.bool_],
+    predicted_categories: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    size_limits: tuple[float, float],
+) -> dict[int, Matches]:
+    """Match the G true objects and P predictions of one video; gives matches by category id.
+
+    true_categories: (G,) category ids.   true_areas: (G,) mean area in pixels.   crowd: (G,)
+    predicted_categories: (P,) category ids.   scores: (P,) float64.   size_limits: mean areas, as in SIZE_LIMITS.
+    """
+    ious = overlaps.video_ious()
+    crowd_or_outside = crowd | _outside(true_areas, size_limits)
+    outside = _outside(mean_areas(overlaps.predicted_areas), size_limits)
+    matches = {}
+    for category_id in np.union1d(true_categories, predicted_categories).tolist():
+        true = np.flatnonzero(true_categories == category_id)
+        predicted = np.flatnonzero(predicted_categories == category_id)
+        best = predicted[np.argsort(-scores[predicted], kind="stable")[: _LIMITS[-1]]]
+        # Column by column in memory would be another type to numba, and one more compilation.
+        ignored, not_of_size = np.ascontiguousarray(crowd_or_outside[:, true]), np.ascontiguousarray(outside[:, best])
+        found, dropped = _match(ious[np.ix_(true, best)], crowd[true], ignored, not_of_size, _THRESHOLDS)
+        matches[category_id] = Matches(scores[best], found, dropped, (~ignored).sum(axis=1))
+    return matches
 
 
 class AveragePrecision:
     """Collects matches video by video, in ascending order of video id, and sums them up over all categories."""
 
     def __init__(self, category_ids: Sequence[int]) -> None:
-        self._categories = {category_id: _Category() for category_id in category_ids}
+        self._matches: dict[int, list[Matches]] = {category_id: [] for category_id in category_ids}
 
-    def add(
-        self,
-        overlaps: Overlaps,
-        true_categories: NDArray[np.int64],
-        true_sizes: NDArray[np.float64],
-        crowd: NDArray[np.bool_],
-        predicted_categories: NDArray[np.int64],
-        scores: NDArray[np.float64],
-    ) -> None:
-        """Match the objects of one video.
+    def add(self, matches: Mapping[int, Matches]) -> None:
+        """Take the matches of one video."""
+        for category_id, of_category in matches.items():
+            self._matches[category_id].append(of_category)
 
-        true_categories: (G,) category ids.   true_sizes: (G,) mean area in pixels.   crowd: (G,)
-        predicted_categories: (P,) category ids.   scores: (P,) float64.
+    def numbers(self) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
+        """Give the numbers named in STATS, as the mean over all categories and of each; -1 where no object was to find.
+
+        Each also has ``per_size``: AP, AP50, AP75, AR1, AR10 and AR100 by size.
         """
-        ious = overlaps.video_ious()
-        predicted_sizes = mean_areas(overlaps.predicted_areas)
-        for category_id in np.union1d(true_categories, predicted_categories).tolist():
-            true = np.flatnonzero(true_categories == category_id)
-            predicted = np.flatnonzero(predicted_categories == category_id)
-            best = predicted[np.argsort(-scores[predicted], kind="stable")[: _LIMITS[-1]]]
-            ignored = crowd[true] | _outside(true_sizes[true])
-            found, dropped = _match(
-                ious[np.ix_(true, best)], crowd[true], ignored, _outside(predicted_sizes[best]), _THRESHOLDS
-            )
-            self._categories[category_id].add(scores[best], found, dropped, (~ignored).sum(axis=1))
-
-    def stats(self, category_id: int | None = None) -> dict[str, float]:
-        """Give the numbers named in STATS, of one category or the mean over all; -1 where there was no true object."""
-        chosen = self._categories.values() if category_id is None else [self._categories[category_id]]
-        precisions = np.array([category.precisions() for category in chosen]).reshape(-1, len(_SIZES), len(_THRESHOLDS))
-        recalls = np.array([category.recalls() for category in chosen]).reshape(-1, len(_CURVES), len(_THRESHOLDS))
-        parts = [precisions[:, 0], precisions[:, 0, 0], precisions[:, 0, 5]]
-        parts += [precisions[:, size] for size in (1, 2, 3)] + [recalls[:, curve] for curve in range(len(_CURVES))]
-        return dict(zip(STATS, map(_mean_of_measured, parts), strict=True))
+        each = {category_id: _pool(matches) for category_id, matches in self._matches.items()}
+        return _numbers(list(each.values())), {category_id: _numbers([curves]) for category_id, curves in each.items()}
 
 
-class _Category:
-    """The matches of one category over all videos; S = 4 sizes, H = 10 thresholds."""
+@dataclass(frozen=True)
+class _Curves:
+    """What one category reaches at S = 4 sizes and H = 10 thresholds; NaN where there is no object of that size.
 
-    def __init__(self) -> None:
-        self._scores: list[NDArray[np.float64]] = []
-        self._ranks: list[NDArray[np.int64]] = []
-        self._found: list[NDArray[np.bool_]] = []
-        self._dropped: list[NDArray[np.bool_]] = []
-        self._objects = np.zeros(len(_SIZES), np.int64)
+    precision: (S, H), mean over recalls.   recall: (S, H, 3), at most 1, 10 and 100 predictions per video.
+    """
 
-    def add(
-        self,
-        scores: NDArray[np.float64],
-        found: NDArray[np.bool_],
-        dropped: NDArray[np.bool_],
-        objects: NDArray[np.int64],
-    ) -> None:
-        """Take one video. scores: (P,), best first.   found, dropped: (S, H, P).   objects: (S,) true ones to find."""
-        self._scores.append(scores)
-        self._ranks.append(np.arange(len(scores)))
-        self._found.append(found)
-        self._dropped.append(dropped)
-        self._objects += objects
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
 
-    def precisions(self) -> NDArray[np.float64]:
-        """Give the mean precision over recalls (S, H); NaN where there is no object."""
-        result = np.full((len(_SIZES), len(_THRESHOLDS)), np.nan)
-        measured = np.flatnonzero(self._objects)
-        if not len(measured):
-            return result
-        order = np.argsort(-np.concatenate(self._scores), kind="stable")
-        found, dropped = np.concatenate(self._found, axis=2), np.concatenate(self._dropped, axis=2)
-        for size in measured:
-            true_positives = np.cumsum(found[size][:, order], axis=1, dtype=np.float64)
-            false_positives = np.cumsum(~(found | dropped)[size][:, order], axis=1, dtype=np.float64)
-            recall = true_positives / self._objects[size]
-            precision = true_positives / (true_positives + false_positives + np.spacing(1))
-            falling = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-            for h in range(len(_THRESHOLDS)):
-                reached = np.searchsorted(recall[h], _RECALLS, side="left")
-                result[size, h] = np.append(falling[h], 0.0)[reached].mean()
-        return result
 
-    def recalls(self) -> NDArray[np.float64]:
-        """Give the recall of each curve (6, H); NaN where there is no object."""
-        result = np.full((len(_CURVES), len(_THRESHOLDS)), np.nan)
-        if not self._objects.any():
-            return result
-        ranks, found = np.concatenate(self._ranks), np.concatenate(self._found, axis=2)
-        for curve, (size, limit) in enumerate(_CURVES):
-            if self._objects[size]:
-                result[curve] = found[size][:, ranks < limit].sum(axis=1) / self._objects[size]
-        return result
+def _pool(videos: Sequence[Matches]) -> _Curves:
+    """Take the predictions of all videos together."""
+    shape = 1 + len(SIZES), len(_THRESHOLDS)
+    curves = _Curves(np.full(shape, np.nan), np.full((*shape, len(_LIMITS)), np.nan))
+    objects = sum((matches.objects for matches in videos), np.zeros(shape[0], np.int64))
+    if not objects.any():
+        return curves
+    order = np.argsort(-np.concatenate([matches.scores for matches in videos]), kind="stable")
+    ranks = np.concatenate([np.arange(len(matches.scores)) for matches in videos])[order]
+    found = np.concatenate([matches.found for matches in videos], axis=2)[:, :, order]
+    dropped = np.concatenate([matches.dropped for matches in videos], axis=2)[:, :, order]
+    for size in np.flatnonzero(objects):
+        curves.precision[size] = _mean_precision(found[size], dropped[size], objects[size])
+        for k, limit in enumerate(_LIMITS):
+            curves.recall[size, :, k] = found[size][:, ranks < limit].sum(axis=1) / objects[size]
+    return curves
 
 
 def mean_areas(areas: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -136,8 +136,40 @@ def mean_areas(areas: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(seen, areas, 0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
 
 
-def _outside(sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return (sizes < _SIZES[:, :1]) | (sizes > _SIZES[:, 1:])
+def _outside(areas: NDArray[np.float64], size_limits: tuple[float, float]) -> NDArray[np.bool_]:
+    """Give which of N areas are outside of each size (S, N). Both ends belong to a size: a limit itself to two."""
+    small, medium = size_limits
+    lowest, highest = np.array([[0, _HIGHEST], [0, small], [small, medium], [medium, _HIGHEST]]).T[:, :, None]
+    return (areas < lowest) | (areas > highest)
+
+
+def _mean_precision(found: NDArray[np.bool_], dropped: NDArray[np.bool_], objects: int) -> NDArray[np.float64]:
+    """Give the mean precision over recalls (H,) of predictions, best first; found, dropped: (H, P)."""
+    true_positives = np.cumsum(found, axis=1, dtype=np.float64)
+    false_positives = np.cumsum(~(found | dropped), axis=1, dtype=np.float64)
+    recall = true_positives / objects
+    precision = true_positives / (true_positives + false_positives + np.spacing(1))
+    falling = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    reached = [np.searchsorted(row, _RECALLS, side="left") for row in recall]
+    return np.array([np.append(row, 0.0)[ranks].mean() for row, ranks in zip(falling, reached, strict=True)])
+
+
+def _numbers(curves: Sequence[_Curves]) -> dict[str, Any]:
+    """Average over categories, of which there may be none."""
+    shape = -1, 1 + len(SIZES), len(_THRESHOLDS)
+    precision = np.array([category.precision for category in curves]).reshape(shape)
+    recall = np.array([category.recall for category in curves]).reshape(*shape, len(_LIMITS))
+    of_all, *of_sizes = (_numbers_of_size(precision[:, size], recall[:, size]) for size in range(1 + len(SIZES)))
+    per_size = dict(zip(SIZES, of_sizes, strict=True))
+    of_all |= {f"AP_{size}": numbers["AP"] for size, numbers in per_size.items()}
+    of_all |= {f"AR_{size}": numbers["AR100"] for size, numbers in per_size.items()}
+    return {**{name: of_all[name] for name in STATS}, "per_size": per_size}
+
+
+def _numbers_of_size(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float]:
+    parts = {"AP": precision, "AP50": precision[:, 0], "AP75": precision[:, 5]}
+    parts |= {f"AR{limit}": recall[:, :, k] for k, limit in enumerate(_LIMITS)}
+    return {name: _mean_of_measured(values) for name, values in parts.items()}
 
 
 def _mean_of_measured(values: NDArray[np.float64]) -> float:

@@ -16,12 +16,15 @@ from typing import Any
 
 from instance_flow import outputs
 from instance_flow.atomic import replacing
-from instance_flow.evaluation import evaluate, format_table
+from instance_flow.average_precision import SIZE_LIMITS
+from instance_flow.evaluation import evaluate
+from instance_flow.evaluation_table import format_table
 from instance_flow.installation import bundled_model_path, providers, versions
 from instance_flow.network import PROVIDERS
 from instance_flow.pipeline import AssemblyConfig, Pipeline
-from instance_flow.run import Statistics, run, stop_at_interrupt
-from instance_flow.structures import InstanceFlowError, ModelError
+from instance_flow.run import run, stop_at_interrupt
+from instance_flow.run_statistics import Statistics
+from instance_flow.structures import InstanceFlowError, ModelError, SourceError
 from instance_flow.video import open_source
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -46,27 +49,32 @@ def run_command(options: argparse.Namespace) -> int:
     """Track the objects of a source and write what came out into a folder."""
     config = parse_settings(options.set)
     source = open_source(options.source, options.topic)
-    pipeline = Pipeline.load(options.model or bundled_model_path(), options.provider, config)
-    folder = options.out or Path("out") / source.name
-    names = pipeline.info.class_names
-    # A new output of a run, such as a bag of the tracks, is one more entry here.
-    wanted: list[AbstractContextManager[outputs.Add]] = [
-        outputs.results_output(folder),
-        outputs.table_output(folder, names),
-        outputs.sheet_output(folder, names),
-    ]
+    pipeline = Pipeline.load(options.model or bundled_model_path(), options.provider, config, options.scales)
+    folder = _output_folder(options.out or Path("out") / source.name)
+    names, statistics = pipeline.info.class_names, Statistics()
+    # A new output of a run, such as a bag of the tracks, is one more entry here: its files, and what writes them.
+    wanted: dict[tuple[str, ...], AbstractContextManager[outputs.Add]] = {
+        (outputs.RESULTS,): outputs.results_output(folder, options.video_id),
+        (outputs.TABLE,): outputs.table_output(folder, names),
+        (outputs.SHEET,): outputs.sheet_output(folder, names),
+    }
     if not options.no_video:
-        wanted.append(outputs.video_output(folder, names, source.rate))
+        wanted[outputs.VIDEO,] = outputs.video_output(folder, names, source.rate)
+    if options.panels:
+        wanted[outputs.PANELS, outputs.PANELS_SHEET] = outputs.panels_output(folder, pipeline, source.rate)
+    if not options.no_report:
+        about = _about_run(options, source.name, pipeline)
+        wanted[outputs.REPORT,] = outputs.report_output(folder, about, names, statistics)
     with stop_at_interrupt() as stopped:
-        statistics = run(source, pipeline, wanted, max_frames=options.max_frames, stopped=stopped)
-    files = [outputs.RESULTS, outputs.TABLE, outputs.SHEET, *([] if options.no_video else [outputs.VIDEO])]
-    _show(_run_report(statistics, pipeline, source.name, [str(folder / file) for file in files]), options.json)
+        run(source, pipeline, list(wanted.values()), statistics, max_frames=options.max_frames, stopped=stopped)
+    files = [str(folder / name) for written in wanted for name in written]
+    _show(_run_summary(statistics, pipeline, source.name, files), options.json)
     return INTERRUPTED if statistics.interrupted else 0
 
 
 def evaluate_command(options: argparse.Namespace) -> int:
     """Measure results against their ground truth."""
-    numbers = evaluate(options.ground_truth, options.results)
+    numbers = evaluate(options.ground_truth, options.results, size_limits=options.sizes)
     print(format_table(numbers))
     if options.json:
         with replacing(options.json) as path:
@@ -104,7 +112,43 @@ def parse_settings(pairs: Sequence[str]) -> AssemblyConfig:
     return AssemblyConfig(**settings)
 
 
-def _run_report(statistics: Statistics, pipeline: Pipeline, name: str, files: list[str]) -> dict[str, Any]:
+def _output_folder(folder: Path) -> Path:
+    """The folder as it is; SourceError where a file is in its way."""
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise SourceError(f"{place} is a file, but --out needs a folder for several files; name another one")
+            break
+    return folder
+
+
+def _about_run(options: argparse.Namespace, name: str, pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """What ran, for the report: facts by their name, under headings."""
+    info, path = pipeline.info, Path(options.model or bundled_model_path())
+    own = {**asdict(info), "references": info.max_references}
+    settings = {
+        key: value or (f"{own[key]:g}, as the model says" if key in own else value)
+        for key, value in asdict(pipeline.config).items()
+    }
+    scales = " ".join(f"{scale:g}" for scale in options.scales) or "1"
+    return {
+        "Source": {"name": name, "path": str(options.source), **({"topic": options.topic} if options.topic else {})},
+        "Model": {
+            "name": info.name,
+            "file": path.name,
+            "hash of the weights": info.weights_sha256 or "not stated",
+            "provider": pipeline.provider,
+            "input": f"{info.input_size[1]} x {info.input_size[0]} pixels, scale {scales}",
+            "classes": ", ".join(info.class_names),
+            "training": info.training or "not stated",
+            "licence": info.licence or "not stated",
+        },
+        "Settings": {key.replace("_", " "): value for key, value in settings.items()},
+        "Versions": {key: value for key, value in versions().items() if value != "not installed"},
+    }
+
+
+def _run_summary(statistics: Statistics, pipeline: Pipeline, name: str, files: list[str]) -> dict[str, Any]:
     return {
         "source": name,
         "model": pipeline.info.name,
@@ -164,7 +208,28 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--topic", help="topic of images, for a bag with several")
     parser.add_argument("--provider", default="auto", choices=["auto", *PROVIDERS], help="where the network runs")
     parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after so many frames")
+    parser.add_argument(
+        "--scales",
+        nargs="+",
+        type=float,
+        default=(),
+        metavar="S",
+        help="run the network at several factors of its input size, such as 0.5 0.75 1.0, and average what it says",
+    )
     parser.add_argument("--no-video", action="store_true", help=f"do not write {outputs.VIDEO}")
+    parser.add_argument("--no-report", action="store_true", help=f"do not write {outputs.REPORT}")
+    parser.add_argument(
+        "--panels",
+        action="store_true",
+        help=f"write {outputs.PANELS} and {outputs.PANELS_SHEET}: the network's maps, the references and the flow",
+    )
+    parser.add_argument(
+        "--video-id",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help=f"of the video in {outputs.RESULTS}; that of the ground truth to evaluate against (default: 1)",
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly; may be given again"
     )
@@ -176,6 +241,12 @@ def _add_evaluate(commands: Any) -> None:
     parser.set_defaults(command=evaluate_command)
     parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH")
     parser.add_argument("results", type=Path, metavar="RESULTS")
+    parser.add_argument(
+        "--sizes",
+        choices=list(SIZE_LIMITS),
+        default="youtube-vis",
+        help="what is small, medium and large: youtube-vis (128^2, 256^2 pixels) or coco (32^2, 96^2)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
 
 

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from instance_flow.assignment import assign
 from instance_flow.overlaps import ABSENT, Overlaps
 
+HEADLINE = ("HOTA", "DetA", "AssA", "IDF1", "IDSW")
+
 _ALPHAS = np.arange(0.05, 0.99, 0.05)
 _THRESHOLD = 0.5
 _EPSILON = float(np.finfo("float").eps)
@@ -52,6 +54,14 @@ class Counts:
         return {**_hota_numbers(self.hota), **_clear_numbers(self.clear), **_identity_numbers(self.identity)}
 
 
+@dataclass(frozen=True)
+class VideoCounts:
+    """Counts of one video with all categories taken for one, and by category id."""
+
+    agnostic: Counts
+    per_category: dict[int, Counts]
+
+
 class TrackingMetrics:
     """Collects counts video by video, per category and with all categories taken for one."""
 
@@ -59,17 +69,10 @@ class TrackingMetrics:
         self._categories = {category_id: Counts() for category_id in category_ids}
         self._agnostic = Counts()
 
-    def add(
-        self, overlaps: Overlaps, true_categories: NDArray[np.int64], predicted_categories: NDArray[np.int64]
-    ) -> None:
-        """Count one video. true_categories: (G,) and predicted_categories: (P,) category ids."""
-        ious = overlaps.frame_ious()
-        true_shown, predicted_shown = overlaps.true_areas != ABSENT, overlaps.predicted_areas != ABSENT
-        self._agnostic.add(count_video(ious, true_shown, predicted_shown))
-        for category_id in np.union1d(true_categories, predicted_categories).tolist():
-            true = np.flatnonzero(true_categories == category_id)
-            predicted = np.flatnonzero(predicted_categories == category_id)
-            counts = count_video(ious[:, true][:, :, predicted], true_shown[true], predicted_shown[predicted])
+    def add(self, video: VideoCounts) -> None:
+        """Take the counts of one video."""
+        self._agnostic.add(video.agnostic)
+        for category_id, counts in video.per_category.items():
             self._categories[category_id].add(counts)
 
     def per_category(self, category_id: int) -> dict[str, float]:
@@ -94,13 +97,31 @@ class TrackingMetrics:
         return self._agnostic.numbers()
 
 
-def count_video(ious: NDArray[np.float64], true_shown: NDArray[np.bool_], predicted_shown: NDArray[np.bool_]) -> Counts:
-    """Count one video of T frames. ious: (T, G, P); true_shown: (G, T) and predicted_shown: (P, T), has a mask."""
+def count_video(
+    overlaps: Overlaps, true_categories: NDArray[np.int64], predicted_categories: NDArray[np.int64]
+) -> VideoCounts:
+    """Count one video. true_categories: (G,) and predicted_categories: (P,) category ids."""
+    ious = overlaps.frame_ious()
+    true_shown, predicted_shown = overlaps.true_areas != ABSENT, overlaps.predicted_areas != ABSENT
+    per_category = {}
+    for category_id in np.union1d(true_categories, predicted_categories).tolist():
+        true = np.flatnonzero(true_categories == category_id)
+        predicted = np.flatnonzero(predicted_categories == category_id)
+        per_category[category_id] = count(ious[:, true][:, :, predicted], true_shown[true], predicted_shown[predicted])
+    return VideoCounts(count(ious, true_shown, predicted_shown), per_category)
+
+
+def count(ious: NDArray[np.float64], true_shown: NDArray[np.bool_], predicted_shown: NDArray[np.bool_]) -> Counts:
+    """Count the tracks of T frames. ious: (T, G, P); true_shown: (G, T) and predicted_shown: (P, T), has a mask."""
     ious = np.ascontiguousarray(ious)
     true_shown, predicted_shown = np.ascontiguousarray(true_shown), np.ascontiguousarray(predicted_shown)
-    hota = _count_hota(ious, true_shown, predicted_shown, _ALPHAS - _EPSILON)
-    clear = _count_clear(ious, true_shown, predicted_shown, _THRESHOLD - _EPSILON, _EPSILON)
-    return Counts(hota, clear, _count_identity(ious, true_shown, predicted_shown, _THRESHOLD))
+    true_frames, predicted_frames = true_shown.sum(axis=1), predicted_shown.sum(axis=1)
+    alignment = _alignment(ious, true_frames, predicted_frames)
+    hota = _count_hota(ious, alignment, true_shown, predicted_shown, true_frames, predicted_frames, _ALPHAS - _EPSILON)
+    hota[1], hota[2] = true_frames.sum() - hota[0], predicted_frames.sum() - hota[0]
+    clear = _count_clear(ious, true_shown, predicted_shown, true_frames, _THRESHOLD - _EPSILON, _EPSILON)
+    hits = _count_identity(ious, true_shown, predicted_shown, _THRESHOLD)
+    return Counts(hota, clear, np.array([hits, true_frames.sum() - hits, predicted_frames.sum() - hits]))
 
 
 def _hota_numbers(hota: NDArray[np.float64]) -> dict[str, float]:
@@ -138,13 +159,16 @@ def _identity_numbers(identity: NDArray[np.float64]) -> dict[str, float]:
 @njit(cache=True, nogil=True)
 def _count_hota(
     ious: NDArray[np.float64],
+    alignment: NDArray[np.float64],
     true_shown: NDArray[np.bool_],
     predicted_shown: NDArray[np.bool_],
+    true_frames: NDArray[np.int64],
+    predicted_frames: NDArray[np.int64],
     alphas: NDArray[np.float64],
 ) -> NDArray[np.float64]:
+    """Give the counts as :class:`Counts` has them, but for misses and false positives, which follow from the others."""
     frames, objects, tracks = ious.shape
     counts = np.zeros((7, len(alphas)))
-    alignment = _alignment(ious, true_shown, predicted_shown)
     matches = np.zeros((len(alphas), objects, tracks))
     for t in range(frames):
         true, predicted = np.flatnonzero(true_shown[:, t]), np.flatnonzero(predicted_shown[:, t])
@@ -153,8 +177,6 @@ def _count_hota(
             for j in range(len(predicted)):
                 cost[i, j] = -(alignment[true[i], predicted[j]] * ious[t, true[i], predicted[j]])
         partners = assign(cost)
-        counts[1] += len(true)
-        counts[2] += len(predicted)
         for i in range(len(true)):
             if partners[i] < 0:
                 continue
@@ -164,29 +186,31 @@ def _count_hota(
                     counts[0, a] += 1
                     counts[3, a] += ious[t, g, p]
                     matches[a, g, p] += 1
-    counts[1] -= counts[0]
-    counts[2] -= counts[0]
     for g in range(objects):
         for p in range(tracks):
-            true_frames, predicted_frames = true_shown[g].sum(), predicted_shown[p].sum()
             for a in range(len(alphas)):
                 both = matches[a, g, p]
                 if both > 0:
-                    counts[4, a] += both * (both / (true_frames + predicted_frames - both))
-                    counts[5, a] += both * (both / true_frames)
-                    counts[6, a] += both * (both / predicted_frames)
+                    counts[4, a] += both * (both / (true_frames[g] + predicted_frames[p] - both))
+                    counts[5, a] += both * (both / true_frames[g])
+                    counts[6, a] += both * (both / predicted_frames[p])
     return counts
 
 
 @njit(cache=True, nogil=True)
 def _alignment(
-    ious: NDArray[np.float64], true_shown: NDArray[np.bool_], predicted_shown: NDArray[np.bool_]
+    ious: NDArray[np.float64], true_frames: NDArray[np.int64], predicted_frames: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Give how well each object and track go together over the whole video (G, P), 0..1, to prefer lasting pairs."""
     frames, objects, tracks = ious.shape
     together = np.zeros((objects, tracks))
+    of_true, of_predicted = np.empty(objects), np.empty(tracks)
     for t in range(frames):
-        of_true, of_predicted = ious[t].sum(axis=1), ious[t].sum(axis=0)
+        of_true[:], of_predicted[:] = 0.0, 0.0
+        for g in range(objects):
+            for p in range(tracks):
+                of_true[g] += ious[t, g, p]
+                of_predicted[p] += ious[t, g, p]
         for g in range(objects):
             for p in range(tracks):
                 either = of_predicted[p] + of_true[g] - ious[t, g, p]
@@ -195,7 +219,7 @@ def _alignment(
     for g in range(objects):
         for p in range(tracks):
             if together[g, p] > 0:
-                together[g, p] /= true_shown[g].sum() + predicted_shown[p].sum() - together[g, p]
+                together[g, p] /= true_frames[g] + predicted_frames[p] - together[g, p]
     return together
 
 
@@ -204,6 +228,7 @@ def _count_clear(
     ious: NDArray[np.float64],
     true_shown: NDArray[np.bool_],
     predicted_shown: NDArray[np.bool_],
+    true_frames: NDArray[np.int64],
     threshold: float,
     epsilon: float,
 ) -> NDArray[np.float64]:
@@ -239,9 +264,8 @@ def _count_clear(
     counts[2] -= counts[1]
     counts[3] -= counts[1]
     for g in range(objects):
-        shown = true_shown[g].sum()
-        if shown > 0:
-            share = matched[g] / shown
+        if true_frames[g] > 0:
+            share = matched[g] / true_frames[g]
             counts[4 if share > 0.8 else 5 if share >= 0.2 else 6] += 1
             counts[7] += max(begun[g] - 1, 0)
     return counts
@@ -250,17 +274,18 @@ def _count_clear(
 @njit(cache=True, nogil=True)
 def _count_identity(
     ious: NDArray[np.float64], true_shown: NDArray[np.bool_], predicted_shown: NDArray[np.bool_], threshold: float
-) -> NDArray[np.float64]:
+) -> float:
+    """Give the true positives of the partners for life that have most frames in common."""
     frames, objects, tracks = ious.shape
-    together = np.zeros((objects, tracks))
+    apart = np.zeros((objects, tracks))
     for t in range(frames):
         for g in range(objects):
             for p in range(tracks):
                 if true_shown[g, t] and predicted_shown[p, t] and ious[t, g, p] >= threshold:
-                    together[g, p] += 1
-    partners = assign(-together)
+                    apart[g, p] -= 1
+    partners = assign(apart)
     hits = 0.0
     for g in range(objects):
         if partners[g] >= 0:
-            hits += together[g, partners[g]]
-    return np.array([hits, true_shown.sum() - hits, predicted_shown.sum() - hits])
+            hits -= apart[g, partners[g]]
+    return hits

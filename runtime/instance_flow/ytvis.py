@@ -9,10 +9,10 @@ Everything is checked when it is read, but for the run lengths themselves, which
 
 from __future__ import annotations
 
-import gc
-import json
+import itertools
 import math
-import os
+import reprlib
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow import rle
+from instance_flow.json_files import paused_collection, read_json, write_json
 from instance_flow.polygon import polygons_to_run_lengths
 from instance_flow.structures import SourceError, Tracks
 
@@ -69,8 +70,12 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Result:
-    """One predicted object in one video; ``segmentations`` holds one mask or None per frame."""
+    """One predicted object in one video; ``segmentations`` holds one mask or None per frame.
 
+    index: its place in the list of results, from 0, which names it in error messages.
+    """
+
+    index: int
     video_id: int
     category_id: int
     score: float
@@ -90,22 +95,23 @@ class GroundTruth:
 Entry = TypeVar("Entry", Video, Category, Annotation)
 
 
+@paused_collection()
 def load_ground_truth(path: str | Path) -> GroundTruth:
     """Read and check a ground-truth file; raises SourceError, naming the file and the entry, where it is not right."""
-    return parse_ground_truth(_read_json(path), str(path))
+    return parse_ground_truth(read_json(path), str(path))
 
 
+@paused_collection()
 def load_results(path: str | Path, ground_truth: GroundTruth) -> list[Result]:
     """Read a results file and check it against its ground truth; raises SourceError as `load_ground_truth` does."""
-    return parse_results(_read_json(path), ground_truth, str(path))
+    return parse_results(read_json(path), ground_truth, str(path))
 
 
 def parse_ground_truth(data: Any, source: str = "ground truth") -> GroundTruth:
     """Check and type what the JSON of a ground-truth file holds; ``source`` names it in error messages."""
     if not isinstance(data, Mapping):
-        raise SourceError(
-            f"{source}: ground truth is a JSON object, not a {type(data).__name__}; is this a results file?"
-        )
+        hint = "; is this a results file?" if isinstance(data, list) else ""
+        raise SourceError(f"{source}: ground truth is a JSON object, not {_kind(data)}{hint}")
     for key in ("videos", "categories", "annotations"):
         if not isinstance(data.get(key), list):
             raise SourceError(
@@ -116,6 +122,8 @@ def parse_ground_truth(data: Any, source: str = "ground truth") -> GroundTruth:
     by_id = _by_id(videos, source, "video")
     categories = _parse_each(data["categories"], _parse_category, source, "category")
     _by_id(categories, source, "category")
+    if data["annotations"] and not categories:
+        raise SourceError(f"{source}: has annotations, but its list 'categories' is empty; list their categories")
     annotations = _parse_each(data["annotations"], lambda entry: _parse_annotation(entry, by_id), source, "annotation")
     _by_id(annotations, source, "annotation")
     return GroundTruth(tuple(videos), tuple(categories), tuple(annotations), source)
@@ -124,11 +132,11 @@ def parse_ground_truth(data: Any, source: str = "ground truth") -> GroundTruth:
 def parse_results(data: Any, ground_truth: GroundTruth, source: str = "results") -> list[Result]:
     """Check and type what the JSON of a results file holds, against the ground truth that it belongs to."""
     if not isinstance(data, list):
-        raise SourceError(
-            f"{source}: results are a JSON list, not a {type(data).__name__}; is this a ground-truth file?"
-        )
+        hint = "; is this a ground-truth file?" if isinstance(data, Mapping) else ""
+        raise SourceError(f"{source}: results are a JSON list, not {_kind(data)}{hint}")
     videos = {video.id: video for video in ground_truth.videos}
-    return _parse_each(data, lambda entry: _parse_result(entry, videos), source, "result")
+    places = itertools.count()
+    return _parse_each(data, lambda entry: _parse_result(next(places), entry, videos), source, "result")
 
 
 def raw_counts(segmentation: Segmentation, height: int, width: int) -> Any:
@@ -151,7 +159,7 @@ def decode_segmentation(segmentation: Segmentation | None, height: int, width: i
 
 def write_results(path: str | Path, results: Iterable[Mapping[str, Any]]) -> None:
     """Write result dicts, as :class:`ResultsCollector` gives them; the file appears whole or not at all."""
-    _write_json(path, list(results))
+    write_json(path, list(results))
 
 
 def write_ground_truth(path: str | Path, ground_truth: GroundTruth) -> None:
@@ -163,7 +171,7 @@ def write_ground_truth(path: str | Path, ground_truth: GroundTruth) -> None:
         "categories": [vars(category) for category in ground_truth.categories],
         "annotations": [_annotation_entry(entry, videos[entry.video_id]) for entry in ground_truth.annotations],
     }
-    _write_json(path, data)
+    write_json(path, data)
 
 
 class ResultsCollector:
@@ -222,7 +230,7 @@ class ResultsCollector:
 def _parse_video(entry: Mapping[str, Any]) -> Video:
     names = entry.get("file_names")
     file_names = tuple(names) if isinstance(names, list) else ()
-    length = _whole(entry, "length", 0) if "length" in entry else len(file_names)
+    length = len(file_names) if file_names and "length" not in entry else _whole(entry, "length", 0)
     if file_names and len(file_names) != length:
         raise ValueError(f"has {len(file_names)} file_names, but its length is {length}; make them agree")
     return Video(_whole(entry, "id"), _whole(entry, "height", 1), _whole(entry, "width", 1), length, file_names)
@@ -245,15 +253,23 @@ def _parse_annotation(entry: Mapping[str, Any], videos: Mapping[int, Video]) -> 
         _whole(entry, "category_id"),
         _segmentations(entry, video),
         areas,
-        bool(entry.get("iscrowd", 0)),
+        _is_crowd(entry),
     )
 
 
-def _parse_result(entry: Mapping[str, Any], videos: Mapping[int, Video]) -> Result:
+def _is_crowd(entry: Mapping[str, Any]) -> bool:
+    value = entry.get("iscrowd", 0)
+    if not isinstance(value, int | float) or value not in (0, 1):
+        raise ValueError(f"has iscrowd = {reprlib.repr(value)}, but 0 or 1 is needed")
+    return bool(value)
+
+
+def _parse_result(index: int, entry: Mapping[str, Any], videos: Mapping[int, Video]) -> Result:
     video = _video_of(entry, videos)
-    if not _is_finite(entry.get("score")):
-        raise ValueError(f"has the score {entry.get('score')!r}, but a finite number is needed")
-    return Result(video.id, _whole(entry, "category_id"), float(entry["score"]), _segmentations(entry, video))
+    score = entry.get("score")
+    if not _is_finite(score):
+        raise ValueError(f"has the score {reprlib.repr(score)}, but a finite number is needed")
+    return Result(index, video.id, _whole(entry, "category_id"), float(entry["score"]), _segmentations(entry, video))
 
 
 def _video_of(entry: Mapping[str, Any], videos: Mapping[int, Video]) -> Video:
@@ -274,13 +290,23 @@ def _segmentations(entry: Mapping[str, Any], video: Video) -> Sequence[Segmentat
             f"has {len(masks)} segmentations, but video {video.id} has {video.length} frames; "
             "give one mask or null per frame"
         )
-    size = [video.height, video.width]
-    for frame, mask in enumerate(masks):
-        # Masks are many: the usual ones pass here, the check that says what is wrong is for the others.
-        usual = type(mask) is dict and mask.get("size") == size and type(mask.get("counts")) in (str, list)
-        if not usual and mask is not None:
-            _check_mask(mask, frame, video)
+    # Masks are many: the usual ones pass at once, the check that says what is wrong is for the others.
+    if not _all_usual(masks, [video.height, video.width]):
+        for frame, mask in enumerate(masks):
+            if mask is not None:
+                _check_mask(mask, frame, video)
     return masks
+
+
+def _all_usual(masks: Sequence[Any], size: Sequence[int]) -> bool:
+    """Whether every mask is null or a dict of that size with compressed or plain run lengths."""
+    shown = [mask for mask in masks if mask is not None]
+    try:
+        sizes = [mask["size"] for mask in shown]
+        kinds = {type(mask["counts"]) for mask in shown}
+    except (KeyError, TypeError):
+        return False
+    return sizes.count(size) == len(sizes) and kinds <= {str, list, array}
 
 
 def _check_mask(mask: Any, frame: int, video: Video) -> None:
@@ -302,27 +328,35 @@ def _whole(entry: Mapping[str, Any], key: str, least: int | None = None) -> int:
     value = entry.get(key)
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or (least is not None and value < least):
         bound = "" if least is None else f" of at least {least}"
-        raise ValueError(f"has {key} = {value!r}, but a whole number{bound} is needed")
+        raise ValueError(f"has {key} = {reprlib.repr(value)}, but a whole number{bound} is needed")
     return int(value)
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of more than 300 digits
+        return False
 
 
 def _parse_each(entries: Sequence[Any], parse: Callable[[Mapping[str, Any]], T], source: str, kind: str) -> list[T]:
     parsed = []
     for index, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
-            raise SourceError(
-                f"{source}: {kind} {index} of the list is a {type(entry).__name__}, but a JSON object is needed"
-            )
+            raise SourceError(f"{source}: {kind} {index} of the list is {_kind(entry)}, but a JSON object is needed")
         try:
             parsed.append(parse(entry))
         except ValueError as error:
             name = f" (id {entry['id']})" if "id" in entry else ""
             raise SourceError(f"{source}: {kind} {index} of the list{name} {error}") from None
     return parsed
+
+
+def _kind(value: Any) -> str:
+    kinds = {bool: "true or false", dict: "an object", list: "a list", str: "a text", type(None): "null"}
+    return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")
 
 
 def _by_id(entries: Iterable[Entry], source: str, kind: str) -> dict[int, Entry]:
@@ -356,31 +390,3 @@ def _box(mask: NDArray[np.uint8]) -> list[float]:
     if not len(rows):
         return [0.0, 0.0, 0.0, 0.0]
     return [float(columns[0]), float(rows[0]), float(columns[-1] - columns[0] + 1), float(rows[-1] - rows[0] + 1)]
-
-
-def _read_json(path: str | Path) -> Any:
-    # JSON makes millions of objects and no cycles: looking for cycles meanwhile would take longer than the reading.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        return json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise SourceError(f"{path}: there is no such file; check the path") from None
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise SourceError(f"{path}: is not JSON ({error}); write the file again") from None
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _write_json(path: str | Path, data: Any) -> None:
-    target = Path(path)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(data, file, separators=(",", ":"), allow_nan=False)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -141,7 +141,8 @@ def test_run(tmp_path: Path, model: Path, name: str, capsys: pytest.CaptureFixtu
 
     assert main(["run", str(source), "--model", str(model), "--out", str(out), "--provider", "cpu"]) == 0
 
-    assert {path.name for path in out.iterdir()} == {"results.json", "tracks.jsonl", "overlay.mp4", "contact_sheet.png"}
+    written = {"results.json", "tracks.jsonl", "overlay.mp4", "contact_sheet.png", "report.html"}
+    assert {path.name for path in out.iterdir()} == written
     (result,) = json.loads((out / "results.json").read_text())
     assert (result["video_id"], result["category_id"], len(result["segmentations"])) == (1, 1, 6)
     for number, segmentation in enumerate(result["segmentations"]):
@@ -172,7 +173,17 @@ def test_run_options(
 ) -> None:
     source = write_source(tmp_path / "clip", frames())
     monkeypatch.chdir(tmp_path)
-    options = ["--max-frames", "3", "--no-video", "--json", "--set", "max_instances=5", "--set", "references=2"]
+    options = [
+        "--max-frames",
+        "3",
+        "--no-video",
+        "--no-report",
+        "--json",
+        "--set",
+        "max_instances=5",
+        "--set",
+        "references=2",
+    ]
     assert main(["run", str(source), "--model", str(model), *options]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["frames"], report["objects"], report["ids"], report["provider"]) == (3, 3, 1, "cpu")
@@ -181,12 +192,48 @@ def test_run_options(
     assert sorted(report["files"]) == sorted(str(path) for path in Path("out/clip").iterdir())
 
 
+def test_panels_and_report(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_source(tmp_path / "clip <1>", frames())
+    out = tmp_path / "out"
+    assert main(["run", str(source), "--model", str(model), "--out", str(out), "--panels", "--no-video"]) == 0
+    pictures = [frame.image for frame in open_source(out / "panels.mp4")]
+    sheet = cv2.imread(str(out / "panels.png"))
+    assert len(pictures) == 6
+    assert sheet is not None
+    height, width = pictures[0].shape[:2]
+    assert sheet.shape[:2] == (3 * (height + 4) + 4, width + 8), "three of the panels, one under the other"
+    html = (out / "report.html").read_text()
+    for said in ("clip &lt;1&gt;", "red thing", "cpu", "0.15, as the model says", np.__version__):
+        assert said in html
+    said = capsys.readouterr().out
+    for name in ("panels.mp4", "panels.png", "report.html"):
+        assert str(out / name) in said
+
+
+def test_several_scales(tmp_path: Path, model: Path) -> None:
+    source = write_source(tmp_path / "clip", frames())
+    out = tmp_path / "out"
+    options = ["--model", str(model), "--out", str(out), "--no-video", "--scales", "0.5", "1", "1.5"]
+    assert main(["run", str(source), *options]) == 0
+    lines = lines_of(out / "tracks.jsonl")
+    assert [[track["id"] for track in line["tracks"]] for line in lines] == [[1]] * 6
+    assert "scale 0.5 1 1.5" in (out / "report.html").read_text()
+
+
+def test_the_video_id_is_that_of_the_ground_truth(tmp_path: Path, model: Path) -> None:
+    source = write_source(tmp_path / "clip", frames(2))
+    command = ["run", str(source), "--model", str(model), "--out", str(tmp_path / "out"), "--video-id", "42"]
+    assert main([*command, "--no-video"]) == 0
+    assert [r["video_id"] for r in json.loads((tmp_path / "out" / "results.json").read_text())] == [42]
+
+
 def test_a_threshold_that_nothing_passes(tmp_path: Path, model: Path) -> None:
     source = write_source(tmp_path / "clip", frames())
     out = tmp_path / "out"
     settings = ["--set", "center_threshold=1.0"]
     assert main(["run", str(source), "--model", str(model), "--out", str(out), *settings]) == 0
     assert json.loads((out / "results.json").read_text()) == []
+    assert "No object was found in any frame" in (out / "report.html").read_text()
 
 
 def test_results_of_a_run_can_be_evaluated(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,7 +291,9 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["SOURCE", "--set", "max_distance=far"], "setting max_distance needs a number, not 'far'"),
         (["SOURCE", "--set", "max_distance=7"], "max_distance is 7.0; it must be a number from 0.0 to 1.0"),
         (["SOURCE", "--set", "references=9"], "references is 9, but this model takes at most 4"),
-        (["SOURCE", "--out", "SOURCE/00000.png"], "00000.png"),
+        (["SOURCE", "--out", "SOURCE/00000.png"], "00000.png is a file, but --out needs a folder"),
+        (["SOURCE", "--out", "SOURCE/00000.png/out"], "00000.png is a file, but --out needs a folder"),
+        (["SOURCE", "--scales", "1", "0"], "scales are [1.0, 0.0]; give at least one, each above 0"),
     ],
     ids=[
         "no such model",
@@ -258,6 +307,8 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         "out of range",
         "too many references",
         "out is a file",
+        "out is in a file",
+        "no size at all",
     ],
 )
 def test_bad_input_to_run(
@@ -307,7 +358,9 @@ def test_bad_model_to_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "no such model file" in error_of(["info", str(tmp_path / "gone.onnx")], capsys)
 
 
-@pytest.mark.parametrize("arguments", [[], ["walk"], ["run"], ["run", "x", "--max-frames", "0"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [[], ["walk"], ["run"], ["run", "x", "--max-frames", "0"], ["run", "x", "--video-id", "-1"]], ids=str
+)
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
@@ -349,5 +402,6 @@ def test_ctrl_c_leaves_whole_files_of_the_frames_so_far(tmp_path: Path, model: P
     assert (report["frames"], report["interrupted"]) == (4, True)
     assert len(lines_of(tmp_path / "out" / "tracks.jsonl")) == 4
     assert len(list(open_source(tmp_path / "out" / "overlay.mp4"))) == 4
+    assert "The run was interrupted" in (tmp_path / "out" / "report.html").read_text()
     assert all(len(r["segmentations"]) == 4 for r in json.loads((tmp_path / "out" / "results.json").read_text()))
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]

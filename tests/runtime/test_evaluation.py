@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our numbers against those of the official YouTube-VIS code and TrackEval on the reference cases, and on bad files.
 
-data/evaluation holds the cases; the note in each expected.json says what is peculiar about it.
+data/evaluation holds the cases; the note in each expected.json says what is peculiar about it, and detail.json has
+precision and recall by threshold, category and size (all, small, medium, large).
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,12 @@ import numpy as np
 import pytest
 
 from instance_flow.assignment import assign
-from instance_flow.evaluation import evaluate, evaluate_data, format_table
+from instance_flow.average_precision import SIZES, STATS
+from instance_flow.cli import main
+from instance_flow.evaluation import evaluate, evaluate_data
+from instance_flow.evaluation_table import format_table
 from instance_flow.structures import SourceError
+from instance_flow.tracking_metrics import HEADLINE
 
 DATA = Path(__file__).parent / "data" / "evaluation"
 TOLERANCE = 1e-9
@@ -53,6 +59,56 @@ def test_tracking_numbers_equal_trackeval(case: str, part: str, threshold: float
         assert not differences(result["per_class"][int(category_id)], numbers), category_id
     headline = {name: result[name] for name in ("HOTA", "DetA", "AssA", "IDF1", "IDSW")}
     assert headline.items() <= result["tracking"]["class_averaged"].items()
+
+
+@pytest.mark.parametrize("case", ["o4_crowd_null_empty", "o5_sizes"])
+def test_every_class_at_every_size_equals_the_official_code(case: str) -> None:
+    detail = load(case, "detail")
+    precision, recall = np.array(detail["precision"]), np.array(detail["recall"])
+    result = evaluate(DATA / case / "gt.json", DATA / case / "results.json")
+    for k, category_id in enumerate(detail["category_ids"]):
+        of_class = result["per_class"][category_id]
+        for size, numbers in enumerate([of_class, *(of_class["per_size"][name] for name in SIZES)]):
+            expected = {
+                **{"AP": precision[:, k, size].mean(), "AP50": precision[0, k, size], "AP75": precision[5, k, size]},
+                **{f"AR{limit}": recall[:, k, size, m].mean() for m, limit in enumerate((1, 10, 100))},
+            }
+            assert not differences(numbers, expected), (category_id, size)
+        assert of_class["AP_large"] == of_class["per_size"]["large"]["AP"]
+        assert of_class["AR_small"] == of_class["per_size"]["small"]["AR100"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "recalls"),
+    [("youtube-vis", (0.0, -1.0, 1.0)), ("coco", (-1.0, 0.0, 1.0)), ((1.0, 2.0), (-1.0, -1.0, 0.5))],
+    ids=str,
+)
+def test_size_limits_say_what_is_small(limits: str | tuple[float, float], recalls: tuple[float, ...]) -> None:
+    small, large = (box_entry(video_id, side) for video_id, side in ((1, 50), (2, 260)))
+    ground_truth = {
+        "videos": [{"id": k, "height": 300, "width": 300, "length": 1} for k in (1, 2)],
+        "categories": [{"id": 1, "name": "box"}],
+        "annotations": [small, large],
+    }
+    # Only the object of 260 x 260 pixels is found; by low limits that of 50 x 50 is large, too.
+    result = evaluate_data(ground_truth, [{**large, "score": 1.0}], size_limits=limits)
+    assert tuple(result[f"AR_{size}"] for size in SIZES) == pytest.approx(recalls)
+
+
+@pytest.mark.parametrize("limits", ["kitti", (5.0, 5.0), (0.0, 4.0), (9.0, 4.0), (float("nan"), 4.0)], ids=str)
+def test_bad_size_limits_are_named(limits: str | tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="size_limits"):
+        evaluate_data(load("q01_perfect", "gt"), [], size_limits=limits)
+
+
+@pytest.mark.parametrize("case", ["o1_basic", "o4_crowd_null_empty", "q18_no_gt"])
+def test_without_tracking_the_rest_is_the_same(case: str) -> None:
+    paths = DATA / case / "gt.json", DATA / case / "results.json"
+    everything, masks = evaluate(*paths), evaluate(*paths, tracking=False)
+    assert not {"HOTA", "IDSW", "tracking"} & masks.keys()
+    assert all(masks[name] == everything[name] for name in masks.keys() - {"per_class"})
+    for category_id, numbers in masks["per_class"].items():
+        assert numbers.items() <= everything["per_class"][category_id].items()
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -101,14 +157,58 @@ def test_unlisted_categories_are_left_out_and_named(caplog: pytest.LogCaptureFix
     assert "[99]" in caplog.text
 
 
-def test_table() -> None:
-    table = format_table(evaluate(DATA / "o5_sizes" / "gt.json", DATA / "o5_sizes" / "results.json"))
-    rows = {line.split("  ")[0]: line.split()[1:] for line in table.splitlines() if line}
-    assert rows["all"][0] == "38.3"
-    assert rows["large"] == ["50.0", "50.0"]
-    assert rows["giant_panda"][-1] == "3"
-    empty = format_table(evaluate(DATA / "q18_no_gt" / "gt.json", DATA / "q18_no_gt" / "results.json"))
-    assert empty.splitlines()[1].split()[:3] == ["all", "-", "-"]
+def cells(table: str) -> dict[tuple[str, str], str]:
+    """What stands in each row under each name."""
+    found = {}
+    for block in table.split("\n\n")[:-1]:
+        head, *rows = (re.split(r"  +", line) for line in block.splitlines())
+        found.update({(row[0], name): cell for row in rows for name, cell in zip(head[1:], row[1:], strict=True)})
+    return found
+
+
+def test_the_table_has_every_number_of_every_class() -> None:
+    result = evaluate(DATA / "o5_sizes" / "gt.json", DATA / "o5_sizes" / "results.json")
+    found = cells(format_table(result))
+    for row, numbers in (("all classes", result), *((n["name"], n) for n in result["per_class"].values())):
+        for name in (*STATS, *HEADLINE):
+            value = numbers[name]
+            expected = str(value) if name == "IDSW" else "-" if value == -1 else f"{100 * value:.1f}"
+            assert found[row, name] == expected, (row, name)
+    assert found["as one class", "IDSW"] == str(result["tracking"]["class_agnostic"]["IDSW"])
+
+
+def test_tables_of_unusual_results() -> None:
+    paths = DATA / "q18_no_gt" / "gt.json", DATA / "q18_no_gt" / "results.json"
+    assert cells(format_table(evaluate(*paths)))["all classes", "AP50"] == "-"
+    assert ("all classes", "HOTA") not in cells(format_table(evaluate(*paths, tracking=False)))
+    assert "small up to 32^2 pixels, medium up to 96^2" in format_table(evaluate(*paths, size_limits="coco"))
+    assert "small up to 10 pixels, medium up to 20" in format_table(evaluate(*paths, size_limits=(10, 20)))
+
+
+def test_classes_of_one_name_keep_their_rows() -> None:
+    ground_truth = {"videos": [], "annotations": [], "categories": [{"id": k, "name": "cat"} for k in (4, 9)]}
+    assert {row for row, _ in cells(format_table(evaluate_data(ground_truth, [])))} == {
+        *("all classes", "cat (4)", "cat (9)", "as one class")
+    }
+
+
+def test_the_command_shows_the_table_and_writes_every_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = DATA / "o5_sizes" / "gt.json", DATA / "o5_sizes" / "results.json"
+    assert main(["evaluate", *map(str, paths), "--sizes", "coco", "--json", str(tmp_path / "numbers.json")]) == 0
+    expected = evaluate(*paths, size_limits="coco")
+    assert capsys.readouterr().out == format_table(expected) + "\n"
+    written = json.loads((tmp_path / "numbers.json").read_text())
+    assert written == json.loads(json.dumps(expected))
+    assert written["size_limits"] == [32**2, 96**2]
+
+
+def box_entry(number: int, side: int) -> dict[str, Any]:
+    """One square object in the only frame of its own video."""
+    runs = [0, *[side, 300 - side] * side]
+    runs[-1] += 300 * (300 - side)
+    return {"id": number, "video_id": number, "category_id": 1, "segmentations": [{"size": [300, 300], "counts": runs}]}
 
 
 def edited(change: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
@@ -130,15 +230,41 @@ BAD = {
     ),
     "short list": (lambda _, r: r[0]["segmentations"].pop(), "1 segmentations, but video 1 has 2 frames"),
     "NaN score": (lambda _, r: r[0].update(score=float("nan")), "score nan, but a finite number"),
+    "infinite score": (lambda _, r: r[0].update(score=float("-inf")), "score -inf, but a finite number"),
+    "score is text": (lambda _, r: r[0].update(score="0.5"), "score '0.5', but a finite number"),
+    "score is true": (lambda _, r: r[0].update(score=True), "score True, but a finite number"),
+    "endless score": (lambda _, r: r[0].update(score=10**400), r"score 10*\.\.\.0*, but a finite number"),
     "no score": (lambda _, r: r[0].pop("score"), "score None"),
     "no segmentations": (lambda _, r: r[0].pop("segmentations"), "no list 'segmentations'"),
     "mask is a number": (lambda _, r: r[0].update(segmentations=[None, 5]), "no mask .* in frame 1"),
     "empty polygon list": (lambda g, _: g["annotations"][0].update(segmentations=[None, []]), "empty list of polygons"),
-    "entry is a number": (lambda _, r: r.append(3), "result 1 of the list is a int"),
+    "entry is a number": (lambda _, r: r.append(3), "result 1 of the list is a number, but a JSON object"),
+    "list in a list": (lambda _, r: r.insert(0, []), "result 0 of the list is a list, but a JSON object"),
+    "long list": (lambda _, r: r[0]["segmentations"].append(None), "3 segmentations, but video 1 has 2 frames"),
+    "video is text": (lambda _, r: r[0].update(video_id="1"), "result 0 .*video_id = '1', but a whole number"),
+    "no category": (lambda _, r: r[0].pop("category_id"), "result 0 .*category_id = None"),
+    "mask without size": (lambda _, r: r[0]["segmentations"][1].pop("size"), "size None in frame 1"),
+    "mask without counts": (lambda _, r: r[0]["segmentations"][1].pop("counts"), "no mask .* in frame 1"),
     "category is text": (lambda _, r: r[0].update(category_id="1"), "category_id = '1'"),
     "damaged mask": (
         lambda _, r: r[0]["segmentations"][1].update(counts="0T"),
-        "results.json: result 0 of video 1, frame 1: .*damaged",
+        r"results.json: result 0 of the list \(video 1\), frame 1: .*damaged",
+    ),
+    "second result of the file is damaged": (
+        lambda _, r: r.append({**r[0], "segmentations": [None, {"size": [40, 60], "counts": "0T"}]}),
+        r"result 1 of the list \(video 1\), frame 1: .*damaged",
+    ),
+    "mask cut short": (
+        lambda _, r: r[0]["segmentations"][1].update(counts=r[0]["segmentations"][1]["counts"][:-1]),
+        "frame 1: .*damaged or cut off",
+    ),
+    "negative run length": (
+        lambda _, r: r[0]["segmentations"][0].update(counts=[-5, 2405]),
+        "frame 0: run lengths lie between 0 .* one is -5",
+    ),
+    "text among run lengths": (
+        lambda _, r: r[0]["segmentations"][0].update(counts=[2000, "400"]),
+        "frame 0: run lengths are a list of whole numbers",
     ),
     "mask of another sum": (
         lambda g, _: g["annotations"][0]["segmentations"][0].update(counts=[7, 8]),
@@ -154,6 +280,18 @@ BAD = {
         "frame 1: a polygon is .* 3 points",
     ),
     "no annotations": (lambda g, _: g.pop("annotations"), "gt.json: has no list 'annotations'"),
+    "no categories": (lambda g, _: g.pop("categories"), "gt.json: has no list 'categories'"),
+    "empty categories": (lambda g, _: g.update(categories=[]), "gt.json: .* 'categories' is empty"),
+    "category id twice": (lambda g, _: g["categories"].append(g["categories"][0]), "category id 1 stands twice"),
+    "video id twice": (lambda g, _: g["videos"].append(g["videos"][0]), "video id 1 stands twice"),
+    "video of no length": (
+        lambda g, _: (g["videos"][0].pop("length"), g["videos"][0].pop("file_names")),
+        "video 0 .* length = None",
+    ),
+    "crowd is text": (
+        lambda g, _: g["annotations"][0].update(iscrowd="no"),
+        "annotation 0 .* iscrowd = 'no', but 0 or 1",
+    ),
     "annotation id twice": (lambda g, _: g["annotations"].append(g["annotations"][0]), "annotation id 1 stands twice"),
     "video without height": (lambda g, _: g["videos"][0].pop("height"), "video 0 .* height = None"),
     "areas are text": (lambda g, _: g["annotations"][0].update(areas=["big", None]), "'areas' that are not"),
@@ -161,24 +299,31 @@ BAD = {
 
 
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD.keys())
-def test_a_bad_entry_is_one_clear_error(tmp_path: Path, change: Callable[[Any, Any], Any], message: str) -> None:
+def test_a_bad_entry_is_one_clear_error(
+    tmp_path: Path, change: Callable[[Any, Any], Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, data in zip(("gt.json", "results.json"), edited(change), strict=True):
         (tmp_path / name).write_text(json.dumps(data))
     with pytest.raises(SourceError, match=message) as error:
         evaluate(tmp_path / "gt.json", tmp_path / "results.json")
     assert "\n" not in str(error.value)
+    assert main(["evaluate", str(tmp_path / "gt.json"), str(tmp_path / "results.json")]) == 2
+    assert capsys.readouterr() == ("", f"instance-flow: error: {error.value}\n")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "there is no such file"),
-        (b"{", "is not JSON"),
+        (b"", "is empty"),
+        (b"[{", "is not JSON, or cut short"),
         (b"\xff\xfe\x00", "is not JSON"),
-        (b"{}", "is this a ground-truth file"),
-        (b"3", "results are a JSON list, not a int"),
+        (b"{}", "results are a JSON list, not an object; is this a ground-truth file"),
+        (b"3", "results are a JSON list, not a number$"),
+        (b"null", "results are a JSON list, not null$"),
+        (b"[" * 100_000, "is not JSON"),
     ],
-    ids=["missing", "half a file", "binary", "an object", "a number"],
+    ids=["missing", "empty", "half a file", "binary", "an object", "a number", "null", "nested without end"],
 )
 def test_a_bad_results_file_is_one_clear_error(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "results.json"
@@ -186,6 +331,19 @@ def test_a_bad_results_file_is_one_clear_error(tmp_path: Path, content: bytes | 
         path.write_bytes(content)
     with pytest.raises(SourceError, match=f"{path.name}: .*{message}"):
         evaluate(DATA / "q01_perfect" / "gt.json", path)
+
+
+def test_a_results_file_cut_short_anywhere_is_one_clear_error(tmp_path: Path) -> None:
+    whole = (DATA / "o1_basic" / "results.json").read_bytes().rstrip()
+    for size in np.linspace(1, len(whole) - 1, 50, dtype=int):
+        (tmp_path / "results.json").write_bytes(whole[:size])
+        with pytest.raises(SourceError, match=r"results.json: is not JSON, or cut short"):
+            evaluate(DATA / "o1_basic" / "gt.json", tmp_path / "results.json")
+
+
+def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be read: Is a directory; give a JSON file"):
+        evaluate(DATA / "q01_perfect" / "gt.json", tmp_path)
 
 
 def test_files_given_the_wrong_way_round() -> None:

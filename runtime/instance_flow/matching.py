@@ -17,6 +17,9 @@ POLICIES = (NEAREST, MEAN)
 FLOW_ERROR = 1 / 62
 """What flow misses by where the pixels of an object agree on it, as a fraction of sqrt(height * width) of the map."""
 LOOK_WEIGHT, LOOK_GAIN = 2.0, 20.0
+MOTION_WEIGHT = 0.5
+MOTION_ERROR = 5.0
+"""How far an object strays in one frame from where its last motion would take it, in units of the flow's own error."""
 LOST_COST = 3.0
 """Evidence against an identity that no reference shows, in place of the flow's."""
 
@@ -39,10 +42,14 @@ class KnownIdentities:
     """K identities that an object may still be.
 
     ids: (K,) int64.   looks: (K, 512) float32, see ``appearance``.
+    expected: (K, 2) float32 cells where the identity would be if it went on as it last did.
+    gaps: (K,) int64 frames since it was seen.
     """
 
     ids: IntArray
     looks: FloatArray
+    expected: FloatArray
+    gaps: IntArray
 
 
 @njit(cache=True, nogil=True)
@@ -161,9 +168,11 @@ def match_by_evidence(
 
     The cost of an identity is the mean over the references that show it of log(1 + (d / s)^2), with d of Eq. 5 and s
     how uncertain the flow is: a miss of thirty times s costs only twice what one of five times s does, so a single flow
-    that went astray is outvoted, and an uncertain one has little say. To it comes how unlike the colours are. An
-    identity that no reference shows has a fixed cost in place of the flow's, so that an object that was hidden for long
-    is known again by its colours. The lowest cost is served first, every object and every identity once.
+    that went astray is outvoted, and an uncertain one has little say. To it comes how unlike the colours are, and, with
+    little weight, how far the object is from where the identity's last motion would have taken it: that decides between
+    look-alikes whom the flow confuses. An identity that no reference shows has a fixed cost in place of the flow's, so
+    that an object that was hidden for long is known again by its colours. The lowest cost is served first, every object
+    and every identity once.
 
     Args:
         centers, flows, reference_centers, reference_ids: as for ``match_instances``.
@@ -178,6 +187,9 @@ def match_by_evidence(
     order = np.array([*shown, *lost], np.int64)
     likeness = np.clip(looks @ known.looks[order].T, 0.0, 1.0)
     cost = LOOK_WEIGHT * np.log1p(LOOK_GAIN * (1.0 - likeness))
+    strayed = np.linalg.norm(centers[:, None, :] - known.expected[order][None, :, :], axis=-1)
+    reach = MOTION_ERROR * unit * np.sqrt(known.gaps[order])
+    cost += MOTION_WEIGHT * np.log1p((strayed / reach) ** 2)
     cost[:, : len(shown)] += compared.mean
     cost[:, len(shown) :] += LOST_COST
     return _assign(cost, max_cost, known.ids[order], compared)

@@ -74,11 +74,11 @@ class AssemblyConfig:
         (EVIDENCE, *POLICIES),
         EVIDENCE,
         "What an object's identity is judged by: evidence = flow in units of its uncertainty over all references, "
-        "colours, and ids lost a while ago; nearest = the smallest distance over the references, as in the paper; "
-        "mean = the mean of these distances",
+        "colours, last motion, and ids lost a while ago; nearest = the smallest distance over the references, as in "
+        "the paper; mean = the mean of these distances",
     )
     max_cost: float = _setting(
-        8.0, 0.0, 50.0, "matching = evidence: bound of the cost; lower gives more new ids, higher more wrong ones"
+        8.5, 0.0, 50.0, "matching = evidence: bound of the cost; lower gives more new ids, higher more wrong ones"
     )
     lost_frames: int = _setting(
         30, 0, 10_000, "matching = evidence: for so many frames an object that no reference shows is still remembered"
@@ -230,7 +230,7 @@ class Pipeline:
         maps = self._inside(prediction, fitted)
         margin = foreground_margin(maps.semantic)
         instances = self._group(maps, margin, fitted.image)
-        scene = Scene(maps, instances, references, self._tracker.known(), self._max_distance)
+        scene = Scene(maps, instances, references, self._tracker.known(self._frame_index), self._max_distance)
         matches = self._matcher(scene)
         identities = self._tracker.update(instances, matches, references, self._frame_index)
         tracks = self._tracks(instances, identities, margin, fitted, _elapsed(references, identities, stamp))

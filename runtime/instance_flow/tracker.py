@@ -43,6 +43,7 @@ class _Track:
     """first_frame, last_frame: frame indices of the id's first and latest appearance.   sightings: their number.
 
     votes: (C,) float64, sum of its class probabilities.   look: (512,) float32, mean of what it looked like.
+    center, velocity: (2,) float32 cells where it was last, and cells per frame.
     """
 
     first_frame: int
@@ -50,6 +51,18 @@ class _Track:
     sightings: int
     votes: NDArray[np.float64]
     look: FloatArray
+    center: FloatArray
+    velocity: FloatArray
+
+    def see(self, frame_index: int, votes: FloatArray, look: FloatArray, center: FloatArray) -> None:
+        """Take the next sighting."""
+        self.sightings += 1
+        self.votes += votes
+        self.look = blend(self.look, look, max(1 / self.sightings, LEAST_SHARE))
+        if frame_index > self.last_frame:
+            moved = (center - self.center) / (frame_index - self.last_frame)
+            self.velocity = (moved if self.sightings == 2 else (self.velocity + moved) / 2).astype(np.float32)
+        self.center, self.last_frame = center, frame_index
 
 
 class Tracker:
@@ -68,11 +81,15 @@ class Tracker:
         """Number of identities that may still be handed on."""
         return len(self._tracks)
 
-    def known(self) -> KnownIdentities:
-        """Every identity that may still be handed on."""
-        tracks = self._tracks.values()
-        stacked = np.stack([track.look for track in tracks]) if tracks else np.zeros((0, LOOK_SIZE), np.float32)
-        return KnownIdentities(np.array(list(self._tracks), np.int64), stacked)
+    def known(self, frame_index: int) -> KnownIdentities:
+        """Every identity that may still be handed on to an object of this frame."""
+        tracks = list(self._tracks.values())
+        gaps = np.array([frame_index - track.last_frame for track in tracks], np.int64)
+        looks = np.array([track.look for track in tracks], np.float32).reshape(len(tracks), LOOK_SIZE)
+        centers = np.array([track.center for track in tracks], np.float32).reshape(-1, 2)
+        velocities = np.array([track.velocity for track in tracks], np.float32).reshape(-1, 2)
+        expected = centers + velocities * gaps[:, None].astype(np.float32)
+        return KnownIdentities(np.array(list(self._tracks), np.int64), looks, expected, gaps)
 
     def update(
         self, instances: Instances, matches: Matches, references: Sequence[Reference], frame_index: int
@@ -98,15 +115,14 @@ class Tracker:
         )
 
     def _remember(self, ids: IntArray, instances: Instances, frame_index: int) -> None:
-        for row, identity in enumerate(ids):
-            votes, look = instances.class_scores[row].astype(np.float64), instances.looks[row]
-            track = self._tracks.setdefault(
-                int(identity), _Track(frame_index, frame_index, 0, np.zeros_like(votes), look)
-            )
-            track.votes += votes
-            track.sightings += 1
-            track.look = blend(track.look, look, max(1 / track.sightings, LEAST_SHARE))
-            track.last_frame = frame_index
+        for row, identity in enumerate(ids.tolist()):
+            votes, look, center = instances.class_scores[row], instances.looks[row], instances.centers[row]
+            if identity not in self._tracks:
+                nothing = np.zeros(len(votes), np.float64)
+                self._tracks[identity] = _Track(
+                    frame_index, frame_index, 0, nothing, look, center, np.zeros(2, np.float32)
+                )
+            self._tracks[identity].see(frame_index, votes, look, center)
 
     def _forget(self, references: Sequence[Reference], frame_index: int) -> None:
         """Drop ids that nothing can claim any more: in no reference, and unseen for too long or too many of them."""

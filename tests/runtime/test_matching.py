@@ -164,6 +164,7 @@ def evidence(
     flows: list[list[tuple[float, float]]] | None = None,
     spreads: list[list[float]] | None = None,
     max_cost: float = 8.0,
+    expected: dict[int, tuple[float, float]] | None = None,
 ) -> list[int]:
     """Ids by evidence; flows are 0 unless given, the unit is one cell."""
     shape = (len(before), len(now))
@@ -174,7 +175,12 @@ def evidence(
         np.array(looks_now, np.float32).reshape(len(now), LOOK_SIZE),
         [points(*b) for b in before],
         [np.array(i, np.int64) for i in ids],
-        KnownIdentities(np.array(list(known), np.int64), np.array(list(known.values())).reshape(len(known), LOOK_SIZE)),
+        KnownIdentities(
+            np.array(list(known), np.int64),
+            np.array(list(known.values())).reshape(len(known), LOOK_SIZE),
+            points(*[(expected or {}).get(k, (5, 5)) for k in known]),
+            np.ones(len(known), np.int64),
+        ),
         1.0,
         max_cost,
     ).ids.tolist()
@@ -252,6 +258,20 @@ EVIDENCE = {
         {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 6)]], "ids": [[3]], "known": {7: RED, 3: RED}},
         [3],
     ),
+    "motion decides between equals": (
+        {
+            **{"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 4), (5, 6)]], "ids": [[1, 2]]},
+            **{"known": {1: RED, 2: RED}, "expected": {1: (5, 30)}},
+        },
+        [2],
+    ),
+    "flow goes before motion": (
+        {
+            **{"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 5), (5, 10)]], "ids": [[1, 2]]},
+            **{"known": {1: RED, 2: RED}, "expected": {1: (5, 30)}},
+        },
+        [1],
+    ),
     "no reference, nothing known": ({"now": [(5, 5)], "looks_now": [RED], "before": [], "ids": [], "known": {}}, [0]),
     "nothing here": ({"now": [], "looks_now": [], "before": [[(5, 6)]], "ids": [[3]], "known": {3: RED}}, []),
     "the bound is kept": (
@@ -278,7 +298,7 @@ def test_evidence_says_which_reference_and_how_near() -> None:
         np.stack([RED, BLUE]),
         [points((5, 8)), points((5, 6))],
         [np.array([1]), np.array([1])],
-        KnownIdentities(np.array([1, 2]), np.stack([RED, BLUE])),
+        KnownIdentities(np.array([1, 2]), np.stack([RED, BLUE]), points((5, 5), (20, 20)), np.ones(2, np.int64)),
         1.0,
         8.0,
     )

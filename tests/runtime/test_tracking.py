@@ -83,8 +83,18 @@ def test_ids_that_no_reference_holds_are_forgotten_and_never_used_again(lost_fra
     for t in range(150):
         identities = tracker.update(instances([(5, 5)], [(1.0,)], 0), all_kept_as(0), [], t)
         assert identities.ids.tolist() == [t + 1]
-        assert len(tracker) == len(tracker.known().ids) == min(t + 1, most)
-    assert tracker.known().ids.tolist() == list(range(151 - most, 151))
+        assert len(tracker) == len(tracker.known(t + 1).ids) == min(t + 1, most)
+    assert tracker.known(150).ids.tolist() == list(range(151 - most, 151))
+
+
+def test_an_identity_is_expected_where_its_last_motion_takes_it() -> None:
+    tracker = Tracker(10)
+    assert tracker.known(0).expected.shape == (0, 2)
+    for t, x in ((0, 5.0), (1, 7.0), (3, 15.0)):
+        tracker.update(instances([(5, x)], [(1.0,)], 0), all_kept_as(min(t, 1)), [], t)
+    known = tracker.known(5)
+    assert known.gaps.tolist() == [2]
+    np.testing.assert_allclose(known.expected, [[5, 21]])  # velocity 2, then the mean of 2 and 4
 
 
 def test_an_id_taken_up_again_names_the_last_frame_that_saw_it() -> None:

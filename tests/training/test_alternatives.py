@@ -50,7 +50,8 @@ def squares(now: list[tuple[int, int]], before: list[tuple[int, int]]) -> Scene:
     reference = Reference(0, None, None, np.array(before, np.float32), np.arange(1, len(now) + 1))
     semantic = np.stack([labels == 0, labels > 0]).astype(np.float32)
     prediction = Prediction(semantic, np.zeros(SIZE, np.float32), offset, reference_offset, None)
-    known = KnownIdentities(reference.ids, np.zeros((len(now), 512), np.float32))
+    looks, gaps = np.zeros((len(now), 512), np.float32), np.ones(len(now), np.int64)
+    known = KnownIdentities(reference.ids, looks, centers, gaps)
     return Scene(prediction, instances, [reference], known, 3.0)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from instance_flow.appearance import looks
 from instance_flow.ytvis import decode_segmentation, load_ground_truth
 from instance_flow_training import layers, outlines
 from instance_flow_training.outlines import Outline, Part
@@ -93,6 +95,18 @@ def digest(world: World) -> str:
 
 
 # The same world again
+
+
+def test_uniform_objects_have_the_same_colours_and_masks_as_before() -> None:
+    config = WorldConfig(blur=0.0, noise=0.0)
+    usual, uniform = World(3, "mixed", config), World(3, "mixed", replace(config, uniform=True))
+    (image, labels), (plain, same) = usual.render(9), uniform.render(9)
+    np.testing.assert_array_equal(labels, same)
+    looked = [looks(picture, labels.astype(np.int32), int(labels.max()), 1) for picture in (image, plain)]
+    present = np.unique(labels)[1:] - 1
+    assert len(present) >= 3
+    alike = [float((rows[present] @ rows[present].T).min()) for rows in looked]
+    assert alike[0] < 0.5 < 0.7 < alike[1]
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)

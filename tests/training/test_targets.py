@@ -124,9 +124,9 @@ def test_unknown_pixels_touch_no_loss() -> None:
 def test_a_batch_of_unknown_pixels_costs_nothing() -> None:
     _, targets = batch()
     target, reference = torch.tensor([2]), torch.tensor([0])
-    outputs = perfect_outputs(targets, target, reference)
+    semantic, center, own, other = perfect_outputs(targets, target, reference)
     targets.semantic[:], targets.labels[:] = IGNORE, IGNORE
-    terms = losses(*(x + 5 for x in outputs), [], targets, target, reference, LossConfig())
+    terms = losses(semantic + 5, center + 5, own + 5, other + 5, [], targets, target, reference, LossConfig())
     assert {name: float(value) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
 
 
@@ -161,9 +161,9 @@ def test_background_counts_where_it_is_asked_for(names: tuple[str, ...], felt: s
     config = LossConfig(background=names)
     silent = losses(semantic, center, own, other, [], targets, target, reference, config)
     assert float(silent["total"]) == pytest.approx(0, abs=1e-5)
-    spoilt = [x + 3.0 * (1 - on_objects) for x in (center,)]
-    spoilt += [own + 3.0 * (1 - on_objects)[:, None], other + 3.0 * (1 - on_objects[target])[:, None]]
-    terms = losses(semantic, *spoilt, [], targets, target, reference, config)
+    wrong = 3.0 * (1 - on_objects)
+    center, own, other = center + wrong, own + wrong[:, None], other + wrong[target][:, None]
+    terms = losses(semantic, center, own, other, [], targets, target, reference, config)
     assert {name for name in ("center", "intra", "inter") if float(terms[name]) > 0.1} == felt
     assert float(terms["shape"]) == pytest.approx(0, abs=1e-5)
 

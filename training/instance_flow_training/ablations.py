@@ -61,7 +61,8 @@ def train_variant(
     command += [part for setting in settings for part in ("--set", setting)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InstanceFlowError(f"training of {folder.name} failed: {done.stderr.strip().splitlines()[-1:]}")
+        last_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InstanceFlowError(f"training of {folder.name} failed: {last_line}")
     return folder
 
 

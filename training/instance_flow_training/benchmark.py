@@ -122,6 +122,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--true-masks", action="store_true", help="the truth's objects, and of the model only the instance flow"
     )
+    parser.add_argument(
+        "--uniform", action="store_true", help="all objects of a clip in the same colours: no tracker can go by looks"
+    )
+    parser.add_argument(
+        "--scales", nargs="+", type=float, default=(), metavar="S", help="factors of the input size, such as 0.5 0.75 1"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
@@ -133,10 +139,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         contenders = choose_contenders(options.trackers)
-        pipeline = None if options.oracle else Pipeline.load(options.model, "auto", parse_settings(options.set))
-        world = WorldConfig(frames=options.frames)
+        pipeline = None
+        if not options.oracle:
+            pipeline = Pipeline.load(options.model, "auto", parse_settings(options.set), options.scales)
+        world = WorldConfig(frames=options.frames, uniform=options.uniform)
         if pipeline is not None and options.true_masks:
-            world = WorldConfig(frames=options.frames, size=pipeline.info.input_size)
+            world = replace(world, size=pipeline.info.input_size)
         clips = held_out_clips(options.first_seed, options.clips, world)
         report = run(pipeline, clips, contenders, options.true_masks)
     except (InstanceFlowError, ValueError) as error:

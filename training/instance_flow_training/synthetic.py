@@ -42,6 +42,7 @@ class WorldConfig:
     objects: (least, most) objects in a clip.
     object_size: (smallest, largest) extent as a fraction of the height, drawn log-uniformly; some situations cap it.
     blur: longest exposure as a fraction of a frame of time.   noise: largest sensor noise, in grey levels.
+    uniform: all objects wear the same pattern and colours, so that only outline and motion tell who is who.
     """
 
     size: tuple[int, int] = (192, 320)
@@ -51,6 +52,7 @@ class WorldConfig:
     object_size: tuple[float, float] = (0.14, 0.5)
     blur: float = 0.35
     noise: float = 5.0
+    uniform: bool = False
 
     def __post_init__(self) -> None:
         if min(self.size) < 16 or self.frames < 1 or not self.rate > 0:
@@ -153,7 +155,7 @@ class World:
             return None
         cover = layers.fill(polygons, outline, box, oversample=4 if scale < 70 else 2)
         pose[:, 2] -= box[:2]
-        ink = textures.dark_ink(thing.texture)
+        ink = textures.dark_ink(self._pattern(row))
         paint = layers.shade(cover, self._texture(row, height), pose, ink, self._light, scale)
         return Layer(box, layers.smear(paint, smear), cover[..., 0] >= 128)
 
@@ -161,8 +163,12 @@ class World:
         if row not in self._textures:
             thing = self._script.things[row]
             side = int(np.clip(1.3 * height * thing.scales.max(), 16, height))
-            self._textures[row] = textures.object_texture(thing.texture, side)
+            self._textures[row] = textures.object_texture(self._pattern(row), side)
         return self._textures[row]
+
+    def _pattern(self, row: int) -> textures.TextureSpec:
+        is_object = row < len(self.class_ids)
+        return self._script.things[0 if self.config.uniform and is_object else row].texture
 
     def _expose(self, picture: Image, t: int) -> Image:
         """Brightness flicker and sensor noise."""

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ablation tables: every row can be trained and scored; the command does it, goes on, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instance_flow.pipeline import AssemblyConfig
+from instance_flow_training import ablations
+from instance_flow_training.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
+from instance_flow_training.config import load_config
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+TINY = Path(__file__).parents[1] / "tiny.toml"
+ROWS = {f"{name}: {row.label}": row for name, table in TABLES.items() for row in table.rows}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_every_row_names_a_network_and_an_assembly(row: Row) -> None:
+    load_config(CONFIGS / "ablations.toml", list(VARIANTS[row.variant]))
+    AssemblyConfig(**{**OURS, **row.assembly})
+    assert row.matcher in ablations.MATCHERS
+
+
+def test_every_variant_is_in_a_table_and_rows_differ() -> None:
+    load_config(CONFIGS / "ablations.toml", list(PRETRAINING))
+    assert {row.variant for row in ROWS.values()} == set(VARIANTS)
+    for table in TABLES.values():
+        assert len({(row.variant, row.key) for row in table.rows}) == len(table.rows)
+
+
+def test_the_command_trains_scores_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    steps = ["--set", "steps=1", "--pretrain-steps", "1", "--clips", "1", "--seeds", "3", "--jobs", "2"]
+    command = [str(TINY), "--out", str(out), "--tables", "II", "VI", *steps, "--json", str(tmp_path / "numbers.json")]
+    assert ablations.main(command) == 0
+    table = capsys.readouterr().out
+    assert "### Table II: fusion of the frames" in table
+    assert "| Concat + cascade ASPP | 31.0 | 32.6 | " in table
+    report = json.loads((tmp_path / "numbers.json").read_text())
+    assert {name: list(rows) for name, rows in report.items()} == {
+        name: [row.label for row in TABLES[name].rows] for name in ("II", "VI")
+    }
+    assert all(0 <= numbers["AP"] <= 1 for rows in report.values() for seeds in rows.values() for numbers in seeds)
+    assert sorted(p.name for p in out.iterdir()) == ["concat_aspp-3", "concat_convs-3", "ours-3", "pretraining-3"]
+
+    def forbidden(*_: Any) -> None:
+        raise AssertionError("scored a second time")
+
+    monkeypatch.setattr(ablations, "score_tracks", forbidden)
+    again = ablations.score_row(TABLES["VI"].rows[0], out / "ours-3", 1)
+    assert again == report["VI"]["Semantic"][0]
+
+
+def test_a_training_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(TINY), "--out", str(tmp_path), "--tables", "II", "--seeds", "0", "--set", "data.source=coco"]
+    assert ablations.main(command) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(
+        "instance-flow-ablate: error: training of pretraining-0 failed: instance-flow-train: error: "
+    )
+
+
+def test_mean_and_deviation_over_the_seeds() -> None:
+    numbers = [dict.fromkeys(ablations.METRICS, value) for value in (0.1, 0.2, 0.3)]
+    report = {"VI": {row.label: numbers for row in TABLES["VI"].rows}}
+    assert "| Product | 34.1 | 37.6 | 20.0 ± 10.0 | 20.0 ± 10.0 | 20.0 ± 10.0 | 20.0 ± 10.0 | 0 ± 0 |" in (
+        ablations.format_tables(report)
+    )
+    alone = {"VI": {row.label: numbers[:1] for row in TABLES["VI"].rows}}
+    assert "| 10.0 | 10.0 |" in ablations.format_tables(alone)

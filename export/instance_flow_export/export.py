@@ -20,7 +20,7 @@ from instance_flow.structures import InstanceFlowError, ModelInfo
 from instance_flow_export.proof import ProofError, prove
 from instance_flow_training.checkpoint import load_network
 from instance_flow_training.config import ConfigError
-from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.model import OFFSET, InstanceFlowNet
 from instance_flow_training.validate import model_info
 
 OPSET = 20
@@ -79,14 +79,20 @@ def export(
     """Write ``out`` and prove it; on any difference the file is not left behind.
 
     Args:
-        size: input size of the model; None takes the last training size.
+        size: input size of the model; None takes ``TrainConfig.input_size``.
         changes: fields of ModelInfo to set.
 
     Raises:
+        ConfigError: for a size, or a kind of network, that the runtime does not take.
         ProofError: when torch and ONNX Runtime do not say the same over a sequence.
     """
     network, config, class_names = load_network(checkpoint)
-    size = size or config.data.sizes[-1]
+    if config.model.flow != OFFSET:
+        raise ConfigError(
+            f"{checkpoint}: model.flow is {config.model.flow!r}, which the runtime would take for offsets; it serves "
+            f"instance-flow-ablate alone. Train with model.flow = {OFFSET!r}"
+        )
+    size = size or config.input_size
     if size[0] % 32 or size[1] % 32:
         raise ConfigError(f"the input size {size} must be multiples of 32")
     training = f"{config.name}: {config.steps} steps of {config.batch} clips, seed {config.seed}"
@@ -115,13 +121,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="instance-flow-export", description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path, help="the .onnx file to write")
-    parser.add_argument("--size", help="input HEIGHTxWIDTH, multiples of 32 (default: the last training size)")
+    parser.add_argument(
+        "--size", help="input HEIGHTxWIDTH, multiples of 32 (default: the last size of made worlds, or validation.size)"
+    )
     parser.add_argument("--static", action="store_true", help="one size and 4 references, for TensorRT and CUDA graphs")
     parser.add_argument("--name", help="name of the model in its description")
     parser.add_argument("--center-threshold", type=float, help="default threshold of the center heat")
     parser.add_argument("--center-window", type=float, help="default NMS window, fraction of sqrt(height * width)")
     parser.add_argument("--max-distance", type=float, help="default matching distance, likewise")
-    parser.add_argument("--licence", default="Apache-2.0", help="licence of weights and training data")
+    parser.add_argument("--licence", help="licence of the weights, which the training data may bind")
     options = parser.parse_args(arguments)
     fields = ("name", "center_threshold", "center_window", "max_distance", "licence")
     changes = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -25,7 +26,7 @@ from instance_flow.pipeline import AssemblyConfig, Pipeline
 from instance_flow.run import run, stop_at_interrupt
 from instance_flow.run_statistics import Statistics
 from instance_flow.structures import InstanceFlowError, ModelError, SourceError
-from instance_flow.video import open_source
+from instance_flow.video import open_source, opencv_path
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="instance-flow: %(levelname)s: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal has no letters for is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     # FFmpeg within OpenCV writes to stderr what our own message says better; it looks here when it is first used.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
@@ -74,6 +78,8 @@ def run_command(options: argparse.Namespace) -> int:
 
 def evaluate_command(options: argparse.Namespace) -> int:
     """Measure results against their ground truth."""
+    if options.json and options.json.is_dir():
+        raise SourceError(f"{options.json} is a folder, but --json needs a file; name one in it")
     numbers = evaluate(options.ground_truth, options.results, size_limits=options.sizes)
     print(format_table(numbers))
     if options.json:
@@ -113,7 +119,8 @@ def parse_settings(pairs: Sequence[str]) -> AssemblyConfig:
 
 
 def _output_folder(folder: Path) -> Path:
-    """The folder as it is; SourceError where a file is in its way."""
+    """The folder as it is; SourceError where a file is in its way, or its name is not UTF-8."""
+    opencv_path(folder)
     for place in (folder, *folder.parents):
         if place.exists():
             if not place.is_dir():

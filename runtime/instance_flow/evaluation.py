@@ -9,6 +9,7 @@ videos), that an annotation may have the id 0, that a missing ``iscrowd`` means 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -196,14 +197,15 @@ def _true_areas(annotations: Sequence[Annotation], overlaps: Overlaps) -> NDArra
 
 
 def _check_limits(size_limits: str | tuple[float, float]) -> tuple[float, float]:
-    if isinstance(size_limits, str):
-        if size_limits not in SIZE_LIMITS:
-            raise ValueError(f"size_limits is one of {', '.join(SIZE_LIMITS)}, or two areas, not {size_limits!r}")
+    if isinstance(size_limits, str) and size_limits in SIZE_LIMITS:
         return SIZE_LIMITS[size_limits]
-    small, medium = size_limits
-    if not 0 < small < medium:
+    try:
+        small, medium = (float(limit) for limit in size_limits)
+    except (TypeError, ValueError):
+        raise ValueError(f"size_limits is one of {', '.join(SIZE_LIMITS)}, or two areas, not {size_limits!r}") from None
+    if not 0 < small < medium < math.inf:
         raise ValueError(f"size_limits are two growing areas in pixels, not {size_limits}")
-    return float(small), float(medium)
+    return small, medium
 
 
 def _of_listed(entries: Iterable[Entry], category_ids: Sequence[int], source: str) -> list[Entry]:

@@ -183,7 +183,7 @@ def match_by_evidence(
     row_of = {int(identity): k for k, identity in enumerate(known.ids)}
     compared = _compare(centers, flows, reference_centers, reference_ids, unit + spreads)
     shown = [row_of[int(identity)] for identity in compared.ids]
-    lost = [k for k in range(len(known.ids)) if k not in set(shown)]
+    lost = np.setdiff1d(np.arange(len(known.ids)), shown)
     order = np.array([*shown, *lost], np.int64)
     likeness = np.clip(looks @ known.looks[order].T, 0.0, 1.0)
     cost = LOOK_WEIGHT * np.log1p(LOOK_GAIN * (1.0 - likeness))

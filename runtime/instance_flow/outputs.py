@@ -25,7 +25,7 @@ from instance_flow.report import report_page
 from instance_flow.run_statistics import Statistics
 from instance_flow.samples import EvenSamples
 from instance_flow.structures import NEW, Image, SourceError, Tracks
-from instance_flow.video import Frame, VideoWriter
+from instance_flow.video import Frame, VideoWriter, opencv_path
 from instance_flow.ytvis import ResultsCollector, write_results
 
 RESULTS, TABLE, VIDEO, SHEET = "results.json", "tracks.jsonl", "overlay.mp4", "contact_sheet.png"
@@ -120,14 +120,17 @@ def report_output(
     samples = EvenSamples(_SHEET_FRAMES)
     with replacing(folder / REPORT) as path:
         yield _sampling(samples, class_names)
-        path.write_text(report_page(about, statistics, class_names, samples.chosen()), encoding="utf-8")
+        page = report_page(about, statistics, class_names, samples.chosen())
+        # A file's name may hold bytes that are no text at all.
+        path.write_text(page, encoding="utf-8", errors="replace")
 
 
 def table_row(tracks: Tracks, row: int, class_names: Sequence[str]) -> dict[str, Any]:
     """Numbers of one track as JSON holds them; x points right, y points down, None stands for what is unknown.
 
     ``kept`` says why the object has its id: the reference frame that it was matched with, and the distance in pixels
-    between the two centers there. It is None for a new id.
+    between the two centers there; or, known again by its colours, the last frame that saw it, and no distance. It is
+    None for a new id.
     """
     class_id, reference = int(tracks.class_ids[row]), int(tracks.reference_frames[row])
     kept = {"reference_frame": reference, "distance": _number(tracks.distances[row])}
@@ -170,7 +173,7 @@ def _write_sheet(
     texts = [f"frame {index}" for index, _ in samples] if captions else []
     sheet = contact_sheet([picture for _, picture in samples], texts, columns, width)
     with replacing(path) as temporary:
-        if not cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
+        if not cv2.imwrite(opencv_path(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
             raise SourceError(f"{path}: cannot be written; is the disk full?")
 
 

@@ -78,7 +78,11 @@ class AssemblyConfig:
         "the paper; mean = the mean of these distances",
     )
     max_cost: float = _setting(
-        8.5, 0.0, 50.0, "matching = evidence: bound of the cost; lower gives more new ids, higher more wrong ones"
+        8.5,
+        0.0,
+        50.0,
+        "matching = evidence: bound of the cost; lower gives more new ids, higher more wrong ones. Far and alike may "
+        "cost as little as near and unlike: no distance alone rules a match out",
     )
     lost_frames: int = _setting(
         30, 0, 10_000, "matching = evidence: for so many frames an object that no reference shows is still remembered"
@@ -249,7 +253,7 @@ class Pipeline:
     def warmup(self, image_shape: tuple[int, ...]) -> None:
         """Compile the kernels and settle the network for images of this (height, width): afterwards frames cost alike.
 
-        The stream is reset.
+        The stream is reset, and the observer not called.
         """
         rng = np.random.default_rng(0)
         image = rng.integers(0, 255, (*image_shape[:2], 3), dtype=np.uint8)
@@ -257,8 +261,12 @@ class Pipeline:
         features = self.network.predict(fitted.image, []).features
         for count in range(1, self._memory.capacity + 1):
             self.network.predict(fitted.image, [features] * count)
-        self.step(image, 0)
-        self.reset()
+        observer, self.observer = self.observer, None
+        try:
+            self.step(image, 0)
+        finally:
+            self.observer = observer
+            self.reset()
 
     def _inside(self, prediction: Prediction, fitted: Fit) -> Prediction:
         """The maps of the picture's cells, without those of the padding."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.draw import class_colours, colours
-from instance_flow.run_statistics import OLDER, Statistics, TrackRecord
+from instance_flow.run_statistics import BY_COLOURS, OLDER, Statistics, TrackRecord
 from instance_flow.structures import Image
 from instance_flow.svg import class_name, curve_plot, hex_colour, latency_histogram, score_histogram, timeline
 
@@ -177,10 +177,13 @@ def _classes(statistics: Statistics, class_names: Sequence[str]) -> str:
 def _kept(statistics: Statistics) -> str:
     if not statistics.objects:
         return ""
-    names = {0: "no reference: a new id", 1: "the frame before", OLDER: f"{OLDER} frames before, or more"}
+    names = {
+        **{0: "none: a new id", BY_COLOURS: "none: known again by its colours"},
+        **{1: "the frame before", OLDER: f"{OLDER} frames before, or more"},
+    }
     rows = "".join(
         _share_row("", names.get(age, f"{age} frames before"), None, statistics.kept[age], statistics.objects)
-        for age in sorted(statistics.kept, key=lambda age: (age == 0, age))
+        for age in sorted(statistics.kept, key=lambda age: (age <= 0, age))
     )
     head = '<tr><th class="text">reference</th><th>objects</th><th class="text">share</th></tr>'
     said = "which reference frame an object's id was kept by"

@@ -126,7 +126,10 @@ def decompress(text: str | bytes) -> RunLengths:
 
 def as_run_lengths(counts: ArrayLike) -> RunLengths:
     """Check whole numbers from 0 up and give them as uint32; raises ValueError for others."""
-    runs = np.asarray(counts)
+    try:
+        runs = np.asarray(counts)
+    except ValueError:  # lists of different lengths within
+        raise ValueError(f"run lengths are a list of whole numbers, not {_shorten(counts)}") from None
     if runs.ndim != 1 or (runs.size and not np.issubdtype(runs.dtype, np.integer)):
         raise ValueError(f"run lengths are a list of whole numbers, not {_shorten(counts)}")
     if runs.size and (runs.min() < 0 or runs.max() > _MAX_PIXELS):

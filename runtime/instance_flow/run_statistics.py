@@ -15,6 +15,8 @@ from instance_flow.structures import NEW, FloatArray, Tracks
 
 OLDER = 5
 """References of so many frames before and more are counted together."""
+BY_COLOURS = -1
+"""Stands for no reference at all: an id known again by its colours."""
 
 _SCORE_PARTS = 40
 _CURVE_STEPS = 1024
@@ -173,7 +175,8 @@ class Statistics:
 
     frames, objects: numbers of frames, and of rows of their tracks.   size: (height, width) of the frames.
     ids: class_id, by the last votes, of every id.   class_objects: rows per class_id.
-    kept: rows by how many frames before lay the reference that kept the id (OLDER = so many or more, 0 = new id).
+    kept: rows by how many frames before lay the reference that kept the id (OLDER = so many or more, 0 = new id,
+        BY_COLOURS = none).
     scores: (40,) int64, rows by score, in equal parts of 0 to 1.
     elapsed: seconds of the whole run, with reading, drawing and writing.   interrupted: stopped before the end.
     """
@@ -219,8 +222,7 @@ class Statistics:
         frame, class_id = tracks.frame_index, int(tracks.class_ids[row])
         self.ids[track_id] = class_id
         self.class_objects[class_id] += 1
-        reference = int(tracks.reference_frames[row])
-        self.kept[0 if reference == NEW else min(frame - reference, OLDER)] += 1
+        self.kept[_kept_by(tracks, row)] += 1
         if track_id not in self._records:
             self._records[track_id] = TrackRecord(track_id, class_id, [(frame, frame)], tracks.centers[row])
         self._records[track_id].add(tracks, row)
@@ -229,3 +231,11 @@ class Statistics:
         """Keep the longest of the tracks, and those that are seen now."""
         longest = sorted(self._records.values(), key=lambda r: (r.last == frame, r.seen), reverse=True)
         self._records = {record.track_id: record for record in longest[:_MOST_RECORDS]}
+
+
+def _kept_by(tracks: Tracks, row: int) -> int:
+    """What kept a row's id, as ``Statistics.kept`` counts it."""
+    reference = int(tracks.reference_frames[row])
+    if reference == NEW:
+        return 0
+    return min(tracks.frame_index - reference, OLDER) if math.isfinite(tracks.distances[row]) else BY_COLOURS

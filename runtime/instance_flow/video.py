@@ -129,7 +129,7 @@ class VideoSource:
             _log.warning("%s: only %d of its %d frames could be decoded", self._path, count, self.length)
 
     def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self._path))
+        capture = cv2.VideoCapture(opencv_path(self._path))
         if not capture.isOpened():
             raise SourceError(
                 f"{self._path}: cannot be read as a video; expected a video file, a picture, "
@@ -157,10 +157,12 @@ class VideoWriter:
 
     path: ends in .mp4.   rate: frames per second.
     Without a single frame no file is made. Raises InstanceFlowError, and leaves no file, where it cannot be written.
+    Its name must be UTF-8.
     """
 
     def __init__(self, path: Path | str, rate: float) -> None:
         self.path = Path(path)
+        opencv_path(self.path)
         # The format counts time in 16 bits, so a rate with many digits does not fit into it.
         self._rate = round(min(max(rate, 1.0), 240.0), 2)
         self._size: tuple[int, int] | None = None
@@ -216,6 +218,15 @@ class VideoWriter:
                 f"{self.path}: OpenCV cannot write an MPEG-4 video of {width} x {height} here; is the disk full?"
             )
         return width, height
+
+
+def opencv_path(path: Path) -> str:
+    """The path as text; SourceError where its bytes are not UTF-8, as OpenCV takes the whole process down with it."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise SourceError(f"{path}: this name is not UTF-8, which OpenCV needs; choose another one") from None
+    return str(path)
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from onnx import numpy_helper
 
 from instance_flow.network import OnnxNetwork, write_metadata
 from instance_flow.structures import ModelInfo
-from instance_flow_export.export import export_graph, main, prove_and_write, weights_hash
+from instance_flow_export.export import export, export_graph, main, prove_and_write, weights_hash
 from instance_flow_export.proof import ProofError, prove, relative_error
+from instance_flow_training.checkpoint import save_checkpoint
 from instance_flow_training.config import DataConfig, TrainConfig, load_config
 from instance_flow_training.datasets import WorldClips, collate
 from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.synthetic import CLASS_NAMES
 from instance_flow_training.train import build_network, forward_losses
-from instance_flow_training.validate import TorchNetwork, model_info
+from instance_flow_training.validate import TorchNetwork, ValidationConfig, model_info
 
 SIZE = (64, 96)
 CONFIG = load_config(Path(__file__).parents[1] / "tiny.toml", []).model
@@ -160,6 +162,28 @@ def test_a_refused_export_keeps_the_older_file(
     with pytest.raises(ProofError):
         prove_and_write(spoiled(graph, "center_head"), network, info, out)
     assert out.read_bytes() == b"the older one"
+
+
+def test_a_network_that_the_runtime_would_misread_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = TrainConfig(model=replace(CONFIG, flow="affinity"))
+    state = {"network": build_network(config).state_dict(), "config": asdict(config), "class_names": list(CLASS_NAMES)}
+    save_checkpoint(tmp_path / "checkpoint.pt", state)
+    assert main([str(tmp_path / "checkpoint.pt"), str(tmp_path / "model.onnx")]) == 2
+    assert "model.flow is 'affinity', which the runtime would take for offsets" in capsys.readouterr().err
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_without_a_size_a_model_of_real_video_gets_the_one_that_it_was_validated_at(
+    network: InstanceFlowNet, tmp_path: Path
+) -> None:
+    data = DataConfig(source="youtube_vis", annotations="a.json", frames_per_clip=2)
+    config = TrainConfig(model=CONFIG, data=data, validation=ValidationConfig(size=(64, 128)))
+    state = {"network": network.state_dict(), "config": asdict(config), "class_names": list(CLASS_NAMES)}
+    save_checkpoint(tmp_path / "checkpoint.pt", state)
+    info = export(tmp_path / "checkpoint.pt", tmp_path / "model.onnx", None, False, {})
+    assert info.input_size == (64, 128)
 
 
 BAD_CHECKPOINTS = {

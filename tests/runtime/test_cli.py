@@ -210,6 +210,25 @@ def test_panels_and_report(tmp_path: Path, model: Path, capsys: pytest.CaptureFi
         assert str(out / name) in said
 
 
+def test_a_source_whose_name_is_no_text(tmp_path: Path, model: Path) -> None:
+    """Linux takes any bytes for a name; a process of its own, as the terminal's encoding is at stake."""
+    name = os.fsdecode(b"clip \xff")
+    try:
+        write_source(tmp_path / "clip", frames(2)).rename(tmp_path / name)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    start = "import sys; from instance_flow.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, "run", name, "--model", str(model), "--out", "out"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    refused = subprocess.run(command[:-2], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "this name is not UTF-8" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert "<h1>clip ?</h1>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert r"clip \udcff" in done.stdout
+
+
 def test_several_scales(tmp_path: Path, model: Path) -> None:
     source = write_source(tmp_path / "clip", frames())
     out = tmp_path / "out"
@@ -331,6 +350,15 @@ def test_frames_that_go_bad_leave_no_files(tmp_path: Path, model: Path, capsys: 
     (tmp_path / "clip" / "00001.png").write_text("text")
     assert "00001.png: cannot be read as a picture" in error_of(arguments, capsys)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_for_the_numbers_is_refused_before_measuring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_ground_truth(tmp_path / "truth", GroundTruth((Video(1, 8, 8, 1),), (Category(1, "red"),), ()))
+    (tmp_path / "results").write_text("[]")
+    arguments = ["evaluate", str(tmp_path / "truth"), str(tmp_path / "results"), "--json", str(tmp_path)]
+    assert f"{tmp_path} is a folder, but --json needs a file" in error_of(arguments, capsys)
 
 
 @pytest.mark.parametrize("which", ["truth", "results"])

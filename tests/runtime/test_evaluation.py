@@ -95,8 +95,11 @@ def test_size_limits_say_what_is_small(limits: str | tuple[float, float], recall
     assert tuple(result[f"AR_{size}"] for size in SIZES) == pytest.approx(recalls)
 
 
-@pytest.mark.parametrize("limits", ["kitti", (5.0, 5.0), (0.0, 4.0), (9.0, 4.0), (float("nan"), 4.0)], ids=str)
-def test_bad_size_limits_are_named(limits: str | tuple[float, float]) -> None:
+BAD_LIMITS = ["kitti", (5.0, 5.0), (0.0, 4.0), (9.0, 4.0), (np.nan, 4.0), (4.0, np.inf), (1.0, 2.0, 3.0), 5, ("a", "b")]
+
+
+@pytest.mark.parametrize("limits", BAD_LIMITS, ids=str)
+def test_bad_size_limits_are_named(limits: Any) -> None:
     with pytest.raises(ValueError, match="size_limits"):
         evaluate_data(load("q01_perfect", "gt"), [], size_limits=limits)
 

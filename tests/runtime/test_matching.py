@@ -165,6 +165,7 @@ def evidence(
     spreads: list[list[float]] | None = None,
     max_cost: float = 8.0,
     expected: dict[int, tuple[float, float]] | None = None,
+    gaps: dict[int, int] | None = None,
 ) -> list[int]:
     """Ids by evidence; flows are 0 unless given, the unit is one cell."""
     shape = (len(before), len(now))
@@ -179,7 +180,7 @@ def evidence(
             np.array(list(known), np.int64),
             np.array(list(known.values())).reshape(len(known), LOOK_SIZE),
             points(*[(expected or {}).get(k, (5, 5)) for k in known]),
-            np.ones(len(known), np.int64),
+            np.array([(gaps or {}).get(k, 1) for k in known], np.int64),
         ),
         1.0,
         max_cost,
@@ -265,6 +266,13 @@ EVIDENCE = {
         },
         [2],
     ),
+    "who was away for longer may have strayed farther": (
+        {
+            **{"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 4), (5, 6)]], "ids": [[1, 2]]},
+            **{"known": {1: RED, 2: RED}, "expected": {1: (5, 25), 2: (5, 30)}, "gaps": {2: 16}},
+        },
+        [2],
+    ),
     "flow goes before motion": (
         {
             **{"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 5), (5, 10)]], "ids": [[1, 2]]},
@@ -332,5 +340,8 @@ def test_looks_are_the_colours_under_the_mask() -> None:
     assert [int(np.argmax(row)) for row in found[:3]] == [7 * 64, 7, 0]
     labels[1:3, 4] = 1
     mixed = looks(image, labels, 1, 4)[0]
+    rows = np.zeros((8, 4, 3), np.uint8)
+    rows[4:] = 255
+    np.testing.assert_allclose(looks(rows, np.array([[1], [2]], np.int32), 2, 4)[:, [0, -1]], np.eye(2))
     assert mixed @ found[0] == pytest.approx(np.sqrt(8 / 12), rel=1e-5)
     np.testing.assert_allclose(blend(found[0], found[1], 0.5) @ found[1], np.sqrt(0.5), rtol=1e-5)

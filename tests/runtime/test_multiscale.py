@@ -88,7 +88,7 @@ def test_a_pipeline_tracks_at_several_scales() -> None:
     np.testing.assert_allclose(first.centers, one_scale.centers, atol=4)
 
 
-@pytest.mark.parametrize("scales", [(), (0.0,), (-1.0, 1.0), (float("nan"),)], ids=str)
+@pytest.mark.parametrize("scales", [(), (0.0,), (-1.0, 1.0), (float("nan"),), (50.0, 75.0, 100.0)], ids=str)
 def test_impossible_scales_are_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="each above 0"):
         MultiScaleNetwork(Disc(), scales)
@@ -107,9 +107,9 @@ def test_sizes_are_multiples_of_32() -> None:
 
 
 def test_the_bundled_model_at_scale_one_is_the_model_itself() -> None:
-    image = np.random.default_rng(0).integers(0, 255, (192, 320, 3), np.uint8)
     network = OnnxNetwork(bundled_model_path(), "cpu")
+    image = np.random.default_rng(0).integers(0, 255, (*network.info.input_size, 3), np.uint8)
     alone, multi = network.predict(image, []), MultiScaleNetwork(network, [1.0]).predict(image, [])
     np.testing.assert_array_equal(multi.semantic, alone.semantic)
     tracks = Pipeline.load(Path(bundled_model_path()), "cpu", scales=(0.5, 1.0)).step(image)
-    assert tracks.label_map.shape == (192, 320)
+    assert tracks.label_map.shape == network.info.input_size

@@ -136,6 +136,7 @@ def test_polygons_fill_the_pixels_that_pycocotools_fills(polygons: list[list[flo
         pytest.param(lambda: rle.from_run_lengths([4], HALF_SIZE), "height, width", id="size not whole"),
         pytest.param(lambda: rle.decode({"counts": "04"}), 'keys "size" and "counts"', id="no size"),
         pytest.param(lambda: rle.decode({"size": [2, 2], "counts": None}), "whole numbers", id="no counts"),
+        pytest.param(lambda: rle.decode({"size": [2, 2], "counts": [[1], [1, 2]]}), "whole numbers", id="nested"),
         pytest.param(lambda: rle.decode({"size": [2, 2], "counts": "14"}), "sum to 5", id="text of another sum"),
         pytest.param(lambda: rle.decode({"size": [2, 2], "counts": "0T"}), "damaged", id="text cut off"),
         pytest.param(lambda: rle.decode({"size": [2, 2], "counts": "0 4"}), "damaged", id="space in the text"),

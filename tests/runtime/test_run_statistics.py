@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from instance_flow.run_statistics import OLDER, Curve, Latencies, Return, Statistics
+from instance_flow.run_statistics import BY_COLOURS, OLDER, Curve, Latencies, Return, Statistics
 from instance_flow.samples import EvenSamples
 from instance_flow.structures import NEW, Tracks
 
@@ -91,6 +92,14 @@ def test_a_track_with_gaps() -> None:
     assert statistics.kept == {0: 1, 1: 1, 3: 1, OLDER: 1}
 
 
+def test_what_kept_an_id() -> None:
+    """Known again by its colours means that no reference showed it: it is not counted with the references."""
+    statistics = Statistics()
+    for frame, reference, distance in ((0, NEW, np.nan), (1, 0, 2.0), (9, 1, np.nan), (10, 1, 3.0)):
+        statistics.add(replace(tracks_of(frame, [4], [reference]), distances=np.array([distance], np.float32)), 0.01)
+    assert statistics.kept == {0: 1, 1: 1, BY_COLOURS: 1, OLDER: 1}
+
+
 def test_totals() -> None:
     statistics = Statistics()
     statistics.add(tracks_of(0, [1, 2, 3]), 0.01)
@@ -121,6 +130,14 @@ def test_of_very_many_tracks_those_seen_most_are_kept() -> None:
     assert len(statistics.ids) == 2701
     assert 1 in {record.track_id for record in statistics.records}
     assert len(statistics.records) <= 2000
+
+
+def test_of_very_many_tracks_those_seen_now_stay_whole() -> None:
+    statistics = Statistics()
+    for frame, ids in enumerate([range(1, 1999)] * 2 + [range(1999, 2002)] * 2):
+        statistics.add(tracks_of(frame, list(ids)), 0.01)
+    firsts = {record.track_id: record.first for record in statistics.records}
+    assert [firsts[track_id] for track_id in (1999, 2000, 2001)] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 12, 13, 24, 1000], ids=str)

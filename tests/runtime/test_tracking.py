@@ -15,6 +15,7 @@ from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline
 from instance_flow.appearance import LOOK_SIZE
 from instance_flow.matching import POLICIES, Matches
 from instance_flow.memory import Reference, ReferenceMemory
+from instance_flow.pipeline import Observation
 from instance_flow.structures import NEW, Image, Instances, ModelInfo, Prediction
 from instance_flow.tracker import Tracker
 from instance_flow_training.benchmark import out_of_reach
@@ -162,6 +163,31 @@ def test_velocity_is_pixels_per_second_of_the_given_stamps() -> None:
     assert checked > 5
 
 
+def test_nothing_survives_a_reset() -> None:
+    tracker = Tracker(10)
+    for t in range(3):
+        tracker.update(instances([(5, 5)], [(1.0,)], 0), all_kept_as(0), [], t)
+    tracker.clear()
+    assert len(tracker) == len(tracker.known(0).ids) == 0
+    assert tracker.update(instances([(5, 5)], [(1.0,)], 0), all_kept_as(0), [], 0).ages.tolist() == [0]
+
+
+def test_a_look_is_the_mean_of_all_sightings_and_not_the_last_one() -> None:
+    tracker, seen = Tracker(10), np.eye(2, LOOK_SIZE, dtype=np.float32)
+    for t, kind in enumerate([0, 0, 0, 1]):
+        now = replace(instances([(5, 5)], [(1.0,)], 0), looks=seen[kind : kind + 1])
+        tracker.update(now, all_kept_as(min(t, 1)), [], t)
+    np.testing.assert_allclose(tracker.known(4).looks @ seen.T, [[3 / np.sqrt(10), 1 / np.sqrt(10)]], rtol=1e-6)
+
+
+def test_a_look_follows_the_light() -> None:
+    tracker, seen = Tracker(10), np.eye(2, LOOK_SIZE, dtype=np.float32)
+    for t in range(150):
+        now = replace(instances([(5, 5)], [(1.0,)], 0), looks=seen[int(t >= 100)][None])
+        tracker.update(now, all_kept_as(min(t, 1)), [], t)
+    assert float((tracker.known(150).looks @ seen.T)[0, 1]) > 0.9
+
+
 def test_reset_starts_again_with_id_one(clip: Clip) -> None:
     pipeline = Pipeline(OracleNetwork(clip))
     first = track_clip(pipeline, clip)
@@ -247,10 +273,14 @@ def test_warm_up_runs_every_number_of_references_and_leaves_a_fresh_stream() -> 
             seen.append(len(references))
             return super().predict(image, references)
 
+    observed: list[Observation] = []
     pipeline = Pipeline(Counting())
+    pipeline.observer = observed.append
     pipeline.warmup((480, 640))
+    assert not observed, "the noise of the warm-up is no frame"
     assert set(seen) == {0, 1, 2, 3, 4}
     assert pipeline.step(np.zeros((48, 64, 3), np.uint8)).frame_index == 0
+    assert [seen.tracks.frame_index for seen in observed] == [0]
 
 
 def test_a_bad_image_leaves_the_stream_as_it_was() -> None:

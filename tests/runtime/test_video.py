@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -170,6 +172,19 @@ def test_a_topic_belongs_to_a_bag(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", shades(1))
     with pytest.raises(ValueError, match="is not a bag, so it has no topic /camera"):
         open_source(path, "/camera")
+
+
+NOT_UTF_8 = os.fsdecode(b"clip \xff.mp4")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [lambda path: VideoWriter(path, 10), lambda path: path.touch() or open_source(path)],
+    ids=["written", "read"],
+)
+def test_a_name_on_which_opencv_would_crash_is_refused(tmp_path: Path, use: Callable[[Path], Any]) -> None:
+    with pytest.raises(SourceError, match="this name is not UTF-8"):
+        use(tmp_path / NOT_UTF_8)
 
 
 @contextmanager

@@ -37,13 +37,14 @@ def test_the_command_trains_scores_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
+    numbers = tmp_path / "new" / "numbers.json"
     steps = ["--set", "steps=1", "--pretrain-steps", "1", "--clips", "1", "--seeds", "3", "--jobs", "2"]
-    command = [str(TINY), "--out", str(out), "--tables", "II", "VI", *steps, "--json", str(tmp_path / "numbers.json")]
+    command = [str(TINY), "--out", str(out), "--tables", "II", "VI", *steps, "--json", str(numbers)]
     assert ablations.main(command) == 0
     table = capsys.readouterr().out
     assert "### Table II: fusion of the frames" in table
     assert "| Concat + cascade ASPP | 31.0 | 32.6 | " in table
-    report = json.loads((tmp_path / "numbers.json").read_text())
+    report = json.loads(numbers.read_text())
     assert {name: list(rows) for name, rows in report.items()} == {
         name: [row.label for row in TABLES[name].rows] for name in ("II", "VI")
     }
@@ -56,6 +57,15 @@ def test_the_command_trains_scores_and_goes_on(
     monkeypatch.setattr(ablations, "score_tracks", forbidden)
     again = ablations.score_row(TABLES["VI"].rows[0], out / "ours-3", 1)
     assert again == report["VI"]["Semantic"][0]
+    (out / "ours-3" / "checkpoint.pt").touch()
+    with pytest.raises(AssertionError, match="scored a second time"):
+        ablations.score_row(TABLES["VI"].rows[0], out / "ours-3", 1)
+
+
+def test_nothing_to_score_is_said_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ablations.main([str(TINY), "--out", str(tmp_path), "--clips", "0"]) == 2
+    assert capsys.readouterr().err == "instance-flow-ablate: error: --clips is 0; it must be at least 1\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_training_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from instance_flow.matching import KnownIdentities, instance_flows, match_instances
 from instance_flow.memory import Reference
-from instance_flow.pipeline import Matcher, Pipeline, Scene
+from instance_flow.pipeline import AssemblyConfig, Matcher, Pipeline, Scene
 from instance_flow.structures import Instances, Prediction
 from instance_flow_training.alternatives import (
     match_by_affinity,
@@ -84,16 +84,15 @@ def test_perfect_maps_keep_the_ids(matcher: str, now: list[tuple[int, int]], bef
 def test_half_a_mask_pulls_the_average_off_but_not_the_residual() -> None:
     scene = squares([(10, 20)], [(10, 8)])
     half = np.where(np.arange(SIZE[1]) < 20, scene.instances.labels, 0).astype(np.int32)
-    scene = replace(scene, instances=replace(scene.instances, labels=half), max_distance=2.0)
-    # A network sure of the flow between the centers, but not of where the whole object's center is.
-    scene.prediction.reference_offset[0] += 2.0
-    scene.prediction.offset[:] += 2.0
+    scene = replace(scene, instances=replace(scene.instances, labels=half), max_distance=1.5)
+    (reference,) = scene.references
     assert match_by_average(scene).ids.tolist() == [0]
     flows = instance_flows(scene.prediction.offset, scene.prediction.reference_offset, half, 1)
-    (reference,) = scene.references
-    assert match_instances(scene.instances.centers, flows, [reference.centers], [reference.ids], 2.0).ids.tolist() == [
-        1
-    ]
+    residual = match_instances(scene.instances.centers, flows, [reference.centers], [reference.ids], 1.5)
+    assert residual.ids.tolist() == [1]
+    # The whole mask, by contrast, has its barycenter at the center.
+    whole = replace(scene, instances=replace(scene.instances, labels=squares([(10, 20)], [(10, 8)]).instances.labels))
+    assert match_by_average(whole).ids.tolist() == [1]
 
 
 def test_crossing_ways_confuse_the_affinity_field() -> None:
@@ -124,10 +123,16 @@ def test_the_field_is_one_along_its_own_way_and_zero_aside() -> None:
     assert trajectory_affinity(field, np.array([12.0, 35.0]), np.array([12.0, 5.0])) == pytest.approx(-1.0)
     absent = trajectories(torch.tensor([[[12.0, 5.0]]]), torch.full((1, 1, 2), torch.nan), SIZE)
     assert not absent.any()
+    # Beside one that moves, objects that are padded, hidden or still change nothing.
+    here = torch.tensor([[[12.0, 5.0], [torch.nan, torch.nan], [12.0, 20.0], [3.0, 3.0]]])
+    there = torch.tensor([[[12.0, 35.0], [torch.nan, torch.nan], [torch.nan, torch.nan], [3.0, 3.0]]])
+    np.testing.assert_array_equal(trajectories(here, there, SIZE)[0].numpy(), field)
 
 
 @pytest.mark.parametrize("matcher", [match_by_average, match_by_iou], ids=["average", "iou"])
 def test_slow_objects_are_tracked_through_the_whole_pipeline(matcher: Matcher) -> None:
     clip = generate_clip(90_000, "mixed", WorldConfig(size=(96, 160), frames=12))
-    result = score_tracks([clip], [track_clip(Pipeline(OracleNetwork(clip), matcher=matcher), clip)])
+    result = score_tracks(
+        [clip], [track_clip(Pipeline(OracleNetwork(clip), AssemblyConfig(max_distance=0.05), matcher), clip)]
+    )
     assert result["tracking"]["class_agnostic"]["IDF1"] > 0.8

@@ -218,18 +218,27 @@ def test_the_command_measures_the_oracle(tmp_path: Path, capsys: pytest.CaptureF
     arguments = ["--oracle", "--clips", "3", "--frames", "10", "--trackers", "flow,iou", "--markdown"]
     assert main([*arguments, "--json", str(tmp_path / "n.json")]) == 0
     report = json.loads((tmp_path / "n.json").read_text())
-    flow, iou = report["all"]["instance flow"], report["all"]["mask IoU"]
-    assert flow["IDSW"] == report["all"]["out of reach"]
+    flow, iou = (report["situations"]["all"][label] for label in ("instance flow", "mask IoU"))
+    assert flow["IDSW"] == 0
+    assert report["sizes"]["youtube-vis"]["small"]["AP"] == pytest.approx(1)
+    assert report["sizes"]["youtube-vis"]["large"]["AP"] == -1
+    assert report["sizes"]["coco"]["medium"]["AP"] == pytest.approx(1)
     assert iou["IDSW"] > 10 + 3 * flow["IDSW"]
     assert iou["DetA"] == flow["DetA"] == 1
-    assert "| crossing | 1 | instance flow | 1.000 |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| crossing | 1 | instance flow | 1.000 |" in printed
+    assert "| youtube-vis | large | - |" in printed
 
 
 def test_the_table_lines_up() -> None:
     numbers = dict.fromkeys(("AP", "AP50", "HOTA", "AssA", "DetA", "IDF1", "IDSW"), 0.5)
-    lines = format_report({"all": {"clips": 12, "mask IoU": {**numbers, "IDSW": 1234}, "out of reach": 3}}).split("\n")
-    assert len({len(line) for line in lines}) == 1
-    assert lines[1].split() == ["all", "12", "mask", "IoU", *["0.500"] * 6, "1234", "3"]
+    sizes = {"coco": {"small": dict.fromkeys(("AP", "AP50", "AR1", "AR100"), 0.25)}}
+    group = {"clips": 12, "mask IoU": {**numbers, "IDSW": 1234}, "out of reach": 3}
+    trackers, by_size = format_report({"situations": {"all": group}, "sizes": sizes}).split("\n\n")
+    for table in (trackers, by_size):
+        assert len({len(line) for line in table.split("\n")}) == 1
+    assert trackers.split("\n")[1].split() == ["all", "12", "mask", "IoU", *["0.500"] * 6, "1234", "3"]
+    assert by_size.split("\n")[1].split() == ["coco", "small", *["0.250"] * 4]
 
 
 WRONG = {

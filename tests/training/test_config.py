@@ -30,6 +30,14 @@ BAD_CONFIGS = {
     "list of plain numbers for sizes": ("[data]\nsizes = [192, 320]", [], "data.sizes is 192; it must be of type list"),
     "best by a number that grows with errors": ("", ["validation.keep=IDSW"], "validation.keep is 'IDSW'"),
     "fusion that does not exist": ("[model]\nfusion = 'sum'", [], "model.fusion is 'sum'"),
+    "size that the network does not take": ("", ["data.sizes=[[60,96]]"], "data.sizes is [60, 96]; it must be"),
+    "half a size": ("", ["data.sizes=[[64]]"], "data.sizes is [64]; it must be [height, width]"),
+    "no size at all": ("", ["data.sizes=[]"], "data.sizes is []"),
+    "size that cannot be validated": ("", ["validation.size=[100,320]"], "validation.size is [100, 320]; it must be"),
+    "nothing to validate on": ("", ["validation.clips=0"], "validation.clips is 0; it must be at least 1"),
+    "stop after the end": ("", ["steps=4", "stop_at=9"], "stop_at is 9"),
+    "learning backwards": ("", ["learning_rate=-1"], "learning_rate is -1.0; it must be above 0"),
+    "fewer than no workers": ("", ["data.workers=-1"], "data.workers is -1; it must be at least 0"),
     "override of an unknown key": ("", ["loss.centre=3"], "unknown key 'loss.centre'"),
 }
 
@@ -46,6 +54,16 @@ def test_bad_configuration(tmp_path: Path, text: str, overrides: list[str], mess
 def test_overrides_reach_nested_settings() -> None:
     config = load_config(TINY, ["data.sizes=[[32,64]]", "learning_rate=1", "model.backbone=resnet50"])
     assert (config.data.sizes, config.learning_rate, config.model.backbone) == (((32, 64),), 1.0, "resnet50")
+
+
+def test_stop_at_the_end_is_no_error() -> None:
+    assert load_config(TINY, ["steps=4", "stop_at=4"]).stop_at == 4
+
+
+def test_a_model_is_for_the_size_that_it_was_trained_or_validated_at() -> None:
+    assert load_config(TINY, []).input_size == (64, 96)
+    real = load_config(REPOSITORY / "training" / "configs" / "youtube_vis_2019.toml", [])
+    assert real.input_size == real.validation.size == (384, 640)
 
 
 def test_a_number_may_stand_for_a_word() -> None:

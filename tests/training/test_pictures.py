@@ -96,6 +96,15 @@ def test_an_object_that_the_reference_does_not_show_has_no_offset_there() -> Non
     assert true[4][SPOT].tolist() == list(NOTHING)
 
 
+def test_a_frame_without_a_reference_is_shown_alone() -> None:
+    images, maps, inter, targets, target, reference = batch()
+    page = training_panels(images, maps, inter[:0], targets, target[:0], reference[:0], ("fish", "star"))
+    above, below = ([row[k] for k in range(4)] for row in tiles_of(page))
+    assert (above[0][SPOT].tolist(), below[0][SPOT].tolist()) == ([90] * 3, [90] * 3)
+    assert above[3][SPOT].tolist() != list(NOTHING)
+    assert page.shape[1] < 5 * (WIDTH + GAP)
+
+
 def test_a_batch_without_objects() -> None:
     images, maps, inter, targets, target, reference = batch()
     targets.labels.zero_()

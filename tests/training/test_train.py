@@ -112,6 +112,13 @@ def test_a_better_checkpoint_replaces_the_best(tmp_path: Path, config_file: Path
     assert load_checkpoint(tmp_path / "best.pt")["best"] == {"metric": "AP", "value": 0.0, "step": 4}
 
 
+def test_clips_of_one_frame_have_pictures_too(tmp_path: Path, config_file: Path) -> None:
+    train(load_config(config_file, ["data.frames_per_clip=1", "pictures_every=1", "steps=1"]), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [image.step for image in events.Images("maps")] == [1]
+
+
 def test_tensorboard_has_losses_speed_scores_and_pictures(tmp_path: Path, config_file: Path) -> None:
     train(load_config(config_file, [*VALIDATION, "pictures_every=4"]), tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -190,11 +197,13 @@ def test_a_checkpoint_of_another_network_or_other_classes_is_refused(
     assert "was trained with 2 classes (cat, dog, ...), the data here have 6" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("log_every", "step"), [(1, 1), (100, 2)], ids=["when it is logged", "before it is saved"])
 def test_a_loss_that_is_not_finite_stops_the_run(
-    tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str], log_every: int, step: int
 ) -> None:
-    assert main([str(config_file), "--out", str(tmp_path), "--set", "loss.center=Infinity"]) == 2
-    assert "the loss is inf at step 1; go on from the last checkpoint with a lower" in capsys.readouterr().err
+    settings = ["--set", "loss.center=Infinity", "--set", f"log_every={log_every}"]
+    assert main([str(config_file), "--out", str(tmp_path), *settings]) == 2
+    assert f" at step {step}; go on from the last checkpoint with a lower" in capsys.readouterr().err
     assert not (tmp_path / "checkpoint.pt").exists()
 
 

@@ -40,7 +40,7 @@ MATCHERS: dict[str, Matcher | None] = {
 }
 METRICS = ("AP", "AP50", "AP75", "IDF1", "IDSW")
 SEED_STRIDE = 100_000
-"""Seeds of two runs, and of a run and its pre-training, have no training clip in common."""
+"""Two seeds, and a run and its pre-training, have no training clip in common, if a run takes less than half as many."""
 
 
 def train_variant(
@@ -72,12 +72,12 @@ def _clips(size: tuple[int, int], count: int) -> list[Clip]:
 
 
 def score_row(row: Row, folder: Path, clips: int) -> dict[str, float]:
-    """The numbers of one row for one trained network; kept beside the checkpoint, so that they are made once."""
-    kept = folder / "scores" / f"{row.key}-{clips}.json"
-    if kept.exists():
+    """The numbers of one row for one trained network; kept beside the checkpoint, and made again where it is newer."""
+    kept, checkpoint = folder / "scores" / f"{row.key}-{clips}.json", folder / "checkpoint.pt"
+    if kept.exists() and kept.stat().st_mtime_ns >= checkpoint.stat().st_mtime_ns:
         return json.loads(kept.read_text())
     torch.set_num_threads(1)
-    network, config, class_names = load_network(folder / "checkpoint.pt")
+    network, config, class_names = load_network(checkpoint)
     size = config.data.sizes[-1]
     info = model_info(network, size, class_names, max_references=5, max_distance=0.3)
     pipeline = Pipeline(TorchNetwork(network, info), AssemblyConfig(**{**OURS, **row.assembly}), MATCHERS[row.matcher])
@@ -176,6 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         load_config(options.config, options.overrides)
+        if options.clips < 1:
+            raise ValueError(f"--clips is {options.clips}; it must be at least 1")
         report = run(
             options.config,
             options.out,
@@ -186,12 +188,13 @@ def main(arguments: list[str] | None = None) -> int:
             options.clips,
             options.overrides,
         )
-    except (ConfigError, InstanceFlowError) as error:
+    except (ConfigError, InstanceFlowError, ValueError) as error:
         print(f"instance-flow-ablate: error: {error}", file=sys.stderr)
         return 2
     print(format_tables(report))
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
+        with replacing(options.json) as path:
+            path.write_text(json.dumps(report, indent=1))
     return 0
 
 

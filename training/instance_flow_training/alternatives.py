@@ -22,15 +22,6 @@ STANDSTILL = 1.0
 """Cells below which a trajectory has no direction to compare; such a pair is taken for the same object."""
 
 
-def barycenters(labels: LabelMap, count: int) -> FloatArray:
-    """Mean cell (y, x) of every object's pixels: (M, 2) float32."""
-    ys, xs = np.nonzero((labels > 0) & (labels <= count))
-    rows = labels[ys, xs] - 1
-    pixels = np.maximum(np.bincount(rows, minlength=count), 1)
-    sums = [np.bincount(rows, weights, minlength=count) for weights in (ys, xs)]
-    return (np.stack(sums, 1) / pixels[:, None]).astype(np.float32)
-
-
 def mean_reference_offsets(reference_offset: FloatArray, labels: LabelMap, count: int) -> FloatArray:
     """Mean over every object's pixels of where they point to in each reference: (R, M, 2) float32 cells."""
     mean = np.zeros((len(reference_offset), count, 2), np.float32)
@@ -44,12 +35,17 @@ def mean_reference_offsets(reference_offset: FloatArray, labels: LabelMap, count
 
 
 def match_by_average(scene: Scene) -> Matches:
-    """Inter-frame offset averaged alone: right only where the mask is whole and its barycenter is the center."""
+    """Inter-frame offset averaged alone carries the center: right only where the mask is whole, for it is the flow plus
+    the way from the mask's barycenter to the center."""
     instances, references = scene.instances, scene.references
-    starts = barycenters(instances.labels, len(instances))
     flows = mean_reference_offsets(scene.prediction.reference_offset, instances.labels, len(instances))
     return match_instances(
-        starts, flows, [r.centers for r in references], [r.ids for r in references], scene.max_distance, NEAREST
+        instances.centers,
+        flows,
+        [r.centers for r in references],
+        [r.ids for r in references],
+        scene.max_distance,
+        NEAREST,
     )
 
 

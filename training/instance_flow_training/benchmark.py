@@ -14,6 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from instance_flow.atomic import replacing
+from instance_flow.average_precision import SIZE_LIMITS
 from instance_flow.cli import parse_settings
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import InstanceFlowError
@@ -22,6 +24,7 @@ from instance_flow_training.oracle import OracleNetwork, TrueMasksNetwork
 from instance_flow_training.scoring import held_out_clips, track_clip
 from instance_flow_training.synthetic import Clip, WorldConfig
 
+SIZE_COLUMNS = ("AP", "AP50", "AR1", "AR100")
 ALL = "all"
 """Value of ``--trackers``: every tracker whose package is installed."""
 
@@ -54,7 +57,7 @@ def run(
         else:
             chosen = pipeline
         comparison.add(clip, track_clip(chosen, clip))
-    return {
+    report = {
         name: {
             "clips": len(rows),
             **comparison.numbers(rows),
@@ -62,12 +65,14 @@ def run(
         }
         for name, rows in comparison.groups()
     }
+    first = next(iter(contenders))
+    return {"situations": report, "sizes": {limits: comparison.sizes(first, limits) for limits in SIZE_LIMITS}}
 
 
 def rows_of(report: dict[str, Any]) -> list[list[str]]:
     """The table's head and rows as text."""
     rows = [["situation", "clips", "tracker", *COLUMNS, "out of reach"]]
-    for name, group in report.items():
+    for name, group in report["situations"].items():
         for label, values in group.items():
             if isinstance(values, dict):
                 cells = [f"{values[c]:.0f}" if c == "IDSW" else f"{values[c]:.3f}" for c in COLUMNS]
@@ -75,17 +80,31 @@ def rows_of(report: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def size_rows_of(report: dict[str, Any]) -> list[list[str]]:
+    """The second table: AP and AR by size, by both definitions of small, medium and large."""
+    rows = [["limits", "size", *SIZE_COLUMNS]]
+    for limits, sizes in report["sizes"].items():
+        for size, values in sizes.items():
+            rows.append([limits, size, *("-" if values[c] < 0 else f"{values[c]:.3f}" for c in SIZE_COLUMNS)])
+    return rows
+
+
 def format_report(report: dict[str, Any], markdown: bool = False) -> str:
-    """The table for people."""
-    head, *rows = rows_of(report)
+    """The tables for people."""
+    tables = ((rows_of(report), 3), (size_rows_of(report), 2))
+    return "\n\n".join(_format_table(rows, left, markdown) for rows, left in tables)
+
+
+def _format_table(rows: list[list[str]], left: int, markdown: bool) -> str:
+    """left: number of columns of text before those of numbers."""
     if markdown:
-        return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for row in (head, *rows):
-        left = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False)]
-        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
-        lines.append("  ".join(left + right))
+    for row in rows:
+        cells = [c.ljust(w) if k < left else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
@@ -131,7 +150,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.oracle and (options.true_masks or options.scales or options.set):
+        parser.error("--oracle has no network: --true-masks, --scales and --set have nothing to act on")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -152,7 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(format_report(report, options.markdown))
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
+        with replacing(options.json) as path:
+            path.write_text(json.dumps(report, indent=1))
     return 0
 
 

@@ -81,18 +81,22 @@ class Comparison:
         AP over classes; HOTA, AssA, DetA, IDF1 and id switches with all classes taken as one, so that they judge
         tracking alone.
         """
-        truth = ground_truth(self._clips[i] for i in rows)
         out = {}
         for name, contender in self._contenders.items():
-            results = [
-                {**entry, "video_id": video_id}
-                for video_id, i in enumerate(rows, 1)
-                for entry in self._results[name][i]
-            ]
-            scores = evaluate_data(truth, results)
+            scores = self._evaluate(name, rows)
             tracking = scores["tracking"]["class_agnostic"]
             out[contender.label] = {c: float((scores if c.startswith("AP") else tracking)[c]) for c in COLUMNS}
         return out
+
+    def sizes(self, name: str, size_limits: str) -> dict[str, dict[str, float]]:
+        """AP and AR of one contender on all clips by the size of the objects, as in Fig. 6."""
+        return self._evaluate(name, range(len(self._clips)), size_limits)["per_size"]
+
+    def _evaluate(self, name: str, rows: Sequence[int], size_limits: str = "youtube-vis") -> dict[str, Any]:
+        results = [
+            {**entry, "video_id": video_id} for video_id, i in enumerate(rows, 1) for entry in self._results[name][i]
+        ]
+        return evaluate_data(ground_truth(self._clips[i] for i in rows), results, size_limits=size_limits)
 
 
 def _results(frames: Sequence[Tracks]) -> Results:

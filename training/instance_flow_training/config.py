@@ -84,6 +84,15 @@ class TrainConfig:
         for name in ("steps", "batch", "accumulate", "warmup", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.stop_at <= self.steps:
+            raise ValueError(f"stop_at is {self.stop_at}; it must be 0 (go to the end) or at most steps = {self.steps}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) that the trained network is for: the last worlds', or what real videos are validated at."""
+        return self.data.sizes[-1] if self.data.source == "worlds" else self.validation.size
 
 
 def _convert(value: Any, default: Any, key: str) -> Any:

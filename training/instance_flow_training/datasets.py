@@ -27,6 +27,7 @@ from instance_flow_training.augment import (
 )
 from instance_flow_training.class_tables import COCO_SHARED
 from instance_flow_training.losses import BatchTargets
+from instance_flow_training.model import check_size
 from instance_flow_training.set_files import read_frame
 from instance_flow_training.still_sets import ALL_CLASSES, open_still_set
 from instance_flow_training.synthetic import CLASS_NAMES, SITUATIONS, World, WorldConfig
@@ -80,14 +81,17 @@ class DataConfig:
         ):
             if getattr(self, name) not in valid:
                 raise ValueError(f"data.{name} is {getattr(self, name)!r}; it must be one of {', '.join(valid)}")
-        if len(self.crop) != 2 or any(n < 32 or n % 32 for n in self.crop):
-            raise ValueError(f"data.crop is {list(self.crop)}; it must be [height, width], multiples of 32")
+        if not self.sizes:
+            raise ValueError("data.sizes is []; it must be a list of one or more [height, width]")
+        for name, size in (("crop", self.crop), *(("sizes", size) for size in self.sizes)):
+            check_size(f"data.{name}", size)
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise ValueError(f"data.scales is {list(self.scales)}; it must be a list of numbers above 0")
         if not 0 <= self.colour <= 1:
             raise ValueError(f"data.colour is {self.colour}; it must lie from 0 (as it is) to 1")
-        if self.frames_per_clip < 1:
-            raise ValueError(f"data.frames_per_clip is {self.frames_per_clip}; it must be at least 1")
+        for name, least in (("frames_per_clip", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"data.{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 @dataclass(frozen=True)

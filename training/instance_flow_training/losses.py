@@ -117,7 +117,9 @@ def trajectories(centers: Tensor, other: Tensor, size: Sequence[int], width: flo
     start = cells - torch.nan_to_num(centers, nan=-1e4)[:, :, None, None]
     along = (start * unit[:, :, None, None]).sum(-1)
     across = (start[..., 0] * unit[:, :, None, None, 1] - start[..., 1] * unit[:, :, None, None, 0]).abs()
-    on = ((along >= 0) & (along <= torch.nan_to_num(length)[..., None, None]) & (across <= width)).float()
+    # Those that are absent or stand still have no way; without the first condition they would be on everywhere.
+    reach = torch.nan_to_num(length)[..., None, None]
+    on = ((reach > 0) & (along >= 0) & (along <= reach) & (across <= width)).float()
     field = torch.einsum("pnhw,pnd->pdhw", on, unit)
     return field / on.sum(1).clamp(min=1.0)[:, None]
 
@@ -173,7 +175,7 @@ def losses(
         terms["inter"] = masked_mean(error * pixels, weights("inter", known, background[target]))
         terms["shape"] = masked_mean((residual_error * pixels).square().sum(1), known)
     labels, reference_labels = targets.labels[target], targets.labels[reference]
-    for attention in attentions:
+    for attention in attentions if config.association else ():
         stride = round((labels[0].numel() / attention.shape[1]) ** 0.5)
         term = association_loss(attention, labels, reference_labels, stride, targets.centers.shape[1])
         terms["association"] = terms.get("association", torch.zeros_like(term)) + term

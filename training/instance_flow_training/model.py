@@ -21,6 +21,12 @@ OFFSET, AFFINITY = "offset", "affinity"
 FLOWS = (OFFSET, AFFINITY)
 
 
+def check_size(name: str, size: Sequence[int]) -> None:
+    """Raises ValueError where ``size`` is no (height, width) that the network takes."""
+    if len(size) != 2 or any(n < 32 or n % 32 for n in size):
+        raise ValueError(f"{name} is {list(size)}; it must be [height, width], multiples of 32")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Shape of the network. The defaults are the paper's ResNet-50; training/configs/worlds.toml has the small one.
@@ -28,6 +34,8 @@ class ModelConfig:
     fusion: tcf, or for comparison concat_convs or concat_aspp (Table II).
     flow: what the inter-frame branch says of a pixel: offset, the way to its object's center in the reference frame; or
         for comparison affinity, the direction of the object's trajectory between the frames (Table IV).
+    pixel_mean, pixel_scale: RGB values 0 .. 255 become (value - mean) / scale, as the backbone's weights want it; the
+        defaults are torchvision's.
     token_stride: least input pixels between two cached keys; finer follows smaller objects and costs more attention.
     fusion_context: let the fusion see the intra-frame decoder's features beside the skip connection. They know the
         whole object and the way to its center, which narrow early features of a small backbone do not.
@@ -47,6 +55,8 @@ class ModelConfig:
     fusion_context: bool = False
     dense_aspp: bool = True
     backbone_weights: str = ""
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_scale: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     def __post_init__(self) -> None:
         for name, known in (("fusion", FUSIONS), ("flow", FLOWS)):
@@ -115,8 +125,8 @@ class InstanceFlowNet(nn.Module):
             skips=[*fused, *skips[2:]], skip_channels=plain, channels=config.instance_channels, **common
         )
         self.reference_offset_head = head(config.instance_channels, config.head_channels, 2)
-        self.register_buffer("pixel_mean", torch.full((1, 3, 1, 1), 127.0))
-        self.register_buffer("pixel_scale", torch.full((1, 3, 1, 1), 127.5))
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).reshape(1, 3, 1, 1))
+        self.register_buffer("pixel_scale", torch.tensor(config.pixel_scale).reshape(1, 3, 1, 1))
 
     def pyramid(self, image: Tensor) -> Pyramid:
         """image: (B, H, W, 3) uint8 RGB, H and W multiples of 32."""

@@ -42,33 +42,34 @@ def training_panels(
     Args:
         images: (B, H, W, 3) uint8 RGB.   maps: of the B frames.   reference_offset: (P, 2, h, w) cells.
         target, reference: (P,) the frames of each pair, as ``train.frame_pairs`` gives them.
-        pair: which of the P pairs is shown.
+        pair: which of the P pairs is shown; where there is none, the last frame alone.
     """
-    here, there = int(target[pair]), int(reference[pair])
+    frames = [int(target[pair]), int(reference[pair])] if len(target) else [len(images) - 1]
+    here = frames[0]
     size = tile_size(*images.shape[1:3])
     labels = targets.labels[[here]]
     objects = _array(labels[0])
     inside = (objects > 0) & (objects != IGNORE)
     mask = cv2.resize(inside.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
-    true = [_array(offsets_to(labels, targets.centers[[frame]])[0]) * OUTPUT_STRIDE for frame in (here, there)]
-    said = [_array(offset) * OUTPUT_STRIDE for offset in (maps.offset[here], reference_offset[pair])]
+    true = [_array(offsets_to(labels, targets.centers[[frame]])[0]) * OUTPUT_STRIDE for frame in frames]
+    said = [_array(offset) * OUTPUT_STRIDE for offset in (maps.offset[here], *reference_offset[pair:][:1])]
     rims = [_rim(offset[:, inside]) for offset in true]
     classes = _array(targets.semantic[here]).astype(np.int64)
     shown = [class_names[k - 1] for k in np.unique(classes) if k not in (0, IGNORE)]
     semantic = _array(maps.semantic[here].float().softmax(0))
     heats, nowhere = (maps.center[here], targets.center[here]), np.empty((0, 2), np.float32)
     pictures = [
-        [_picture(images[frame], size) for frame in (here, there)],
+        [_picture(images[frame], size) for frame in (here, frames[-1])],
         [semantic_tile(semantic, size), _true_classes(classes, size)],
         [heat_tile(_array(heat), size, nowhere) for heat in heats],
-        *([offset_tile(vectors[k], rims[k], size, mask) for vectors in (said, true)] for k in range(2)),
+        *([offset_tile(vectors[k], rims[k], size, mask) for vectors in (said, true)] for k in range(len(frames))),
     ]
     titles = [
-        ("Frame", "", "Reference", ""),
+        ("Frame", "", "Reference" if len(frames) > 1 else "Frame", ""),
         ("Semantic", "", "Semantic, true", ", ".join(shown)),
         ("Center heat", "", "Center heat, true", ""),
         ("Offset", f"rim = {rims[0]:g} px", "Offset, true", ""),
-        ("Reference offset", f"rim = {rims[1]:g} px", "Reference offset, true", ""),
+        *(("Reference offset", f"rim = {rim:g} px", "Reference offset, true", "") for rim in rims[1:]),
     ]
     above = [Tile(title[0], title[1], row[0]) for title, row in zip(titles, pictures, strict=True)]
     below = [Tile(title[2], title[3], row[1]) for title, row in zip(titles, pictures, strict=True)]

@@ -27,7 +27,9 @@ def track_clip(pipeline: Pipeline, clip: Clip) -> list[Tracks]:
 
 
 def held_out_clips(first_seed: int, count: int, config: WorldConfig) -> list[Clip]:
-    """Clips of all situations in turn."""
+    """Clips of all situations in turn. Raises ValueError for no clip at all: nothing could be scored."""
+    if count < 1:
+        raise ValueError(f"the number of clips is {count}; it must be at least 1")
     return [generate_clip(first_seed + i, SITUATIONS[i % len(SITUATIONS)], config) for i in range(count)]
 
 

@@ -68,11 +68,14 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path) -> None:
         terms = update(run.fabric, run.module, run.optimizer, passes, config)
         run.step = done = step + 1
         log.count_step()
-        if done % config.log_every == 0:
-            log.losses(mean_over_processes(run, terms), learning_rate(config, step), done)
-        pictures = _due(config.pictures_every, done)
+        logs, pictures = _due(config.log_every, done), _due(config.pictures_every, done)
         validates = _due(config.validation.every, done, last)
         saves = _due(config.save_every, done, last)
+        if logs or validates or saves:
+            # Before a checkpoint too: a broken network must not take the place of a sound one.
+            means = mean_over_processes(run, terms)
+        if logs:
+            log.losses(means, learning_rate(config, step), done)
         if first and pictures:
             log.picture("maps", picture(run, *passes[0]), done)
         if first and validates:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelInfo, Prediction
-from instance_flow_training.model import OUTPUT_STRIDE, InstanceFlowNet
+from instance_flow_training.model import OUTPUT_STRIDE, InstanceFlowNet, check_size
 from instance_flow_training.scoring import held_out_clips, score_tracks, score_videos, track_clip
 from instance_flow_training.synthetic import CLASS_NAMES, WorldConfig
 from instance_flow_training.video_sets import read_video_set
@@ -48,6 +48,10 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         if self.keep not in HIGHER_IS_BETTER:
             raise ValueError(f"validation.keep is {self.keep!r}; it must be one of {', '.join(HIGHER_IS_BETTER)}")
+        check_size("validation.size", self.size)
+        for name, least in (("every", 0), ("limit", 0), ("clips", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"validation.{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 class TorchNetwork:

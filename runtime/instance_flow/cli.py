@@ -221,7 +221,8 @@ def _add_run(commands: Any) -> None:
         type=float,
         default=(),
         metavar="S",
-        help="run the network at several factors of its input size, such as 0.5 0.75 1.0, and average what it says",
+        help="run the network at several factors of its input size, such as 0.5 0.75 1.0, and average what it says; "
+        "SOURCE goes before it",
     )
     parser.add_argument("--no-video", action="store_true", help=f"do not write {outputs.VIDEO}")
     parser.add_argument("--no-report", action="store_true", help=f"do not write {outputs.REPORT}")

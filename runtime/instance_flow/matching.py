@@ -240,9 +240,12 @@ def _assign(cost: FloatArray, limit: float, identities: IntArray, compared: _Com
     nearest = np.pad(compared.nearest, ((0, 0), (0, lost)), constant_values=np.nan)
     rows, columns = np.nonzero(cost <= limit)
     order = np.lexsort((columns, shown_by[rows, columns], rows, cost[rows, columns]))
-    taken = np.zeros(len(identities), bool)
+    taken, open_pairs = np.zeros(len(identities), bool), min(cost.shape)
     for m, k in zip(rows[order], columns[order], strict=True):
         if matches.ids[m] == 0 and not taken[k]:
             matches.ids[m], matches.reference[m], matches.distance[m] = identities[k], shown_by[m, k], nearest[m, k]
             taken[k] = True
+            open_pairs -= 1
+            if not open_pairs:
+                break
     return matches

@@ -46,10 +46,13 @@ def read_json(path: str | Path) -> Any:
         raise SourceError(f"{path}: is not JSON ({error}); write the file again") from None
 
 
-def write_json(path: str | Path, data: Any) -> None:
-    """Write a JSON file; it appears whole or not at all. Raises ValueError for a number that is not finite."""
+def write_json(path: str | Path, data: Any, indent: int | None = None) -> None:
+    """Write a JSON file; it appears whole or not at all. Raises ValueError for a number that is not finite.
+
+    indent: spaces per level, for people; None = as small as can be.
+    """
     with replacing(Path(path)) as whole, whole.open("w", encoding="utf-8") as file:
-        json.dump(data, file, separators=(",", ":"), allow_nan=False)
+        json.dump(data, file, indent=indent, separators=(",", ":") if indent is None else None, allow_nan=False)
 
 
 def _pack_counts(entry: dict[str, Any]) -> dict[str, Any]:

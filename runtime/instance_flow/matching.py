@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from instance_flow.structures import FloatArray, IntArray, LabelMap
 
@@ -195,6 +196,29 @@ def match_by_evidence(
     return _assign(cost, max_cost, known.ids[order], compared)
 
 
+def cheapest_pairs(
+    cost: NDArray[np.floating[Any]], limit: float, identities: IntArray, rank: IntArray | None = None
+) -> list[tuple[int, int]]:
+    """Rows and columns of a cost table (M, K) of at most ``limit``, lowest first, every row and every identity once.
+
+    identities: (K,) of the columns; may hold one several times.
+    rank: (M, K), which of equal costs in a row comes first, before the order of the columns.
+    """
+    rows, columns = np.nonzero(cost <= limit)
+    ranks = np.zeros(len(rows), np.int64) if rank is None else rank[rows, columns]
+    order = np.lexsort((columns, ranks, rows, cost[rows, columns]))
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for m, k in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        identity = int(identities[k])
+        if m not in pairs and identity not in taken:
+            pairs[m] = k
+            taken.add(identity)
+            if len(pairs) == min(cost.shape):
+                break
+    return list(pairs.items())
+
+
 class _Compared(NamedTuple):
     """K identities in the order of their first reference, and per object and identity (M, K): the smallest distance
     over the references, the mean cost over those that show the identity, and which reference the smallest is from."""
@@ -238,14 +262,6 @@ def _assign(cost: FloatArray, limit: float, identities: IntArray, compared: _Com
     lost = cost.shape[1] - len(compared.ids)
     shown_by = np.pad(compared.shown_by, ((0, 0), (0, lost)), constant_values=-1)
     nearest = np.pad(compared.nearest, ((0, 0), (0, lost)), constant_values=np.nan)
-    rows, columns = np.nonzero(cost <= limit)
-    order = np.lexsort((columns, shown_by[rows, columns], rows, cost[rows, columns]))
-    taken, open_pairs = np.zeros(len(identities), bool), min(cost.shape)
-    for m, k in zip(rows[order], columns[order], strict=True):
-        if matches.ids[m] == 0 and not taken[k]:
-            matches.ids[m], matches.reference[m], matches.distance[m] = identities[k], shown_by[m, k], nearest[m, k]
-            taken[k] = True
-            open_pairs -= 1
-            if not open_pairs:
-                break
+    for m, k in cheapest_pairs(cost, limit, identities, shown_by):
+        matches.ids[m], matches.reference[m], matches.distance[m] = identities[k], shown_by[m, k], nearest[m, k]
     return matches

@@ -15,7 +15,6 @@ from instance_flow.grouping import class_means, find_centers, foreground_margin,
 from instance_flow.matching import (
     FLOW_ERROR,
     POLICIES,
-    KnownIdentities,
     Matches,
     flows_and_spreads,
     match_by_evidence,
@@ -123,13 +122,12 @@ class Scene:
     """What a matcher decides on.
 
     prediction: maps of the picture's cells, padding cut off.   references: those that ``instances.flows`` lead to.
-    known: identities that may be handed on.   max_distance: the paper's epsilon, in cells.
+    max_distance: the paper's epsilon, in cells.
     """
 
     prediction: Prediction
     instances: Instances
     references: Sequence[Reference]
-    known: KnownIdentities
     max_distance: float
 
 
@@ -234,7 +232,7 @@ class Pipeline:
         maps = self._inside(prediction, fitted)
         margin = foreground_margin(maps.semantic)
         instances = self._group(maps, margin, fitted.image)
-        scene = Scene(maps, instances, references, self._tracker.known(self._frame_index), self._max_distance)
+        scene = Scene(maps, instances, references, self._max_distance)
         matches = self._matcher(scene)
         identities = self._tracker.update(instances, matches, references, self._frame_index)
         tracks = self._tracks(instances, identities, margin, fitted, _elapsed(references, identities, stamp))
@@ -307,7 +305,7 @@ class Pipeline:
             instances.looks,
             reference_centers,
             reference_ids,
-            scene.known,
+            self._tracker.known(self._frame_index),
             FLOW_ERROR * self._cells,
             config.max_cost,
         )

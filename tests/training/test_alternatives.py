@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from instance_flow.matching import KnownIdentities, instance_flows, match_instances
+from instance_flow.matching import instance_flows, match_instances
 from instance_flow.memory import Reference
 from instance_flow.pipeline import AssemblyConfig, Matcher, Pipeline, Scene
 from instance_flow.structures import Instances, Prediction
@@ -50,9 +50,7 @@ def squares(now: list[tuple[int, int]], before: list[tuple[int, int]]) -> Scene:
     reference = Reference(0, None, None, np.array(before, np.float32), np.arange(1, len(now) + 1))
     semantic = np.stack([labels == 0, labels > 0]).astype(np.float32)
     prediction = Prediction(semantic, np.zeros(SIZE, np.float32), offset, reference_offset, None)
-    looks, gaps = np.zeros((len(now), 512), np.float32), np.ones(len(now), np.int64)
-    known = KnownIdentities(reference.ids, looks, centers, gaps)
-    return Scene(prediction, instances, [reference], known, 3.0)
+    return Scene(prediction, instances, [reference], 3.0)
 
 
 def with_field(scene: Scene, now: list[tuple[int, int]], before: list[tuple[int, int]]) -> Scene:

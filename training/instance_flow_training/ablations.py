@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from instance_flow.atomic import replacing
+from instance_flow.json_files import write_json
 from instance_flow.pipeline import AssemblyConfig, Matcher, Pipeline
 from instance_flow.structures import InstanceFlowError
 from instance_flow_training.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
@@ -85,8 +85,7 @@ def score_row(row: Row, folder: Path, clips: int) -> dict[str, float]:
     result = score_tracks(truth, [track_clip(pipeline, clip) for clip in truth])
     agnostic = result["tracking"]["class_agnostic"]
     numbers = {name: float((result if name.startswith("AP") else agnostic)[name]) for name in METRICS}
-    with replacing(kept) as path:
-        path.write_text(json.dumps(numbers))
+    write_json(kept, numbers)
     return numbers
 
 
@@ -193,8 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(format_tables(report))
     if options.json:
-        with replacing(options.json) as path:
-            path.write_text(json.dumps(report, indent=1))
+        write_json(options.json, report, indent=1)
     return 0
 
 

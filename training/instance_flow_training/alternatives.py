@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.grouping import group_pixels
-from instance_flow.matching import NEAREST, Matches, match_instances
+from instance_flow.matching import NEAREST, Matches, cheapest_pairs, instance_flows, match_instances
 from instance_flow.memory import Reference
 from instance_flow.pipeline import Scene
-from instance_flow.structures import FloatArray, LabelMap
+from instance_flow.structures import FloatArray
 
 MINIMUM_IOU = 0.1
 MINIMUM_AFFINITY = 0.3
@@ -22,23 +22,13 @@ STANDSTILL = 1.0
 """Cells below which a trajectory has no direction to compare; such a pair is taken for the same object."""
 
 
-def mean_reference_offsets(reference_offset: FloatArray, labels: LabelMap, count: int) -> FloatArray:
-    """Mean over every object's pixels of where they point to in each reference: (R, M, 2) float32 cells."""
-    mean = np.zeros((len(reference_offset), count, 2), np.float32)
-    ys, xs = np.nonzero((labels > 0) & (labels <= count))
-    rows = labels[ys, xs] - 1
-    pixels = np.maximum(np.bincount(rows, minlength=count), 1)
-    for r, offset in enumerate(reference_offset):
-        for axis in range(2):
-            mean[r, :, axis] = np.bincount(rows, offset[axis, ys, xs], minlength=count) / pixels
-    return mean
-
-
 def match_by_average(scene: Scene) -> Matches:
     """Inter-frame offset averaged alone carries the center: right only where the mask is whole, for it is the flow plus
     the way from the mask's barycenter to the center."""
     instances, references = scene.instances, scene.references
-    flows = mean_reference_offsets(scene.prediction.reference_offset, instances.labels, len(instances))
+    reference_offset = scene.prediction.reference_offset
+    # Without the intra-frame offset the mean residual is the mean of the inter-frame offset.
+    flows = instance_flows(np.zeros_like(scene.prediction.offset), reference_offset, instances.labels, len(instances))
     return match_instances(
         instances.centers,
         flows,
@@ -104,9 +94,6 @@ def _greedy(cost: NDArray[np.float64], limit: float, references: Sequence[Refere
     ids = np.concatenate([np.zeros(0, np.int64), *(reference.ids for reference in references)])
     given_by = np.repeat(rows, [len(reference.ids) for reference in references])
     out = Matches(np.zeros(len(cost), np.int64), np.full(len(cost), -1), np.full(len(cost), np.nan, np.float32))
-    taken: set[int] = set()
-    for m, k in sorted(np.argwhere(cost <= limit).tolist(), key=lambda pair: cost[pair[0], pair[1]]):
-        if out.ids[m] == 0 and ids[k] not in taken:
-            out.ids[m], out.reference[m], out.distance[m] = ids[k], given_by[k], cost[m, k]
-            taken.add(int(ids[k]))
+    for m, k in cheapest_pairs(cost, limit, ids):
+        out.ids[m], out.reference[m], out.distance[m] = ids[k], given_by[k], cost[m, k]
     return out

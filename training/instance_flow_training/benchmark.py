@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from instance_flow.atomic import replacing
 from instance_flow.average_precision import SIZE_LIMITS
 from instance_flow.cli import parse_settings
+from instance_flow.json_files import write_json
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import InstanceFlowError
 from instance_flow_training.comparison import COLUMNS, CONTENDERS, Comparison, Contender, available
@@ -174,8 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(format_report(report, options.markdown))
     if options.json:
-        with replacing(options.json) as path:
-            path.write_text(json.dumps(report, indent=1))
+        write_json(options.json, report, indent=1)
     return 0
 
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from instance_flow.appearance import looks
 from instance_flow.structures import FloatArray, Image, InstanceFlowError, IntArray, Tracks
 from instance_flow_training.retracking import NO_ID
 
@@ -27,7 +27,6 @@ LOST_FRAMES = 10
 """Frames for which a track without a detection is kept."""
 MINIMUM_GIOU = -0.9
 """Least generalised IoU of a track's predicted box and a detection; -1 = boxes that are infinitely far apart."""
-_BINS = 8
 
 
 def _missing(error: ImportError) -> InstanceFlowError:
@@ -46,19 +45,7 @@ class SortTracker:
     """Implements ``retracking.Retracker`` by SORT (Bewley et al., 2016): Kalman boxes and IoU."""
 
     def __init__(self, lost_frames: int = LOST_FRAMES, minimum_giou: float = MINIMUM_GIOU) -> None:
-        try:
-            from trackers import GIoU, SORTTracker
-        except ImportError as error:
-            raise _missing(error) from error
-        self._tracks = _Births(
-            SORTTracker(
-                lost_track_buffer=lost_frames,
-                track_activation_threshold=0.0,
-                minimum_consecutive_frames=1,
-                minimum_iou_threshold=minimum_giou,
-                iou=GIoU(),
-            )
-        )
+        self._tracks = _Births("SORTTracker", lost_frames, minimum_giou)
 
     def update(self, frame: Tracks, image: Image) -> IntArray:  # noqa: ARG002
         """See ``retracking.Retracker``."""
@@ -74,20 +61,7 @@ class ByteTracker:
     def __init__(
         self, lost_frames: int = LOST_FRAMES, minimum_giou: float = MINIMUM_GIOU, high_score: float = 0.1
     ) -> None:
-        try:
-            from trackers import ByteTrackTracker, GIoU
-        except ImportError as error:
-            raise _missing(error) from error
-        self._tracks = _Births(
-            ByteTrackTracker(
-                lost_track_buffer=lost_frames,
-                track_activation_threshold=0.0,
-                minimum_consecutive_frames=1,
-                minimum_iou_threshold=minimum_giou,
-                iou=GIoU(),
-                high_conf_det_threshold=high_score,
-            )
-        )
+        self._tracks = _Births("ByteTrackTracker", lost_frames, minimum_giou, high_conf_det_threshold=high_score)
 
     def update(self, frame: Tracks, image: Image) -> IntArray:  # noqa: ARG002
         """See ``retracking.Retracker``."""
@@ -100,8 +74,19 @@ class _Births:
     The package gives an id only with the second one, which would cost each track a switch that is not the method's.
     """
 
-    def __init__(self, tracker: Any) -> None:
-        self._tracker = tracker
+    def __init__(self, kind: str, lost_frames: int, minimum_giou: float, **more: Any) -> None:
+        try:
+            import trackers
+        except ImportError as error:
+            raise _missing(error) from error
+        self._tracker = getattr(trackers, kind)(
+            lost_track_buffer=lost_frames,
+            track_activation_threshold=0.0,
+            minimum_consecutive_frames=1,
+            minimum_iou_threshold=minimum_giou,
+            iou=trackers.GIoU(),
+            **more,
+        )
         self._next_id = 1
 
     def update(self, frame: Tracks) -> IntArray:
@@ -161,9 +146,9 @@ class AppearanceTracker:
 
     def update(self, frame: Tracks, image: Image) -> IntArray:
         """See ``retracking.Retracker``."""
-        looks = appearance(image, frame)
+        embeddings = appearance(image, frame)
         detections = [(box, score, "") for box, score in zip(frame.boxes.tolist(), frame.scores.tolist(), strict=True)]
-        tracks = self._tracker.update_tracks(detections, embeds=list(looks), others=list(range(len(frame))))
+        tracks = self._tracker.update_tracks(detections, embeds=list(embeddings), others=list(range(len(frame))))
         ids = np.full(len(frame), NO_ID, np.int64)
         for track in tracks:
             if track.time_since_update == 0:
@@ -171,13 +156,7 @@ class AppearanceTracker:
         return ids
 
 
-def appearance(image: Image, frame: Tracks) -> NDArray[np.float32]:
-    """Roots of the colour histogram (8 x 8 x 8 of red, green, blue) under each mask: (N, 512), of length 1.
-
-    The cosine of two of them is their Bhattacharyya coefficient.
-    """
-    red, green, blue = (image[..., channel].astype(np.int64) * _BINS // 256 for channel in range(3))
-    colours = (red * _BINS + green) * _BINS + blue
-    histograms = [np.bincount(colours[frame.label_map == identity], minlength=_BINS**3) for identity in frame.ids]
-    counts = np.array(histograms, np.float32).reshape(-1, _BINS**3)
-    return np.sqrt(counts / counts.sum(axis=1, keepdims=True))
+def appearance(image: Image, frame: Tracks) -> FloatArray:
+    """What instance flow goes by too (``instance_flow.appearance.looks``), of whole masks: (N, 512), of length 1."""
+    rows = np.where(frame.label_map > 0, np.searchsorted(frame.ids, frame.label_map) + 1, 0)
+    return looks(image, rows, len(frame), stride=1)

@@ -9,10 +9,10 @@ from typing import Any
 
 from instance_flow.evaluation import evaluate_data
 from instance_flow.structures import InstanceFlowError, Tracks
-from instance_flow.ytvis import ResultsCollector
 from instance_flow_training.box_tracking import AppearanceTracker, ByteTracker, SortTracker
 from instance_flow_training.iou_tracking import MaskIouTracker
 from instance_flow_training.retracking import Retracker, retrack
+from instance_flow_training.scoring import results_of
 from instance_flow_training.synthetic import SITUATIONS, Clip
 from instance_flow_training.world_files import ground_truth
 
@@ -65,7 +65,7 @@ class Comparison:
         self._clips.append(clip)
         for name, contender in self._contenders.items():
             tracked = frames if contender.make is None else retrack(frames, clip.images, contender.make())
-            self._results[name].append(_results(tracked))
+            self._results[name].append(results_of(tracked, video_id=0))
 
     def groups(self) -> Iterator[tuple[str, list[int]]]:
         """All clips, then those of each situation: name and positions of the clips."""
@@ -90,17 +90,10 @@ class Comparison:
 
     def sizes(self, name: str, size_limits: str) -> dict[str, dict[str, float]]:
         """AP and AR of one contender on all clips by the size of the objects, as in Fig. 6."""
-        return self._evaluate(name, range(len(self._clips)), size_limits)["per_size"]
+        return self._evaluate(name, range(len(self._clips)), size_limits=size_limits, tracking=False)["per_size"]
 
-    def _evaluate(self, name: str, rows: Sequence[int], size_limits: str = "youtube-vis") -> dict[str, Any]:
+    def _evaluate(self, name: str, rows: Sequence[int], **options: Any) -> dict[str, Any]:
         results = [
             {**entry, "video_id": video_id} for video_id, i in enumerate(rows, 1) for entry in self._results[name][i]
         ]
-        return evaluate_data(ground_truth(self._clips[i] for i in rows), results, size_limits=size_limits)
-
-
-def _results(frames: Sequence[Tracks]) -> Results:
-    collector = ResultsCollector(len(frames))
-    for frame in frames:
-        collector.add(frame)
-    return collector.results(video_id=0)
+        return evaluate_data(ground_truth(self._clips[i] for i in rows), results, **options)

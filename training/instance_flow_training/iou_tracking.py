@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.matching import cheapest_pairs
 from instance_flow.structures import Image, IntArray, LabelMap, Tracks
 from instance_flow_training.retracking import NO_ID
 
@@ -30,14 +31,12 @@ class MaskIouTracker:
     def update(self, frame: Tracks, image: Image) -> IntArray:  # noqa: ARG002
         """See ``retracking.Retracker``."""
         self._memory = {i: (t, mask) for i, (t, mask) in self._memory.items() if self._time - t <= self._lost_frames}
-        known = list(self._memory)
+        known = np.array(list(self._memory), np.int64)
         ious = overlap(frame.label_map, frame.ids, [mask for _, mask in self._memory.values()])
         ids = np.full(len(frame), NO_ID, np.int64)
-        while ious.size and ious.max() >= MINIMUM_IOU:
-            n, k = np.unravel_index(ious.argmax(), ious.shape)
+        for n, k in cheapest_pairs(-ious, -MINIMUM_IOU, known):
             ids[n] = known[k]
-            ious[n, :], ious[:, k] = -1, -1
-        for n in np.flatnonzero(ids == NO_ID):
+        for n in np.flatnonzero(ids == NO_ID).tolist():
             ids[n] = self._next_id
             self._next_id += 1
         self._memory.update(

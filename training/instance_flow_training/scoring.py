@@ -35,13 +35,16 @@ def held_out_clips(first_seed: int, count: int, config: WorldConfig) -> list[Cli
 
 def score_tracks(clips: Sequence[Clip], tracks: Sequence[Sequence[Tracks]]) -> dict[str, Any]:
     """What ``instance_flow.evaluation.evaluate`` says of the tracks of each clip against the clips' exact truth."""
-    results: list[dict[str, Any]] = []
-    for video_id, of_clip in enumerate(tracks, 1):
-        collector = ResultsCollector(len(of_clip))
-        for frame in of_clip:
-            collector.add(frame)
-        results += collector.results(video_id)
+    results = [entry for video_id, frames in enumerate(tracks, 1) for entry in results_of(frames, video_id)]
     return evaluate_data(ground_truth(clips), results)
+
+
+def results_of(frames: Sequence[Tracks], video_id: int) -> list[dict[str, Any]]:
+    """The tracks of one whole clip as YouTube-VIS results."""
+    collector = ResultsCollector(len(frames))
+    for frame in frames:
+        collector.add(frame)
+    return collector.results(video_id)
 
 
 def score_videos(pipeline: Pipeline, annotations: Path, images: Path | None = None, limit: int = 0) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 
 from instance_flow import rle
 from instance_flow.image_encodings import decode_compressed
+from instance_flow.json_files import paused_collection
 from instance_flow.structures import Image, SourceError
 from instance_flow.ytvis import Annotation, Segmentation, Video
 
@@ -76,19 +76,15 @@ def raise_first(source: Path, problems: Sequence[str]) -> None:
         raise SourceError(f"{source}: {problems[0]}{more}")
 
 
+@paused_collection()
 def read_json(path: Path) -> Any:
     """What a JSON file holds; raises SourceError where it cannot be read."""
-    collecting = gc.isenabled()
-    gc.disable()  # millions of new objects and no cycles among them: looking for some would take most of the time
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); check data.annotations") from error
     except ValueError as error:
         raise SourceError(f"{path}: is not JSON ({error}); get or write the file again") from error
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def read_frame(path: Path, height: int, width: int) -> Image:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from array import array
+from contextlib import suppress
 from typing import Any, Protocol
 
 import cv2
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from instance_flow.image_encodings import decode_raw
+from instance_flow.image_encodings import check_size, decode_raw
 
 _TYPE_BY_LETTER = {"U": "u", "S": "i", "F": "f"}
 _GENERIC = re.compile(r"(8|16|32|64)([USF])C(\d*)")
@@ -117,15 +118,26 @@ def is_sound(bridge: Bridge) -> bool:
 def to_rgb(bridge: Bridge, message: Image) -> NDArray[np.uint8]:
     """Give the pixels of a message as (height, width, 3) uint8 RGB.
 
-    The official bridge refuses to see colours in encodings as 8UC3 and 16UC1; they are read by our rules everywhere.
+    The bridge is asked where the official one gives the same bytes as ours, which reads all else: replay, which knows
+    no bridge, must see what the node sees.
     Raises ValueError for an image that cannot be read.
     """
-    if _GENERIC.fullmatch(message.encoding):
-        return _decode(message)
-    try:
-        return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, "rgb8"))
-    except TypeError as error:  # CvBridgeError is one.
-        raise ValueError(str(error)) from error
+    check_size(message.height, message.width)
+    if _is_plain(message):
+        with suppress(Exception):  # Whatever is wrong with the message, our own decoder says it better.
+            return np.ascontiguousarray(bridge.imgmsg_to_cv2(message, "rgb8"))
+    return _decode(message)
+
+
+def _is_plain(message: Image) -> bool:
+    """Whether red, green, blue or grey values stand side by side, in rows that begin at a whole pixel.
+
+    The official bridge shears other rows, and swaps bytes by a call that numpy 2 has no longer.
+    """
+    if message.encoding.startswith("bayer") or message.is_bigendian or not _NAMED.fullmatch(message.encoding):
+        return False
+    dtype, channels = _layout(message.encoding)
+    return bool(message.step % (dtype.itemsize * channels) == 0)
 
 
 def _decode(message: Image) -> NDArray[np.uint8]:

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a header's stamp may not be. ROS 2 cannot check it: sec is any int32, nanosec any uint32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SECOND = 10**9
+"""Nanoseconds."""
+
+
+def stamp_problem(stamp: Any) -> str:
+    """What is wrong with a builtin_interfaces/Time, as a sentence for the user; empty where nothing is.
+
+    A stamp with a problem is better taken for none at all: as a time, one bad stamp among good ones would run back and
+    then leap forward, and all objects would lose their ids twice.
+    """
+    sec, nanosec = int(stamp.sec), int(stamp.nanosec)
+    if sec < 0:
+        return f"the stamp is before 1970 ({sec} s); check the clock of the camera's driver"
+    if nanosec >= SECOND:
+        return f"the stamp has {nanosec} nanoseconds, which is a second or more; mend the driver that sets it"
+    if not sec and not nanosec:
+        return "the stamp is 0, which says that nobody set it; mend the driver that leaves it out"
+    return ""
+
+
+def to_nanoseconds(stamp: Any) -> int | None:
+    """Give a builtin_interfaces/Time in nanoseconds; None for one with a problem."""
+    return None if stamp_problem(stamp) else int(stamp.sec) * SECOND + int(stamp.nanosec)

@@ -3,25 +3,139 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+import pytest
 import yaml
 from ament_index_python.packages import get_package_share_directory
+from instance_flow_msgs.msg import TrackedInstanceArray
 
 from instance_flow import AssemblyConfig
-from instance_flow_ros import middleware
-from instance_flow_ros.parameters import NodeConfig
+from instance_flow_ros import detections, middleware
+from instance_flow_ros.parameters import NodeConfig, StreamConfig
 
+Start = Callable[..., Any]
 SHARE = Path(get_package_share_directory("instance_flow_ros"))
+CONFIG = SHARE / "config"
+POLICY = Path(__file__).parents[2] / "deploy" / "sros2_policy.xml"
 
 
 def test_parameter_file_has_every_parameter_with_its_default() -> None:
-    written = yaml.safe_load((SHARE / "config" / "instance_flow.yaml").read_text())["/**"]["ros__parameters"]
-    assert written == {field.name: field.default for config in (NodeConfig, AssemblyConfig) for field in fields(config)}
+    written = yaml.safe_load((CONFIG / "instance_flow.yaml").read_text())["/**"]["ros__parameters"]
+    defaults = {
+        field.name: field.default for config in (NodeConfig, AssemblyConfig, StreamConfig) for field in fields(config)
+    }
+    assert written == {
+        name: list(default) if isinstance(default, tuple) else default for name, default in defaults.items()
+    }
+
+
+def test_every_parameter_is_commented() -> None:
+    lines = (CONFIG / "instance_flow.yaml").read_text().split("ros__parameters:")[1].splitlines()
+    bare = [line for before, line in pairwise(lines) if re.match(r" +\w", line) and "#" not in before]
+    assert bare == []
 
 
 def test_shared_memory_holds_the_largest_usual_image() -> None:
     profiles = ElementTree.parse(middleware.profile_path())
     assert int(profiles.findtext(".//segment_size", "0")) > 1920 * 1080 * 3
+
+
+@pytest.mark.parametrize("name", ["fastdds_images.xml", "fastdds_images_udp.xml"])
+def test_profiles_use_the_transports_that_they_describe(name: str) -> None:
+    root = ElementTree.parse(CONFIG / name).getroot()
+    described = [element.text for element in root.iterfind(".//transport_descriptor/transport_id")]
+    used = [element.text for element in root.iterfind(".//userTransports/transport_id")]
+    assert used == described
+    assert root.findtext(".//useBuiltinTransports") == "false"
+    assert ("SHM" in [element.text for element in root.iterfind(".//type")]) == (name == "fastdds_images.xml")
+
+
+def shown_by_rviz() -> set[str]:
+    """Topics in RViz's configuration."""
+    displays = yaml.safe_load((CONFIG / "instance_flow.rviz").read_text())["Visualization Manager"]["Displays"]
+    return {display["Topic"]["Value"] for display in displays}
+
+
+def foxglove() -> dict[str, Any]:
+    """Foxglove's layout."""
+    layout: dict[str, Any] = json.loads((CONFIG / "instance_flow_foxglove.json").read_text())
+    return layout
+
+
+def shown_by_foxglove() -> set[str]:
+    """Topics in Foxglove's layout."""
+    return set(re.findall(r'"(/[a-z_/]+)', json.dumps(foxglove())))
+
+
+def test_foxglove_lays_out_every_panel_once() -> None:
+    layout = foxglove()
+    laid_out = re.findall(r'"(\w+!\w+)"', json.dumps(layout["layout"]))
+    assert sorted(laid_out) == sorted(layout["configById"])
+
+
+def test_foxglove_plots_a_field_that_there_is() -> None:
+    (path,) = foxglove()["configById"]["Plot!speed"]["paths"]
+    assert path["value"].endswith(".instances[:].velocity.x")
+    assert "instances" in TrackedInstanceArray.get_fields_and_field_types()
+
+
+@pytest.fixture(scope="module")
+def graph(start_for_all: Start, blobs_model: Path) -> dict[str, set[str]]:
+    """What the real node listens to, answers on and serves, as if it were in the namespace /."""
+    probe = start_for_all(model=blobs_model, remappings={"image": "/camera/image_raw"})
+    probe.until(lambda: probe.state() == "active", "state active")
+    where = ("instance_flow", probe.node.get_namespace())
+    names = {
+        "subscribe": lambda: probe.node.get_subscriber_names_and_types_by_node(*where),
+        "publish": lambda: probe.node.get_publisher_names_and_types_by_node(*where),
+        "reply": lambda: probe.node.get_service_names_and_types_by_node(*where),
+    }
+    probe.until(lambda: "/camera/image_raw" in dict(names["subscribe"]()), "its subscription to be known here")
+    return {
+        kind: {name.removeprefix(probe.node.get_namespace()) for name, _ in listed()} for kind, listed in names.items()
+    }
+
+
+@pytest.mark.parametrize("shown", [shown_by_rviz, shown_by_foxglove], ids=["rviz", "foxglove"])
+def test_views_show_topics_of_the_node(shown: Callable[[], set[str]], graph: dict[str, set[str]]) -> None:
+    topics = shown()
+    assert {"/instance_flow/overlay", "/instance_flow/label_image"} <= topics
+    assert topics <= graph["publish"]
+
+
+# What the node needs only at times: with image_transport compressed, with use_sim_time, where vision_msgs is installed.
+AT_TIMES = {"/camera/image_raw/compressed", "/clock"} | (
+    set() if detections.AVAILABLE else {"/instance_flow/detections"}
+)
+
+
+@pytest.mark.parametrize("rule", ["subscribe", "publish", "reply"])
+def test_policy_allows_what_the_node_does_and_no_more(rule: str, graph: dict[str, set[str]]) -> None:
+    (profile,) = ElementTree.parse(POLICY).iterfind(".//profile[@node='instance_flow']")
+    allowed = {
+        (name.text or "").replace("~", "/instance_flow")
+        for group in profile
+        if group.get(rule) == "ALLOW"
+        for name in group
+    }
+    assert allowed - AT_TIMES == graph[rule]
+
+
+def test_policy_is_of_the_form_that_sros2_reads() -> None:
+    policy = ElementTree.parse(POLICY).getroot()
+    assert (policy.tag, policy.get("version")) == ("policy", "0.2.0")
+    rules = {"topics": {"publish", "subscribe"}, "services": {"reply", "request"}}
+    for profile in policy.iterfind("./enclaves/enclave/profiles/profile"):
+        assert profile.attrib.keys() == {"ns", "node"}
+        for group in profile:
+            assert group.attrib.keys() <= rules[group.tag]
+            assert set(group.attrib.values()) == {"ALLOW"}
+            assert {name.tag for name in group} == {group.tag[:-1]}

@@ -20,5 +20,10 @@ setup(
     maintainer_email="instance-flow@example.com",
     description="The instance-flow node: the mask, class, id and motion of every object in a camera's images",
     license="Apache-2.0",
-    entry_points={"console_scripts": [f"instance_flow_node = {package_name}.main:main"]},
+    entry_points={
+        "console_scripts": [
+            f"instance_flow_node = {package_name}.main:main",
+            f"instance_flow_healthcheck = {package_name}.healthcheck:main",
+        ]
+    },
 )

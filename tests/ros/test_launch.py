@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The launch files: read with a stand-in for launch, and what they start is started for real."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import launch_stand_in
+import pytest
+import rclpy
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from instance_flow_ros import healthcheck, launching, middleware
+
+SHARE = Path(get_package_share_directory("instance_flow_ros"))
+ONE, SEVERAL = (SHARE / "launch" / name for name in ("instance_flow.launch.py", "cameras.launch.py"))
+PARAMETERS = str(SHARE / "config" / "instance_flow.yaml")
+OUTPUTS = ("class_table", "instances", "label_image", "overlay")
+
+
+@pytest.mark.parametrize("file", [pytest.param(ONE, id="one camera"), pytest.param(SEVERAL, id="several")])
+def test_every_argument_is_described(file: Path) -> None:
+    arguments = launch_stand_in.read(file).arguments
+    assert all(argument.description for argument in arguments.values())
+    assert {"image", "namespace", "params_file", "model", "respawn", "log_level", "rviz"} <= arguments.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "namespace", "image", "logger"),
+    [
+        pytest.param({}, "", "/camera/image_raw", "instance_flow:=info", id="as it comes"),
+        pytest.param({"image": "/front/rgb"}, "", "/front/rgb", "instance_flow:=info", id="another topic"),
+        pytest.param({"namespace": "a/b"}, "a/b", "/camera/image_raw", "a.b.instance_flow:=info", id="namespace"),
+        pytest.param({"log_level": "debug"}, "", "/camera/image_raw", "instance_flow:=debug", id="log level"),
+    ],
+)
+def test_one_camera(arguments: dict[str, str], namespace: str, image: str, logger: str) -> None:
+    (node,) = launch_stand_in.read(ONE, **arguments).nodes
+    assert (node.name, node.namespace, node.remappings) == ("instance_flow", namespace, {"image": image})
+    assert node.ros_arguments == ["--log-level", logger]
+    assert node.parameters == [PARAMETERS]
+    assert not node.respawn
+
+
+def test_what_is_given_counts_over_the_parameter_file() -> None:
+    (node,) = launch_stand_in.read(ONE, provider="cuda", params_file="/my.yaml", respawn="True").nodes
+    assert node.parameters == ["/my.yaml", {"provider": "cuda"}]
+    assert node.respawn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nodes"),
+    [
+        pytest.param(
+            {},
+            {"/front": {"image": "/front/image_raw"}, "/rear": {"image": "/rear/image_raw"}},
+            id="a namespace each",
+        ),
+        pytest.param(
+            {"cameras": "a, b", "namespace": "robot", "image": "{camera}/color/image"},
+            {"/robot/a": {"image": "/robot/a/color/image"}, "/robot/b": {"image": "/robot/b/color/image"}},
+            id="in a namespace",
+        ),
+        pytest.param(
+            {"namespace": "robot", "image": "/drivers/{camera}"},
+            {"/robot/front": {"image": "/drivers/front"}, "/robot/rear": {"image": "/drivers/rear"}},
+            id="topic by its full name",
+        ),
+        pytest.param(
+            {"one_process": "true"},
+            {"": {"front/image": "/front/image_raw", "rear/image": "/rear/image_raw"}},
+            id="one process",
+        ),
+        pytest.param(
+            {"one_process": "true", "namespace": "robot"},
+            {"robot": {"front/image": "/robot/front/image_raw", "rear/image": "/robot/rear/image_raw"}},
+            id="one process in a namespace",
+        ),
+    ],
+)
+def test_several_cameras(arguments: dict[str, str], nodes: dict[str, dict[str, str]]) -> None:
+    started = launch_stand_in.read(SEVERAL, **arguments).nodes
+    assert {node.namespace: node.remappings for node in started} == nodes
+    cameras = [{"cameras": ["front", "rear"]}] if "one_process" in arguments else []
+    assert all(node.parameters == [PARAMETERS, *cameras] for node in started)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param({"cameras": " "}, "expected different names", id="no camera"),
+        pytest.param({"cameras": "a,a"}, "expected different names", id="a name twice"),
+        pytest.param({"image": "/image_raw"}, "write {camera} where", id="one topic for all"),
+        pytest.param({"one_process": "yes"}, "expected true or false", id="neither true nor false"),
+        pytest.param({"respawn": "1"}, "expected true or false", id="respawn 1"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        launch_stand_in.read(SEVERAL, **arguments)
+
+
+PROFILES = dict.fromkeys(
+    ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"), str(middleware.profile_path())
+)
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "268435456"}
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        pytest.param({}, PROFILES | MEMORY, id="nothing"),
+        pytest.param({"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}, MEMORY, id="profiles"),
+        pytest.param(
+            {"MALLOC_TRIM_THRESHOLD_": "1"}, PROFILES | {"MALLOC_MMAP_THRESHOLD_": "33554432"}, id="a malloc setting"
+        ),
+    ],
+)
+def test_what_the_user_has_set_stays(
+    given: dict[str, str], added: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*PROFILES, *MEMORY):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert launch_stand_in.read(ONE).environment == launch_stand_in.read(SEVERAL).environment == added
+
+
+@pytest.mark.parametrize(
+    ("arguments", "outputs"),
+    [
+        pytest.param({}, ["/front/instance_flow", "/rear/instance_flow"], id="a namespace each"),
+        pytest.param({"one_process": "true"}, ["/instance_flow/front", "/instance_flow/rear"], id="one process"),
+    ],
+)
+def test_rviz_shows_every_camera(arguments: dict[str, str], outputs: list[str]) -> None:
+    rviz = launch_stand_in.read(SEVERAL, rviz="true", **arguments).nodes[-1]
+    assert (rviz.package, rviz.arguments[0]) == ("rviz2", "-d")
+    displays = yaml.safe_load(Path(rviz.arguments[1]).read_text())["Visualization Manager"]["Displays"]
+    shown = {display["Topic"]["Value"]: display["Name"] for display in displays}
+    assert list(shown) == [f"{output}/{topic}" for output in outputs for topic in ("overlay", "label_image")]
+    assert len(set(shown.values())) == len(shown)
+
+
+def test_rviz_of_one_camera_is_as_shipped() -> None:
+    written = yaml.safe_load(launching.write_views({"": "/instance_flow"}).read_text())
+    assert written == yaml.safe_load((SHARE / "config" / "instance_flow.rviz").read_text())
+
+
+@pytest.fixture
+def onlooker() -> Iterator[Node]:
+    """A node in this process that looks at the graph."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("onlooker", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    yield node
+    executor.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments", "nodes"),
+    [
+        pytest.param(
+            ONE,
+            {"namespace": "robot", "image": "/one/image"},
+            {"/robot/instance_flow": ({"/one/image"}, {f"/robot/instance_flow/{topic}" for topic in OUTPUTS})},
+            id="one camera",
+        ),
+        pytest.param(
+            SEVERAL,
+            {"image_transport": "compressed"},
+            {
+                f"/{camera}/instance_flow": (
+                    {f"/{camera}/image_raw/compressed"},
+                    {f"/{camera}/instance_flow/{topic}" for topic in OUTPUTS},
+                )
+                for camera in ("front", "rear")
+            },
+            id="a process each",
+        ),
+        pytest.param(
+            SEVERAL,
+            {"one_process": "true", "namespace": "all"},
+            {
+                "/all/instance_flow": (
+                    {"/all/front/image_raw", "/all/rear/image_raw"},
+                    {"/all/instance_flow/class_table"}
+                    | {f"/all/instance_flow/{camera}/{topic}" for camera in ("front", "rear") for topic in OUTPUTS[1:]},
+                )
+            },
+            id="one process",
+        ),
+    ],
+)
+def test_real_nodes_have_the_topics(
+    file: Path,
+    arguments: dict[str, str],
+    nodes: dict[str, tuple[set[str], set[str]]],
+    blobs_model: Path,
+    onlooker: Node,
+) -> None:
+    """What the launch file would start is started, and is asked what it listens to and answers on."""
+    commands = [node.command for node in launch_stand_in.read(file, model=str(blobs_model), **arguments).nodes]
+    processes = [subprocess.Popen(command) for command in commands]
+    try:
+        for name, topics in nodes.items():
+            assert _until(onlooker, name, topics) == topics
+            assert healthcheck.ask(name, timeout=30)[0] == healthcheck.HEALTHY
+    finally:
+        for process in processes:
+            process.terminate()
+        codes = [process.wait(30) for process in processes]
+    assert codes == [0] * len(nodes)
+
+
+def _until(onlooker: Node, name: str, topics: tuple[set[str], set[str]]) -> tuple[set[str], set[str]]:
+    """What a node listens to and answers on, as soon as that is what is wanted, or after a minute."""
+    namespace, _, base = name.rpartition("/")
+    deadline = monotonic() + 60
+    heard: set[str] = set()
+    told: set[str] = set()
+    while (heard, told) != topics and monotonic() < deadline:
+        onlooker.executor.spin_once(timeout_sec=0.1)  # type: ignore[union-attr]
+        if (base, namespace) not in onlooker.get_node_names_and_namespaces():
+            continue
+        heard = {topic for topic, _ in onlooker.get_subscriber_names_and_types_by_node(base, namespace)}
+        told = {topic for topic, _ in onlooker.get_publisher_names_and_types_by_node(base, namespace)}
+        heard, told = heard - _OF_EVERY_NODE, {topic for topic in told - _OF_EVERY_NODE if "transition" not in topic}
+    return heard, told
+
+
+_OF_EVERY_NODE = {"/diagnostics", "/parameter_events", "/rosout", "/clock"}

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look at a ROS graph for some seconds and print what is wrong with it, for `instance-flow doctor`.
+
+python -m instance_flow_ros.graph_check --seconds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from time import monotonic
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.srv import GetParameters
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node as RosNode
+from rclpy.node import NodeNameNonExistentError
+from rclpy.qos import QoSCompatibility, qos_check_compatible, qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+from rclpy.validate_topic_name import validate_topic_name
+from sensor_msgs.msg import CompressedImage, Image
+
+from instance_flow.image_encodings import decode_compressed
+from instance_flow.stamps import to_nanoseconds
+from instance_flow_ros import middleware
+from instance_flow_ros.bridge import choose_bridge, to_rgb
+from instance_flow_ros.graph_findings import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    Graph,
+    Heard,
+    Mismatch,
+    Node,
+    Status,
+    Topic,
+    judge,
+)
+
+_NAME = "_instance_flow_doctor"
+_KINDS = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
+_MOST_TOPICS = 4
+"""Topics that are listened to where it is not said which: more would load the network."""
+
+_PERIOD = 0.2
+_DEPTH = 100
+"""Every node of a robot writes to /diagnostics; those of ours must not be lost among them."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the findings as JSON, on one line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to look (default: %(default)g)")
+    parser.add_argument("--topic", help="topic of images to listen to; those of the nodes unless given")
+    options = parser.parse_args(arguments)
+    try:
+        validate_topic_name(options.topic or "any")
+    except InvalidTopicNameException:
+        parser.error(f"{options.topic!r} is no name of a topic")
+    middleware.prepare()
+    graph = look(options.seconds, options.topic)
+    sys.stdout.write(f"{json.dumps([asdict(finding) for finding in judge(graph)])}\n")
+    return 0
+
+
+def look(seconds: float, topic: str | None = None) -> Graph:
+    """Look at the graph of the environment's domain; a topic is listened to whether or not a node does."""
+    context = rclpy.Context()
+    # No signal handlers: Ctrl-C then ends this as it ends any other command.
+    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor(context=context)
+    node = rclpy.create_node(_NAME, context=context, enable_rosout=False, start_parameter_services=False)
+    try:
+        observer = _Observer(node, topic)
+        executor.add_node(node)
+        deadline = monotonic() + seconds
+        while (now := monotonic()) < deadline:
+            executor.spin_once(timeout_sec=min(_PERIOD, deadline - now))
+        return observer.graph(seconds)
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        context.try_shutdown()
+
+
+@dataclass
+class _Listener:
+    """What came on one topic so far. stamps: nanoseconds, of those images that have one."""
+
+    node: RosNode
+    count: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    description: str = ""
+    error: str = ""
+    stamps: list[int] = field(default_factory=list)
+    age: float | None = None
+
+    def hear(self, message: Image | CompressedImage) -> None:
+        self.last = monotonic()
+        if not self.count:
+            self.first = self.last
+            self._read(message)
+        self.count += 1
+        stamp = to_nanoseconds(message.header.stamp)
+        if stamp is not None:
+            self.stamps.append(stamp)
+            self.age = (self.node.get_clock().now().nanoseconds - stamp) * 1e-9
+
+    def heard(self) -> Heard:
+        rate = (self.count - 1) / (self.last - self.first) if self.last > self.first else 0.0
+        backwards = self.stamps != sorted(self.stamps)
+        return Heard(self.count, rate, self.description, self.error, self.age, backwards)
+
+    def _read(self, message: Image | CompressedImage) -> None:
+        try:
+            if isinstance(message, CompressedImage):
+                encoding, pixels = message.format, decode_compressed(message.data)
+            else:
+                encoding, pixels = message.encoding, to_rgb(choose_bridge(), message)
+        except ValueError as error:
+            self.error = str(error)
+            return
+        self.description = f"{pixels.shape[1]} x {pixels.shape[0]} {encoding}"
+
+
+class _Question:
+    """A call of a service of a node, made once it can be."""
+
+    def __init__(self, node: RosNode, kind: Any, name: str, request: Any) -> None:
+        self._client = node.create_client(kind, name)
+        self._request = request
+        self._future: Future | None = None
+
+    def ask(self) -> None:
+        if self._future is None and self._client.service_is_ready():
+            self._future = self._client.call_async(self._request)
+
+    def answer(self) -> Any:
+        """The response, None while there is none."""
+        return self._future.result() if self._future is not None and self._future.done() else None
+
+
+class _Observer:
+    """Asks what can only be asked while it spins: images, diagnostics, states. The rest is seen at the end."""
+
+    def __init__(self, node: RosNode, topic: str | None) -> None:
+        self._node = node
+        self._wanted = None if topic is None else node.resolve_topic_name(topic)
+        self._listeners: dict[str, _Listener] = {}
+        self._states: dict[str, _Question] = {}
+        self._parameters: dict[str, _Question] = {}
+        self._statuses: dict[str, Status] = {}
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, _DEPTH)
+        node.create_timer(_PERIOD, self._ask)
+
+    def graph(self, seconds: float) -> Graph:
+        """Sum up what was seen."""
+        nodes = tuple(self._describe(name) for name in self._ours())
+        names = [_full_name(*found) for found in self._node.get_node_names_and_namespaces()]
+        own = {node.name.lstrip("/") for node in nodes}
+        return Graph(
+            seconds=seconds,
+            asked=self._wanted,
+            names=tuple(sorted(name for name in names if not name.endswith(f"/{_NAME}"))),
+            nodes=nodes,
+            topics={
+                name: Topic(publishers, self._listeners[name].heard() if name in self._listeners else None)
+                for name, publishers in self._image_topics().items()
+            },
+            mismatches=tuple(self._mismatches([node.name for node in nodes])),
+            statuses=tuple(status for name, status in self._statuses.items() if name.split(": ")[0] in own),
+            has_clock=self._node.count_publishers("/clock") > 0,
+        )
+
+    def _ours(self) -> list[str]:
+        """Full names of instance-flow nodes: those with a lifecycle, ~/reset and ~/enable, in whatever state."""
+        services = {name: kinds[0] for name, kinds in self._node.get_service_names_and_types()}
+        expected = {"reset": "std_srvs/srv/Trigger", "enable": "std_srvs/srv/SetBool"}
+        bases = [name.removesuffix("/get_state") for name in services if name.endswith("/get_state")]
+        return sorted(
+            base for base in bases if all(services.get(f"{base}/{own}") == kind for own, kind in expected.items())
+        )
+
+    def _ask(self) -> None:
+        for name in self._ours():
+            if name not in self._states:
+                self._states[name] = _Question(self._node, GetState, f"{name}/get_state", GetState.Request())
+                request = GetParameters.Request(names=["use_sim_time"])
+                self._parameters[name] = _Question(self._node, GetParameters, f"{name}/get_parameters", request)
+            self._states[name].ask()
+            self._parameters[name].ask()
+        for topic, kind in self._to_hear().items():
+            if topic not in self._listeners:
+                listener = self._listeners[topic] = _Listener(self._node)
+                self._node.create_subscription(_KINDS[kind], topic, listener.hear, qos_profile_sensor_data)
+
+    def _to_hear(self) -> dict[str, str]:
+        """Type by topic that is to be listened to: the one that was asked for, else those of our nodes, else some."""
+        kinds = {
+            topic: next(iter(publishers.values()))
+            for topic, publishers in self._image_topics().items()
+            if publishers and set(publishers.values()) <= set(_KINDS)
+        }
+        if self._wanted is not None:
+            return {topic: kind for topic, kind in kinds.items() if topic == self._wanted}
+        inputs = {topic for name in self._ours() for topic in self._inputs(name)}
+        heard = inputs & set(kinds) or sorted(kinds)[:_MOST_TOPICS]
+        return {topic: kinds[topic] for topic in heard}
+
+    def _image_topics(self) -> dict[str, dict[str, str]]:
+        """Type by publisher, by topic of images; those that our own nodes publish are left out."""
+        own = {topic for name in self._ours() for topic in self._outputs(name)}
+        topics = [name for name, kinds in self._node.get_topic_names_and_types() if set(kinds) & set(_KINDS)]
+        return {
+            name: {_full_name(info.node_name, info.node_namespace): info.topic_type for info in self._publishers(name)}
+            for name in topics
+            if name not in own
+        }
+
+    def _publishers(self, topic: str) -> list[TopicEndpointInfo]:
+        return list(self._node.get_publishers_info_by_topic(topic))
+
+    def _inputs(self, node: str) -> dict[str, str]:
+        """Type by topic of images that a node listens to; nothing while the graph does not know the node."""
+        namespace, _, name = node.rpartition("/")
+        with suppress(NodeNameNonExistentError):
+            topics = self._node.get_subscriber_names_and_types_by_node(name, namespace or "/")
+            return {topic: kinds[0] for topic, kinds in topics if kinds[0] in _KINDS}
+        return {}
+
+    def _outputs(self, node: str) -> list[str]:
+        namespace, _, name = node.rpartition("/")
+        with suppress(NodeNameNonExistentError):
+            return [topic for topic, _ in self._node.get_publisher_names_and_types_by_node(name, namespace or "/")]
+        return []
+
+    def _describe(self, name: str) -> Node:
+        state = self._states[name].answer() if name in self._states else None
+        parameters = self._parameters[name].answer() if name in self._parameters else None
+        label = "" if state is None else state.current_state.label
+        simulated = parameters is not None and bool(parameters.values) and parameters.values[0].bool_value
+        return Node(name, label, self._inputs(name), simulated)
+
+    def _mismatches(self, ours: Sequence[str]) -> Iterator[Mismatch]:
+        """Pairs that do not hear one another, where one side is ours."""
+        topics = {topic for name in ours for topic in (*self._inputs(name), *self._outputs(name))}
+        for topic in sorted(topics):
+            subscribers = self._node.get_subscriptions_info_by_topic(topic)
+            for publisher, subscriber in product(self._publishers(topic), subscribers):
+                sender, hearer = (_full_name(info.node_name, info.node_namespace) for info in (publisher, subscriber))
+                verdict, reason = qos_check_compatible(publisher.qos_profile, subscriber.qos_profile)
+                if verdict == QoSCompatibility.ERROR and {sender, hearer} & set(ours):
+                    yield Mismatch(topic, sender, hearer, reason.removeprefix("ERROR: ").strip(" ;"))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self._statuses[status.name] = Status(status.name, int.from_bytes(status.level, "big"), status.message)
+
+
+def _full_name(name: str, namespace: str) -> str:
+    return f"{namespace.rstrip('/')}/{name}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `instance-flow doctor`: says what is wrong with an installation, a machine, or a ROS graph."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from instance_flow import doctor_machine as machine
+from instance_flow import doctor_providers as providers
+from instance_flow import doctor_python, doctor_ros
+from instance_flow.doctor_finding import PROBLEM, WARNING, Finding, format_findings, worst_first
+
+LISTEN_SECONDS = 5.0
+
+_ALL_WELL, _NEEDS_MENDING = 0, 1
+_TIMEOUT, _LONGEST = 60.0, 600.0
+_RESTART = "Mend what else is found here, then look again."
+
+
+def add_doctor(commands: Any) -> None:
+    """Add the command to the parser of `instance-flow`."""
+    parser = commands.add_parser(
+        "doctor", help="say what is wrong with the installation, the machine and the ROS graph, and what to do"
+    )
+    parser.set_defaults(command=doctor_command)
+    parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model; the bundled one unless given")
+    parser.add_argument("--topic", help="topic of images to look at; the node's own unless given")
+    parser.add_argument(
+        "--listen",
+        type=_seconds,
+        default=LISTEN_SECONDS,
+        metavar="SECONDS",
+        help="how long to look at the ROS graph, 0 = not at all (default: %(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def doctor_command(options: argparse.Namespace) -> int:
+    """Look at everything and print what was found; 1 where something needs mending, else 0."""
+    environment = dict(os.environ)
+    findings = examine_network(options.model) + examine_machine()
+    findings += examine_ros(environment, options.listen, options.topic)
+    problems, warnings = (sum(f.status == status for f in findings) for status in (PROBLEM, WARNING))
+    if options.json:
+        rows = [asdict(finding) for finding in worst_first(findings)]
+        print(json.dumps({"problems": problems, "warnings": warnings, "findings": rows}, indent=2))
+    else:
+        print(format_findings(findings))
+    return _NEEDS_MENDING if problems else _ALL_WELL
+
+
+def examine_network(model: Path | None) -> list[Finding]:
+    """The model, and what runs it."""
+    nvidia = providers.look_at_nvidia()
+    path, info = providers.look_at_model(model)
+    findings = providers.judge_model(path, info)
+    if path is not None and not isinstance(info, str):
+        findings += providers.judge_runtime(providers.look_at_runtime(path), nvidia)
+    return findings + providers.judge_nvidia(nvidia)
+
+
+def examine_machine() -> list[Finding]:
+    """What the runtime and the middleware need of the machine."""
+    return [
+        *machine.judge_kernels(machine.look_at_kernels()),
+        *machine.judge_opencv(machine.look_at_opencv(), cv2.__version__),
+        *machine.judge_processor(machine.look_at_processor()),
+        *machine.judge_shared_memory(machine.look_at_shared_memory()),
+        *machine.judge_sockets(machine.look_at_sockets()),
+    ]
+
+
+def examine_ros(environment: Mapping[str, str], listen: float, topic: str | None) -> list[Finding]:
+    """The Python that runs the node, the settings of ROS, and what can be seen on the graph within some seconds."""
+    python = doctor_python.look_at_python(doctor_python.node_python(), environment)
+    findings = doctor_python.judge_python(python, environment)
+    if not (python.has_ros and environment.get("AMENT_PREFIX_PATH")):
+        return findings
+    findings += [
+        *doctor_ros.judge_middleware(environment, doctor_ros.installed_middleware(environment)),
+        *doctor_ros.judge_domain(environment),
+        *doctor_ros.judge_discovery(environment),
+        *doctor_ros.judge_profile(doctor_ros.look_at_profile(environment), environment),
+        *doctor_ros.judge_log_folder(environment),
+    ]
+    if listen and python.can_run_the_node:
+        findings += examine_graph(python.executable, environment, listen, topic)
+    return findings
+
+
+def examine_graph(python: str, environment: Mapping[str, str], listen: float, topic: str | None) -> list[Finding]:
+    """Look at the ROS graph. That takes rclpy, which the runtime does without: another process does it."""
+    command = [python, "-m", "instance_flow_ros.graph_check", "--seconds", str(listen)]
+    command += ["--topic", topic] if topic else []
+    try:
+        ended = subprocess.run(
+            command, env=dict(environment), capture_output=True, text=True, timeout=listen + _TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return [Finding(PROBLEM, "ROS graph", "looking at it does not come to an end", _RESTART)]
+    if ended.returncode:
+        reason = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return [Finding(PROBLEM, "ROS graph", f"it could not be looked at: {reason}", _RESTART)]
+    return [Finding(**row) for row in json.loads(ended.stdout.splitlines()[-1])]
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {_LONGEST:g}")
+    return seconds

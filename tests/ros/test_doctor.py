@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the doctor makes of a graph, situation by situation; and its look at real nodes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from time import time_ns
+from typing import Any
+
+import cv2
+import pytest
+from blobs import RED, draw
+from instance_flow_msgs.msg import TrackedInstanceArray
+from probe import Probe, to_header, to_message
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage, Image
+
+from instance_flow import cli
+from instance_flow.doctor_finding import OK, PROBLEM, WARNING, Finding
+from instance_flow_ros.graph_findings import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    Graph,
+    Heard,
+    Mismatch,
+    Node,
+    Status,
+    Topic,
+    judge,
+)
+
+NODE, CAMERA = "/instance_flow", "/camera/driver"
+SECONDS = 4.0
+
+HEARD = Heard(90, 30.0, "640 x 480 rgb8", age=0.012)
+
+
+def graph(
+    node: Node | None = None,
+    topics: dict[str, Topic] | None = None,
+    names: tuple[str, ...] = (NODE, CAMERA),
+    **rest: Any,
+) -> Graph:
+    """A node that listens to /image, which a camera publishes, with changes."""
+    node = node or Node(NODE, "active", {"/image": IMAGE})
+    topics = {"/image": Topic({CAMERA: IMAGE}, HEARD)} if topics is None else topics
+    return Graph(5.0, nodes=(node,), topics=topics, names=names, **rest)
+
+
+def image(**changes: Any) -> dict[str, Topic]:
+    """The camera's topic, where other images come."""
+    return {"/image": Topic({CAMERA: IMAGE}, Heard(**{**vars(HEARD), **changes}))}
+
+
+ELSEWHERE = {"/camera/image_raw": Topic({CAMERA: IMAGE})}
+PACKED = {"/camera/image_raw/compressed": Topic({CAMERA: COMPRESSED_IMAGE})}
+SIMULATED = Node(NODE, "active", {"/image": IMAGE}, use_sim_time=True)
+
+SITUATIONS: dict[str, tuple[Graph, str, str, str]] = {
+    "active": (graph(), NODE, OK, "active"),
+    "fed": (graph(), "/image", OK, "from /camera/driver to /instance_flow"),
+    "images": (graph(), "images on /image", OK, "30.0 Hz, 640 x 480 rgb8, 12 ms old"),
+    "nothing runs": (Graph(5.0), "ROS graph", WARNING, "no instance-flow node within 5 s"),
+    "unconfigured": (graph(Node(NODE, "unconfigured")), NODE, WARNING, "`ros2 lifecycle set /instance_flow configure`"),
+    "inactive": (graph(Node(NODE, "inactive")), NODE, WARNING, "Run `ros2 lifecycle set /instance_flow activate`"),
+    "finalized": (graph(Node(NODE, "finalized")), NODE, WARNING, "Start it again"),
+    "no answer": (graph(Node(NODE, "")), NODE, WARNING, "does not say in which state"),
+    "nobody publishes": (graph(topics={}), "/image", PROBLEM, "nor images anywhere else"),
+    "topic known, publisher gone": (graph(topics={"/image": Topic({})}), "/image", PROBLEM, "Start the camera"),
+    "near miss": (graph(topics=ELSEWHERE), "/image", PROBLEM, "--ros-args -r image:=/camera/image_raw`"),
+    "near miss, compressed": (
+        graph(topics=PACKED),
+        "/image",
+        PROBLEM,
+        "-p image_transport:=compressed -r image:=/camera/image_raw`",
+    ),
+    "compressed for raw": (
+        graph(topics={"/image": Topic({CAMERA: COMPRESSED_IMAGE})}),
+        "/image",
+        PROBLEM,
+        "-p image_transport:=compressed -r image/compressed:=/image`",
+    ),
+    "another type": (
+        graph(topics={"/image": Topic({CAMERA: "std_msgs/msg/String"})}),
+        "/image",
+        PROBLEM,
+        "Name a topic of images",
+    ),
+    "two cameras": (
+        graph(topics={"/image": Topic({CAMERA: IMAGE, "/other": IMAGE})}),
+        "/image",
+        WARNING,
+        "/camera/driver and /other publish there",
+    ),
+    "silence": (graph(topics=image(count=0)), "images on /image", PROBLEM, "none came within 5 s"),
+    "cannot be read": (graph(topics=image(error="bad step")), "images on /image", PROBLEM, "bad step"),
+    "no stamps": (graph(topics=image(age=None)), "images on /image", WARNING, "stamps are 0"),
+    "stamps back": (graph(topics=image(backwards=True)), "images on /image", WARNING, "run backwards"),
+    "stamps old": (graph(topics=image(age=7.2)), "images on /image", WARNING, "7.2 s behind this machine's clock"),
+    "stamps ahead": (graph(topics=image(age=-3.0)), "images on /image", WARNING, "3.0 s ahead of this machine's clock"),
+    "stamps of a bag": (graph(SIMULATED, image(age=1e8), has_clock=True), "images on /image", OK, "30.0 Hz"),
+    "no clock": (graph(SIMULATED), NODE, PROBLEM, "nobody publishes /clock"),
+    "twice": (graph(names=(NODE, NODE)), NODE, PROBLEM, "runs 2 times"),
+    "asked for, silent": (graph(asked="/other"), "/other", PROBLEM, "images on /image"),
+    "QoS of the camera": (
+        graph(mismatches=(Mismatch("/image", CAMERA, NODE, "Best effort publisher and reliable subscription"),)),
+        "QoS on /image",
+        PROBLEM,
+        "set qos_overrides./image.subscription.reliability",
+    ),
+    "QoS of a listener": (
+        graph(mismatches=(Mismatch("/instance_flow/instances", NODE, "/planner", "durability"),)),
+        "QoS on /instance_flow/instances",
+        PROBLEM,
+        "Ask for no more than is offered in /planner",
+    ),
+    "tracking": (graph(statuses=(Status("instance_flow: stream", 0, "tracking"),)), "/diagnostics", OK, "tracking"),
+    "node warns": (graph(statuses=(Status("instance_flow: stream", 1, "slow"),)), "/diagnostics", WARNING, "slow"),
+    "node in error": (
+        graph(statuses=(Status("instance_flow: stream", 2, "no model"),)),
+        "/diagnostics",
+        PROBLEM,
+        "log",
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "check", "status", "words"), SITUATIONS.values(), ids=SITUATIONS)
+def test_graph(seen: Graph, check: str, status: str, words: str) -> None:
+    assert any(is_about(f, check, status, words) for f in judge(seen)), judge(seen)
+
+
+def is_about(finding: Finding, check: str, status: str, words: str) -> bool:
+    return (finding.check, finding.status) == (check, status) and words in f"{finding.found} {finding.advice}"
+
+
+def look(probe: Probe | None, *command: str) -> list[Finding]:
+    """Run a command that prints findings as JSON, while the probe's timers publish."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    if probe is not None:
+        probe.until(lambda: process.poll() is not None, "the end of the look at the graph")
+    report = json.loads(process.communicate()[0])
+    return [Finding(**row) for row in (report["findings"] if isinstance(report, dict) else report)]
+
+
+CHECK = (sys.executable, "-m", "instance_flow_ros.graph_check", "--seconds", str(SECONDS))
+
+
+def publish(probe: Probe, message_type: type, topic: str, qos: QoSProfile, make: Callable[[], Any]) -> None:
+    """Publish ten times a second as long as the probe spins."""
+    publisher = probe.node.create_publisher(message_type, topic, qos)
+    probe.node.create_timer(0.1, lambda: publisher.publish(make()))
+
+
+def expect(findings: list[Finding], check: str, status: str, words: str) -> None:
+    assert any(is_about(f, check, status, words) for f in findings), findings
+
+
+def picture() -> Image:
+    return to_message(draw([(30, 40, RED)]), time_ns())
+
+
+def test_command_finds_a_node_that_is_well(start: Callable[..., Probe], blobs_model: Path) -> None:
+    node = start(model=blobs_model, provider="cpu").until_active()
+    node.node.create_timer(0.1, lambda: node.send(picture()))
+    command = shutil.which("instance-flow")
+    assert command is not None
+    findings = look(node, command, "doctor", "--json", "--listen", str(SECONDS), str(blobs_model))
+    name = f"{node.node.get_namespace()}/instance_flow"
+    topic = f"{node.node.get_namespace()}/image"
+    expect(findings, "ROS 2", OK, "rclpy in Python")
+    expect(findings, "messages", OK, "as this instance-flow has them")
+    expect(findings, name, OK, "active")
+    expect(findings, topic, OK, f"from {node.node.get_namespace()}/probe to {name}")
+    expect(findings, f"images on {topic}", OK, "128 x 96 rgb8")
+    expect(findings, "/diagnostics", OK, f"{name[1:]}: stream: tracking")
+    assert not [f for f in findings if f.check.startswith("QoS")]
+
+
+def test_reliable_node_and_best_effort_camera(start: Callable[..., Probe], blobs_model: Path) -> None:
+    topic = "/doctor/best_effort"
+    override = {f"qos_overrides.{topic}.subscription.reliability": "reliable"}
+    node = start({"image": topic}, model=blobs_model, provider="cpu", **override)
+    publish(node, Image, topic, qos_profile_sensor_data, picture)
+    node.until(lambda: node.state() == "active", "state active")
+    findings = look(node, *CHECK)
+    expect(findings, f"QoS on {topic}", PROBLEM, "eliab")
+    expect(findings, f"QoS on {topic}", PROBLEM, f"set qos_overrides.{topic}.subscription.reliability")
+    expect(findings, f"images on {topic}", OK, "128 x 96 rgb8")
+
+
+def test_node_on_a_topic_that_nobody_has_and_a_listener_that_asks_for_the_past(
+    start: Callable[..., Probe], blobs_model: Path
+) -> None:
+    node = start({"image": "/doctor/typo"}, model=blobs_model, provider="cpu")
+    node.until(lambda: node.state() == "active", "state active")
+    latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    node.listen(TrackedInstanceArray, "instance_flow/instances", latched)
+    findings = look(node, *CHECK)
+    expect(findings, "/doctor/typo", PROBLEM, f"-r image:={node.node.get_namespace()}/image`")
+    listener = f"{node.node.get_namespace()}/probe"
+    expect(findings, f"QoS on {node.node.get_namespace()}/instance_flow/instances", PROBLEM, f"offered in {listener}")
+
+
+def test_compressed_images_without_stamps_for_a_node_that_expects_raw_ones(
+    start: Callable[..., Probe], blobs_model: Path
+) -> None:
+    topic = "/doctor/packed"
+    data = array("B", cv2.imencode(".jpg", draw([(30, 40, RED)]))[1].tobytes())
+    node = start({"image": topic}, model=blobs_model, provider="cpu")
+    publish(
+        node,
+        CompressedImage,
+        topic,
+        qos_profile_sensor_data,
+        lambda: CompressedImage(header=to_header(0), format="jpeg", data=data),
+    )
+    node.until(lambda: node.state() == "active", "state active")
+    findings = look(node, *CHECK, "--topic", topic)
+    expect(findings, topic, PROBLEM, f"-p image_transport:=compressed -r image/compressed:={topic}`")
+    expect(findings, f"images on {topic}", WARNING, "128 x 96 jpeg, stamps are 0")
+
+
+def test_node_that_was_never_configured(start: Callable[..., Probe]) -> None:
+    node = start(autostart=False, use_sim_time=True)
+    node.until(lambda: node.state() == "unconfigured", "state unconfigured")
+    findings = look(node, *CHECK)
+    name = f"{node.node.get_namespace()}/instance_flow"
+    expect(findings, name, WARNING, f"`ros2 lifecycle set {name} configure`, then `ros2 lifecycle set {name} activate`")
+    expect(findings, name, PROBLEM, "nobody publishes /clock")
+
+
+def test_empty_graph() -> None:
+    findings = look(None, *CHECK[:-1], "1", "--topic", "doctor/none")
+    expect(findings, "ROS graph", WARNING, "no instance-flow node")
+    expect(findings, "/doctor/none", PROBLEM, "nobody publishes there")
+
+
+def test_topic_that_cannot_be_one_is_told(capfd: pytest.CaptureFixture[str], blobs_model: Path) -> None:
+    assert cli.main(["doctor", "--listen", "1", "--topic", "two words", str(blobs_model)]) == 1
+    assert "'two words' is no name of a topic" in capfd.readouterr().out

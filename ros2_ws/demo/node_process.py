@@ -35,6 +35,11 @@ class NodeProcess:
             self._process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
 
     @property
+    def pid(self) -> int:
+        """Number of the process, for /proc."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """None while the node runs."""
         return self._process.poll()

@@ -15,7 +15,7 @@ from lifecycle_msgs.srv import GetState
 from node_process import NodeProcess
 from rclpy.serialization import deserialize_message
 
-from instance_flow_ros.conversions import to_nanoseconds
+from instance_flow.stamps import to_nanoseconds
 
 
 class DemoError(Exception):
@@ -76,7 +76,7 @@ class Recorder:
         message = deserialize_message(data, TrackedInstanceArray)
         if message.frame_index == 0:
             self.answers.clear()
-        stamp = to_nanoseconds(message.header) or 0
+        stamp = to_nanoseconds(message.header.stamp) or 0
         self.answers[stamp] = Answer(message, data, time.monotonic_ns())
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

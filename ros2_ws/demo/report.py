@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from ament_index_python.packages import get_package_share_directory
 from instance_flow_msgs.msg import TrackedInstanceArray
 from recorder import Answer, DemoError
 from tqdm import tqdm
 
 from instance_flow import Pipeline
 from instance_flow.bags import BagImages, BagWriter
+from instance_flow.installation import message_definitions
+from instance_flow.messages import to_instance_array, to_tracks
 from instance_flow.outputs import SHEET, VIDEO, sheet_output, video_output
 from instance_flow.video import Frame
-from instance_flow_ros.conversions import to_instance_array, to_tracks
+from instance_flow_ros.conversions import TYPES
 
 TOPIC = "/instance_flow/instances"
 TYPE = "instance_flow_msgs/msg/TrackedInstanceArray"
@@ -24,10 +25,8 @@ TYPE = "instance_flow_msgs/msg/TrackedInstanceArray"
 
 def write_bag(path: Path, answers: Mapping[int, Answer]) -> None:
     """Write the answers as they came, under the stamps of their images."""
-    folder = Path(get_package_share_directory("instance_flow_msgs")) / "msg"
-    definitions = {f"instance_flow_msgs/msg/{file.stem}": file.read_text() for file in folder.glob("*.msg")}
     with BagWriter(path) as bag:
-        bag.register(definitions)
+        bag.register(message_definitions())
         for stamp, answer in answers.items():
             bag.write_serialized(TOPIC, TYPE, answer.data, stamp)
 
@@ -78,7 +77,9 @@ def compare_with_offline(model: Path, provider: str, images: BagImages, answers:
         if image.stamp not in answers:
             continue
         live = answers[image.stamp].message
-        offline = to_instance_array(pipeline.step(image.image, image.stamp), live.header, pipeline.info.class_names)
+        offline = to_instance_array(
+            TYPES, pipeline.step(image.image, image.stamp), live.header, pipeline.info.class_names
+        )
         if repr(live) != repr(offline):  # As text, where NaN equals NaN.
             raise DemoError(
                 f"frame {live.frame_index}: the live node found ids {[i.id for i in live.instances]}, "

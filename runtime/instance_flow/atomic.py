@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import glob
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path of the same name; what is written there takes the place of ``path`` at the end.
+    """Yield a temporary path of the same name; the file or folder written there takes the place of ``path`` at the end.
 
     After an exception, ``path`` is as it was before. Folders that are missing on the way to it are made.
     """
@@ -21,4 +23,12 @@ def replacing(path: Path) -> Iterator[Path]:
         whole = Path(folder) / path.name
         yield whole
         if whole.exists():
+            if path.is_dir():  # It cannot be overwritten, but moved aside, to go with the temporary folder.
+                path.replace(Path(folder) / "old")
             whole.replace(path)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed in ``replacing`` left behind. No other process may be writing the file."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}-*"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS 2 bags without ROS: the images of a topic, and new bags. Needs rosbags (``pip install "instance-flow[bags]"``).
+"""ROS 2 bags without ROS: the images of one or several topics, and new bags.
 
-A bag is a .mcap file, a .db3 file, or a folder of either, with or without its metadata.yaml. Times are integer
-nanoseconds. Everything that is wrong with a bag is a SourceError.
+It needs rosbags (``pip install "instance-flow[bags]"``). A bag is a .mcap file, a .db3 file, or a folder of either,
+with or without its metadata.yaml. Times are integer nanoseconds. Everything that is wrong with a bag is a SourceError.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,10 +24,11 @@ from numpy.typing import NDArray
 
 from instance_flow.atomic import replacing
 from instance_flow.image_encodings import decode_compressed, decode_raw
-from instance_flow.structures import Image, SourceError
+from instance_flow.stamps import stamp_problem, to_nanoseconds
+from instance_flow.structures import Image, InstanceFlowError, SourceError
 
 if TYPE_CHECKING:
-    from rosbags.interfaces import Connection
+    from rosbags.interfaces import Connection, Qos
     from rosbags.rosbag2 import Reader
     from rosbags.typesys.store import Typestore
 
@@ -33,18 +36,42 @@ RAW = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
 _STORAGE = {".mcap": "mcap", ".db3": "sqlite3"}
-_PIXELS = {"rgb8": (np.uint8, 3), "bgr8": (np.uint8, 3), "mono8": (np.uint8, 1), "mono16": (np.uint16, 1)}
+_PIXELS = {
+    "rgb8": (np.uint8, 3),
+    "bgr8": (np.uint8, 3),
+    "mono8": (np.uint8, 1),
+    "mono16": (np.uint16, 1),
+    "16UC1": (np.uint16, 1),
+}
 _RATE_SAMPLE = 30
+
+_log = logging.getLogger("instance_flow")
+
+
+Stamp = int | tuple[int, int]
+"""Nanoseconds, or seconds and nanoseconds as they are to stand in a header."""
+
+Refuse = Callable[[str, int, str], None]
+"""Called with topic, number and reason for an image that cannot be used."""
 
 
 @dataclass(frozen=True)
 class BagImage:
-    """One image message: stamp of its header, time it was received, frame of its header, (H, W, 3) uint8 RGB."""
+    """One image message: stamp of its header, time it was received, frame of its header, (H, W, 3) uint8 RGB.
 
-    stamp: int
+    stamp: None where it says nothing (``stamps``).   time: seconds and nanoseconds as they stand in the header.
+    encoding: of a raw image, or the format of a compressed one.
+    number: its place among the images of its topic, from 0.
+    """
+
+    stamp: int | None
     received: int
     frame_id: str
     image: Image
+    encoding: str
+    topic: str
+    number: int
+    time: tuple[int, int]
 
 
 def is_bag(path: Path) -> bool:
@@ -61,31 +88,67 @@ def image_topics(path: Path) -> dict[str, int]:
 
 
 class BagImages:
-    """The images of one topic of a bag, in the order of the recording. Iterate as often as wanted.
+    """The images of one or several topics of a bag, in the order of the recording. Iterate as often as wanted.
 
-    topic: may be left out where only one topic holds images.
-    Length is the number of messages; ``rate`` their usual number per second, 0 where there is but one.
+    topic: one or several; may be left out where only one topic holds images.
+
+    Attributes:
+        topics: the topics, each with its number of messages; their sum is the length.   topic: the first of them.
+        rates: their usual numbers of messages per second, 0 where there is but one.   rate: that of the first.
     """
 
-    def __init__(self, path: Path | str, topic: str | None = None) -> None:
+    def __init__(self, path: Path | str, topic: str | Sequence[str] | None = None) -> None:
         self.path = Path(path)
+        wanted = [topic] if isinstance(topic, str) else list(dict.fromkeys(topic or ()))
         with _open_bag(self.path) as readers:
-            self.topic, self._length = _choose_topic(self.path, _connections(readers), topic)
-            self.rate = _usual_rate(_messages(readers, self.topic))
+            self.topics = _choose_topics(self.path, _connections(readers), wanted)
+            self.rates = {name: _usual_rate(_messages(readers, [name])) for name in self.topics}
+        self.topic = next(iter(self.topics))
+        self.rate = self.rates[self.topic]
 
     def __len__(self) -> int:
-        return self._length
+        return sum(self.topics.values())
 
     def __iter__(self) -> Iterator[BagImage]:
+        """Raises SourceError at the first image that cannot be used."""
+        return self.images(self._raise)
+
+    def images(self, refuse: Refuse) -> Iterator[BagImage]:
+        """The images that can be used; ``refuse`` is called for every other one."""
         typestore = _typestore()
+        numbers, said_of = dict.fromkeys(self.topics, -1), set[str]()
         with _open_bag(self.path) as readers:
-            for number, (connection, received, data) in enumerate(_messages(readers, self.topic), start=1):
-                message: Any = typestore.deserialize_cdr(data, connection.msgtype)
+            for connection, received, data in _messages(readers, self.topics):
+                topic = connection.topic
+                numbers[topic] += 1
                 try:
+                    message = _deserialize(typestore, connection, data)
                     image = _decode(message)
                 except ValueError as error:
-                    raise SourceError(f"{self.path}: image {number} of {self.topic}: {error}") from error
-                yield BagImage(_nanoseconds(message.header.stamp), received, message.header.frame_id, image)
+                    refuse(topic, numbers[topic], str(error))
+                    continue
+                header, said = message.header, message.header.stamp
+                if topic not in said_of and (problem := stamp_problem(said)):
+                    said_of.add(topic)
+                    _log.warning("%s: image %d of %s: %s", self.path, numbers[topic] + 1, topic, problem)
+                yield BagImage(
+                    stamp=to_nanoseconds(said),
+                    received=received,
+                    frame_id=header.frame_id,
+                    image=image,
+                    encoding=_encoding(message),
+                    topic=topic,
+                    number=numbers[topic],
+                    time=(int(said.sec), int(said.nanosec)),
+                )
+
+    def arrivals(self) -> list[tuple[int, str]]:
+        """When each image was received, and its topic, in order."""
+        with _open_bag(self.path) as readers:
+            return [(received, connection.topic) for connection, received, _ in _messages(readers, self.topics)]
+
+    def _raise(self, topic: str, number: int, reason: str) -> None:
+        raise SourceError(f"{self.path}: image {number + 1} of {topic}: {reason}")
 
 
 class BagWriter:
@@ -94,16 +157,18 @@ class BagWriter:
     path: ``name.mcap`` or ``name.db3`` makes that one file and replaces an old one; any other name makes a bag folder
         with metadata.yaml, and one that is there already is a SourceError.
     storage: "mcap" or "sqlite3" for a folder; a file's name says it.
-    Leaving with an exception leaves nothing behind.
+    overwrite: a folder takes the place of an old bag folder of that name, too.
+    Raises InstanceFlowError and OSError where it cannot be written. Leaving with an exception leaves nothing behind.
     """
 
-    def __init__(self, path: Path | str, storage: str = "mcap") -> None:
+    def __init__(self, path: Path | str, storage: str = "mcap", overwrite: bool = False) -> None:
         self.path = Path(path)
         self._single = self.path.suffix in _STORAGE
         self._storage = _STORAGE.get(self.path.suffix, storage)
         if self._storage not in _STORAGE.values():
             raise ValueError(f"storage is {storage!r}; expected one of {', '.join(_STORAGE.values())}")
-        if self.path.exists() and (not self._single or self.path.is_dir()):
+        replaceable = self.path.is_file() if self._single else overwrite and (self.path / "metadata.yaml").is_file()
+        if self.path.exists() and not replaceable:
             raise SourceError(f"{self.path} exists already; remove it or choose another name for the new bag")
         self._connections: dict[tuple[str, str], Connection] = {}
         self.typestore = _typestore()
@@ -111,7 +176,7 @@ class BagWriter:
     def __enter__(self) -> BagWriter:
         from rosbags.rosbag2 import StoragePlugin, Writer
 
-        with ExitStack() as stack:
+        with _told(self.path), ExitStack() as stack:
             whole = stack.enter_context(replacing(self.path))
             folder = whole.with_name("bag") if self._single else whole
             if self._single:
@@ -124,7 +189,8 @@ class BagWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        with _told(self.path):
+            self._stack.__exit__(kind, error, trace)
 
     def register(self, definitions: Mapping[str, str]) -> None:
         """Make message types known: full names (``instance_flow_msgs/msg/TrackedInstance``) and texts of .msg files."""
@@ -135,31 +201,41 @@ class BagWriter:
             types.update(get_types_from_msg(text, name))
         self.typestore.register(types)
 
-    def write_serialized(self, topic: str, message_type: str, data: bytes, received: int) -> None:
-        """Write the CDR bytes of a message whose type is a standard one or was registered."""
-        key = (topic, message_type)
-        if key not in self._connections:
-            if message_type not in self.typestore.fielddefs:
-                raise ValueError(f"message type {message_type} is not known; register its definition first")
-            self._connections[key] = self._writer.add_connection(topic, message_type, typestore=self.typestore)
-        self._writer.write(self._connections[key], received, data)
+    def write_serialized(
+        self, topic: str, message_type: str, data: bytes, received: int, *, latched: bool = False
+    ) -> None:
+        """Write the CDR bytes of a message whose type is a standard one or was registered.
 
-    def write_message(self, topic: str, message: Any, received: int) -> None:
-        """Write a message built from ``typestore.types``."""
+        latched: players offer the topic to those who come later, too (transient local); the topic's first message says.
+        """
+        key = (topic, message_type)
+        with _told(self.path):
+            if key not in self._connections:
+                if message_type not in self.typestore.fielddefs:
+                    raise ValueError(f"message type {message_type} is not known; register its definition first")
+                self._connections[key] = self._writer.add_connection(
+                    *key, typestore=self.typestore, offered_qos_profiles=_latched_qos() if latched else ()
+                )
+            self._writer.write(self._connections[key], received, data)
+
+    def write_message(self, topic: str, message: Any, received: int, *, latched: bool = False) -> None:
+        """Write a message built from ``typestore.types``; latched as in ``write_serialized``."""
         message_type = message.__msgtype__
-        self.write_serialized(topic, message_type, bytes(self.typestore.serialize_cdr(message, message_type)), received)
+        data = bytes(self.typestore.serialize_cdr(message, message_type))
+        self.write_serialized(topic, message_type, data, received, latched=latched)
 
     def write_image(
         self,
         topic: str,
         image: NDArray[Any],
-        stamp: int,
+        stamp: Stamp,
         *,
         frame_id: str = "",
         encoding: str = "rgb8",
         received: int | None = None,
     ) -> None:
-        """Write pixels as they are: (H, W, 3) uint8 for rgb8 and bgr8, (H, W) uint8 for mono8, uint16 for mono16.
+        """Write pixels as they are: (H, W, 3) uint8 for rgb8 and bgr8, (H, W) uint8 for mono8, uint16 for mono16
+        and 16UC1.
 
         received: the bag's own time of the message, ``stamp`` unless given.
         """
@@ -171,7 +247,7 @@ class BagWriter:
         pixels = np.ascontiguousarray(image)
         height, width = pixels.shape[:2]
         message = self.typestore.types[RAW](
-            header=self._header(stamp, frame_id),
+            header=self.header(stamp, frame_id),
             height=height,
             width=width,
             encoding=encoding,
@@ -179,7 +255,7 @@ class BagWriter:
             step=pixels.nbytes // height,
             data=pixels.reshape(-1).view(np.uint8),
         )
-        self.write_message(topic, message, stamp if received is None else received)
+        self.write_message(topic, message, _nanoseconds(stamp) if received is None else received)
 
     def write_jpeg(
         self,
@@ -195,15 +271,25 @@ class BagWriter:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
         message = self.typestore.types[COMPRESSED](
-            header=self._header(stamp, frame_id), format="rgb8; jpeg compressed bgr8", data=data.reshape(-1)
+            header=self.header(stamp, frame_id), format="rgb8; jpeg compressed bgr8", data=data.reshape(-1)
         )
         self.write_message(topic, message, stamp if received is None else received)
 
-    def _header(self, stamp: int, frame_id: str) -> Any:
+    def header(self, stamp: Stamp, frame_id: str) -> Any:
+        """Give a std_msgs/Header."""
         types = self.typestore.types
-        seconds, nanoseconds = divmod(stamp, 10**9)
+        seconds, nanoseconds = divmod(stamp, 10**9) if isinstance(stamp, int) else stamp
         time = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
         return types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say which bag SQLite could not write; it is no OSError that it raises then."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise InstanceFlowError(f"{path}: cannot be written ({error}); is the disk full?") from error
 
 
 def _move(file: Path, target: Path) -> None:
@@ -269,30 +355,32 @@ def _count_messages(connections: Iterator[Connection]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _choose_topic(path: Path, connections: list[Connection], wanted: str | None) -> tuple[str, int]:
-    """The topic to read and its number of messages."""
+def _choose_topics(path: Path, connections: list[Connection], wanted: Sequence[str]) -> dict[str, int]:
+    """The topics to read, each with its number of messages; none wanted = the only one that there is."""
     images = _count_messages(connection for connection in connections if _is_image(connection))
     types = {connection.topic: connection.msgtype for connection in connections}
     if not images:
         there = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(types.items())) or "none at all"
         raise SourceError(f"{path} has no topic of images; its topics: {there}")
     listing = ", ".join(f"{topic} ({count} images)" for topic, count in images.items())
-    if wanted is not None and wanted not in images:
-        found = f"holds {types[wanted]}, not images" if wanted in types else "is not in the bag"
-        raise SourceError(f"{path}: topic {wanted} {found}; topics of images: {listing}")
+    for topic in wanted:
+        if topic not in images:
+            found = f"holds {types[topic]}, not images" if topic in types else "is not in the bag"
+            raise SourceError(f"{path}: topic {topic} {found}; topics of images: {listing}")
     filled = [topic for topic, count in images.items() if count]
-    if wanted is None and len(filled) > 1:
-        raise SourceError(f"{path} has several topics of images, choose one: {listing}")
-    topic = wanted or (filled or list(images))[0]
-    if not images[topic]:
-        raise SourceError(f"{path}: topic {topic} has no messages")
-    return topic, images[topic]
+    if not wanted and len(filled) > 1:
+        raise SourceError(f"{path} has several topics of images, choose one or more, or all of them: {listing}")
+    chosen = wanted or (filled or list(images))[:1]
+    for topic in chosen:
+        if not images[topic]:
+            raise SourceError(f"{path}: topic {topic} has no messages")
+    return {topic: images[topic] for topic in chosen}
 
 
-def _messages(readers: list[Reader], topic: str) -> Iterator[tuple[Connection, int, bytes]]:
-    streams = []
+def _messages(readers: list[Reader], topics: Iterable[str]) -> Iterator[tuple[Connection, int, bytes]]:
+    wanted, streams = set(topics), []
     for reader in readers:
-        chosen = [c for c in reader.connections if c.topic == topic and _is_image(c)]
+        chosen = [c for c in reader.connections if c.topic in wanted and _is_image(c)]
         if chosen:
             streams.append(reader.messages(connections=chosen))
     return heapq.merge(*streams, key=lambda message: message[1])
@@ -303,8 +391,9 @@ def _usual_rate(messages: Iterator[tuple[Connection, int, bytes]]) -> float:
     typestore = _typestore()
     times = []
     for connection, received, data in islice(messages, _RATE_SAMPLE):
-        message: Any = typestore.deserialize_cdr(data, connection.msgtype)
-        times.append((_nanoseconds(message.header.stamp), received))
+        with suppress(ValueError):  # An image that cannot be used is the reader's business.
+            header = _deserialize(typestore, connection, data).header
+            times.append((to_nanoseconds(header.stamp) or 0, received))
     steps = np.diff(np.array(times, np.int64).reshape(-1, 2), axis=0)
     for column in steps.T:
         forward = column[column > 0]
@@ -313,8 +402,11 @@ def _usual_rate(messages: Iterator[tuple[Connection, int, bytes]]) -> float:
     return 0.0
 
 
-def _nanoseconds(stamp: Any) -> int:
-    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+def _deserialize(typestore: Typestore, connection: Connection, data: bytes) -> Any:
+    try:
+        return typestore.deserialize_cdr(data, connection.msgtype)
+    except Exception as error:  # Damaged bytes break a parser in any way there is.
+        raise ValueError(f"its {len(data)} bytes are no whole {connection.msgtype}") from error
 
 
 def _decode(message: Any) -> Image:
@@ -323,3 +415,20 @@ def _decode(message: Any) -> Image:
     return decode_raw(
         message.data, message.height, message.width, message.step, message.encoding, bool(message.is_bigendian)
     )
+
+
+def _nanoseconds(stamp: Stamp) -> int:
+    return stamp if isinstance(stamp, int) else stamp[0] * 10**9 + stamp[1]
+
+
+def _encoding(message: Any) -> str:
+    return str(message.format if message.__msgtype__ == COMPRESSED else message.encoding)
+
+
+def _latched_qos() -> list[Qos]:
+    """QoS of a topic whose last message is kept for those who come later."""
+    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+
+    never = QosTime(2147483647, 4294967295)
+    kept = QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL
+    return [Qos(*kept, never, never, QosLiveliness.AUTOMATIC, never, False)]

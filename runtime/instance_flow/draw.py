@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from instance_flow.structures import Image, Tracks
 
-_OPACITY = 0.45
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _SHADES = np.array([[0.90, 1.00], [0.60, 1.00], [0.85, 0.75]], np.float32)
 """Saturation and value, in turn: neighbours in hue then still differ."""
@@ -35,13 +34,20 @@ def class_colours(class_ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.ui
 
 
 def overlay(
-    image: Image, tracks: Tracks, class_names: Sequence[str], *, arrow_seconds: float = 0.5, labels: bool = True
+    image: Image,
+    tracks: Tracks,
+    class_names: Sequence[str],
+    *,
+    arrow_seconds: float = 0.5,
+    labels: bool = True,
+    opacity: float = 0.45,
 ) -> Image:
     """Draw tracks over a copy of their image.
 
     image: (H, W, 3) uint8 RGB, of the size of ``tracks.label_map``.
     class_names: name of each class_id; a number stands in for a name that is missing.
     arrow_seconds: an arrow leads to where the center will be after this time; 0 draws none.
+    opacity: of the masks, 0 to 1.
     Raises ValueError where image and label map differ in size.
     """
     if image.shape[:2] != tracks.label_map.shape:
@@ -50,7 +56,7 @@ def overlay(
     scale = _scale(image)
     tints = [(int(r), int(g), int(b)) for r, g, b in colours(tracks.ids)]
     for row, tint in enumerate(tints):
-        _draw_mask(canvas, tracks, row, tint, scale)
+        _draw_mask(canvas, tracks, row, tint, opacity, scale)
     if arrow_seconds:
         for row, tint in enumerate(tints):
             _draw_arrow(canvas, tracks.centers[row], tracks.velocities[row] * arrow_seconds, tint, scale)
@@ -98,7 +104,9 @@ def _scale(image: Image) -> float:
     return max(0.6, (image.shape[0] * image.shape[1] / (640 * 384)) ** 0.4)
 
 
-def _draw_mask(canvas: Image, tracks: Tracks, row: int, tint: tuple[int, int, int], scale: float) -> None:
+def _draw_mask(
+    canvas: Image, tracks: Tracks, row: int, tint: tuple[int, int, int], opacity: float, scale: float
+) -> None:
     height, width = tracks.label_map.shape
     left, top = np.clip(np.floor(tracks.boxes[row, :2]).astype(int), 0, (width - 1, height - 1))
     right, bottom = np.ceil(tracks.boxes[row, :2] + tracks.boxes[row, 2:]).astype(int)
@@ -106,7 +114,7 @@ def _draw_mask(canvas: Image, tracks: Tracks, row: int, tint: tuple[int, int, in
     mask = (tracks.label_map[part] == tracks.ids[row]).astype(np.uint8)
     region = canvas[part]
     flat = np.full_like(region, tint)
-    cv2.copyTo(cv2.addWeighted(region, 1 - _OPACITY, flat, _OPACITY, 0), mask, region)
+    cv2.copyTo(cv2.addWeighted(region, 1 - opacity, flat, opacity, 0), mask, region)
     outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(int(left), int(top)))
     cv2.drawContours(canvas, outlines, -1, tint, max(1, round(1.5 * scale)), cv2.LINE_AA)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import cv2
 
+from instance_flow.messages import PACKAGE
 from instance_flow.network import PROVIDERS, OnnxNetwork
-from instance_flow.structures import ModelError
+from instance_flow.structures import ModelError, SourceError
 
 BUNDLED_MODEL = "instance-flow-worlds.onnx"
 
@@ -21,20 +22,24 @@ _PACKAGES = ("instance-flow", "numpy", "numba", "onnxruntime", "onnxruntime-gpu"
 
 def bundled_model_path() -> Path:
     """The model that comes along, in the checkout or beside the installed package; ModelError where there is none."""
-    # pip puts data files where the scheme of the installation says, which for --user and on Debian is not sys.prefix.
-    schemes = {
-        sysconfig.get_path("data"),
-        sysconfig.get_path("data", sysconfig.get_preferred_scheme("user")),
-        sys.prefix,
-    }
-    installed = [Path(prefix) / "share" / "instance-flow" for prefix in sorted(schemes)]
-    places = [Path(__file__).resolve().parents[2] / "models", *installed]
+    places = _places("models")
     for place in places:
         if (place / BUNDLED_MODEL).is_file():
             return place / BUNDLED_MODEL
     raise ModelError(
         f"no model is given, and {BUNDLED_MODEL} is not in {' or '.join(map(str, places))}; "
         "name a model file that instance-flow-export wrote"
+    )
+
+
+def message_definitions() -> dict[str, str]:
+    """Texts of the .msg files of instance_flow_msgs, by full type name; SourceError where they are not installed."""
+    places = _places("ros2_ws/src/instance_flow_msgs/msg")
+    for place in places:
+        if files := sorted(place.glob("*.msg")):
+            return {f"{PACKAGE}/msg/{file.stem}": file.read_text(encoding="utf-8") for file in files}
+    raise SourceError(
+        f"the message definitions are not in {' or '.join(map(str, places))}; install instance-flow again"
     )
 
 
@@ -47,6 +52,18 @@ def versions() -> dict[str, str]:
 def providers(model: Path) -> dict[str, str]:
     """Start a model on each execution provider: "works", or the reason why it does not."""
     return {name: _try(model, name) for name in PROVIDERS}
+
+
+def _places(folder: str) -> list[Path]:
+    """Where a folder of the checkout is: there, or beside the installed package under its own name."""
+    # pip puts data files where the scheme of the installation says, which for --user and on Debian is not sys.prefix.
+    schemes = {
+        sysconfig.get_path("data"),
+        sysconfig.get_path("data", sysconfig.get_preferred_scheme("user")),
+        sys.prefix,
+    }
+    installed = [Path(prefix) / "share" / "instance-flow" / Path(folder).name for prefix in sorted(schemes)]
+    return [Path(__file__).resolve().parents[2] / folder, *installed]
 
 
 def _version(package: str) -> str:

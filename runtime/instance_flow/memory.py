@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from instance_flow.snapshot import Snapshot, pack_features, pack_stamp, unpack_features, unpack_stamp
 from instance_flow.structures import FloatArray, IntArray
 
 
@@ -25,34 +30,115 @@ class Reference:
 
 
 class ReferenceMemory:
-    """At most ``capacity`` references: one anchor and the ``capacity - 1`` latest frames, each frame once.
-
-    Without ``anchored`` all of them are the latest frames.
+    """At most ``capacity`` references: one anchor and the latest frames, each frame once.
 
     The anchor is the first frame in which anything was seen; until then the newest frame stands in for it. It keeps one
-    error from being handed on from frame to frame (Table III). Memory does not grow with the stream.
+    error from being handed on from frame to frame (Table III), as long as the scene is still that of the anchor. On a
+    stream without an end it is not: flow that leads so far back gives the ids of those who left to others who look like
+    them. So an object that was out of sight for more than ``anchor_frames`` frames is struck off the anchor, and an
+    anchor without objects is let go: from then on all references are the latest frames (docs/streams.md).
+
+    Memory does not grow with the stream.
+
+    Args:
+        anchored: False = all references are the latest frames from the start.
+        anchor_frames: 0 = nothing is ever struck off.
     """
 
-    def __init__(self, capacity: int, anchored: bool = True):
+    def __init__(self, capacity: int, anchored: bool = True, anchor_frames: int = 0):
         if capacity < 1:
             raise ValueError(f"the number of references is {capacity}; it must be at least 1")
-        self.capacity, self._anchored = capacity, anchored
+        self.capacity, self._anchored, self._anchor_frames = capacity, anchored, anchor_frames
+        self._recent: deque[Reference] = deque()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything; the next frame that shows anything is the anchor."""
+        self._seeks_anchor = self._anchored
         self._anchor: Reference | None = None
-        self._recent: deque[Reference] = deque(maxlen=capacity - anchored)
+        self._away: IntArray = np.zeros(0, np.int64)  # of the anchor's objects: frames since each was seen
+        self._recent.clear()
 
     @property
     def references(self) -> list[Reference]:
-        """Anchor first, then the recent frames, oldest first."""
-        anchor = [] if self._anchor is None else [self._anchor]
-        return [*anchor, *(r for r in self._recent if r is not self._anchor)]
+        """Anchor first, without the objects that were struck off it, then the recent frames, oldest first."""
+        held = self._held()
+        if self._anchor is not None:
+            kept = self._kept()
+            held[0] = replace(self._anchor, centers=self._anchor.centers[kept], ids=self._anchor.ids[kept])
+        return held
 
     def add(self, reference: Reference) -> None:
         """Remember the newest frame and forget the one that falls out."""
-        if self._anchored and (self._anchor is None or not len(self._anchor.ids)):
-            self._anchor = reference
-        self._recent.append(reference)
+        if self._anchor is not None and len(self._anchor.ids):
+            seen = np.isin(self._anchor.ids, reference.ids) & self._kept()
+            self._away = np.where(seen, 0, self._away + 1)
+            if not self._kept().any():
+                self._anchor, self._seeks_anchor = None, False
+        self._hold(reference)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._anchor = None
-        self._recent.clear()
+    def resized(self, capacity: int, anchored: bool = True, anchor_frames: int = 0) -> ReferenceMemory:
+        """A memory of another kind with the same references, as far as they fit; the newest ones stay."""
+        memory = ReferenceMemory(capacity, anchored, anchor_frames)
+        if anchored and self._anchored:
+            memory._seeks_anchor, memory._anchor, memory._away = self._seeks_anchor, self._anchor, self._away
+        for reference in sorted(self._held(), key=lambda r: r.frame_index):
+            memory._hold(reference)
+        return memory
+
+    def _held(self) -> list[Reference]:
+        anchor = [] if self._anchor is None else [self._anchor]
+        return [*anchor, *(r for r in self._recent if r is not self._anchor)]
+
+    def _kept(self) -> NDArray[np.bool_]:
+        """Which objects of the anchor count; one that was struck off stays away, since ``_away`` only grows then."""
+        return self._away <= (self._anchor_frames or np.inf)
+
+    def _hold(self, reference: Reference) -> None:
+        if self._seeks_anchor and (self._anchor is None or not len(self._anchor.ids)):
+            self._anchor, self._away = reference, np.zeros(len(reference.ids), np.int64)
+        room = self.capacity - (self._anchor is not None)
+        self._recent = deque([*self._recent, reference], maxlen=room)
+
+    def snapshot(self) -> Snapshot:
+        """The references as plain arrays."""
+        held = self._held()
+        out = {
+            "memory.seeks_anchor": np.array(self._seeks_anchor),
+            "memory.away": self._away.copy(),
+            "memory.is_anchor": np.array([reference is self._anchor for reference in held], bool),
+            "memory.is_recent": np.array([any(r is reference for r in self._recent) for reference in held], bool),
+        }
+        for r, reference in enumerate(held):
+            out |= _pack(f"memory.{r}", reference)
+        return out
+
+    def restored(self, snapshot: Mapping[str, NDArray[Any]]) -> ReferenceMemory:
+        """A memory of the same kind with the references of a snapshot. Raises KeyError where a part is missing."""
+        is_anchor, is_recent = snapshot["memory.is_anchor"], snapshot["memory.is_recent"]
+        held = [_unpack(f"memory.{r}", snapshot) for r in range(len(is_anchor))]
+        memory = ReferenceMemory(self.capacity, self._anchored, self._anchor_frames)
+        memory._seeks_anchor, memory._away = bool(snapshot["memory.seeks_anchor"]), snapshot["memory.away"]
+        memory._anchor = next((held[r] for r in np.flatnonzero(is_anchor)), None)
+        memory._recent.extend(held[r] for r in np.flatnonzero(is_recent))
+        return memory
+
+
+def _pack(name: str, reference: Reference) -> Snapshot:
+    return {
+        f"{name}.frame_index": np.array(reference.frame_index),
+        f"{name}.stamp": np.array(pack_stamp(reference.stamp)),
+        f"{name}.centers": np.array(reference.centers),
+        f"{name}.ids": np.array(reference.ids),
+        **pack_features(f"{name}.features", reference.features),
+    }
+
+
+def _unpack(name: str, snapshot: Mapping[str, NDArray[Any]]) -> Reference:
+    return Reference(
+        frame_index=int(snapshot[f"{name}.frame_index"]),
+        stamp=unpack_stamp(snapshot[f"{name}.stamp"]),
+        features=unpack_features(f"{name}.features", snapshot),
+        centers=snapshot[f"{name}.centers"],
+        ids=snapshot[f"{name}.ids"],
+    )

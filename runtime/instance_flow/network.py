@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -28,6 +29,8 @@ Features = tuple[NDArray[np.float32], ...]
 
 
 def _onnxruntime() -> Any:
+    # Since 1.31 it keeps a count of what it runs, for its makers, unless told otherwise before the import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -72,6 +75,7 @@ class OnnxNetwork:
 
     Args:
         path: the model file.   provider: auto | cpu | cuda | tensorrt.
+        threads: CPU threads of the network; 0 = one for each core.
 
     Attributes:
         fixed_size: (height, width) if the graph takes only that size, else None.
@@ -80,11 +84,11 @@ class OnnxNetwork:
         ModelError: for a file that is missing, damaged or foreign, and for a provider that does not start here.
     """
 
-    def __init__(self, path: str | Path, provider: str = "auto"):
+    def __init__(self, path: str | Path, provider: str = "auto", threads: int = 0):
         path = Path(path)
         if not path.is_file():
             raise ModelError(f"{path}: no such model file; give the .onnx file that instance-flow-export wrote")
-        self.provider, self._session = _open_session(path, provider)
+        self.provider, self._session = _open_session(path, provider, threads)
         self.info = read_metadata(path, self._session.get_modelmeta().custom_metadata_map)
         _check_description(path, self.info)
         shapes = {node.name: node.shape for node in self._session.get_inputs()}
@@ -144,7 +148,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _open_session(path: Path, provider: str) -> tuple[str, Any]:
+def _open_session(path: Path, provider: str, threads: int) -> tuple[str, Any]:
     if provider not in ("auto", *PROVIDERS):
         raise ModelError(f"unknown provider {provider!r}; choose auto, {', '.join(PROVIDERS)}")
     runtime = _onnxruntime()
@@ -155,7 +159,7 @@ def _open_session(path: Path, provider: str) -> tuple[str, Any]:
             if provider == "auto":
                 continue
             raise ModelError(_missing_provider(name, available, runtime))
-        session = _create(runtime, path, name)
+        session = _create(runtime, path, name, threads)
         if session.get_providers()[0] == PROVIDERS[name]:
             return name, session
         message = (
@@ -175,12 +179,16 @@ def _missing_provider(name: str, available: list[str], runtime: Any) -> str:
     )
 
 
-def _create(runtime: Any, path: Path, name: str) -> Any:
+def _create(runtime: Any, path: Path, name: str, threads: int) -> Any:
     options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
     # Idle ONNX Runtime threads that spin starve the camera, the middleware and the numba kernels beside them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     providers = [PROVIDERS[name]] if name == "cpu" else [PROVIDERS[name], PROVIDERS["cpu"]]
+    if name != "cpu" and hasattr(runtime, "preload_dlls"):
+        # CUDA and cuDNN that came along as wheels are found only so.
+        runtime.preload_dlls()
     try:
         return runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:

@@ -7,7 +7,9 @@ files; leaving it with an exception drops them.
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,16 +24,21 @@ from instance_flow.draw import contact_sheet, overlay
 from instance_flow.panels import Panels
 from instance_flow.pipeline import Observation, Pipeline
 from instance_flow.report import report_page
+from instance_flow.run_numbers import RunNumbers
 from instance_flow.run_statistics import Statistics
 from instance_flow.samples import EvenSamples
-from instance_flow.structures import NEW, Image, SourceError, Tracks
+from instance_flow.structures import NEW, STATES, Image, SourceError, Tracks
 from instance_flow.video import Frame, VideoWriter, opencv_path
 from instance_flow.ytvis import ResultsCollector, write_results
 
 RESULTS, TABLE, VIDEO, SHEET = "results.json", "tracks.jsonl", "overlay.mp4", "contact_sheet.png"
 PANELS, PANELS_SHEET, REPORT = "panels.mp4", "panels.png", "report.html"
+FILES = (RESULTS, TABLE, VIDEO, SHEET, PANELS, PANELS_SHEET, REPORT)
+"""Every file here; those that a run does not write would be of another one."""
 
 Add = Callable[[Frame, Tracks], None]
+
+_log = logging.getLogger("instance_flow")
 
 _SHEET_FRAMES = 12
 _SHEET_COLUMNS = 3
@@ -40,25 +47,50 @@ _PANELS_FRAMES = 3
 
 
 @contextmanager
-def results_output(folder: Path, video_id: int = 1) -> Iterator[Add]:
-    """``results.json``: YouTube-VIS results of one video under that id; category ids are class_id + 1.
+def results_output(
+    folder: Path, statistics: Statistics, video_id: int = 1, category_ids: Sequence[int] | None = None
+) -> Iterator[Add]:
+    """``results.json``: YouTube-VIS results of one video under that id.
 
-    The format has one entry per track, so all masks of the run are held until its end, compressed.
+    statistics: those that the run fills; they say how many frames there were, also such as could not be used.
+    category_ids: by class_id; None = class_id + 1.
+    The format has one entry per track, so all masks of the run are held until its end, compressed. An id after a reset
+    is another track than before. The format has one size per video, that of the first frame here: frames of another
+    size stand in it without objects.
     """
-    collector = ResultsCollector()
+    collector, numbers, sizes = ResultsCollector(category_ids=category_ids), RunNumbers(), _FirstSize()
+
+    def add(frame: Frame, tracks: Tracks) -> None:
+        height, width = tracks.label_map.shape
+        numbered = numbers(tracks)
+        if sizes.is_first(height, width):
+            collector.add(numbered, frame.number)
+        elif sizes.others == 1:
+            _log.warning(
+                "frame %d is %d x %d, the first one %d x %d: %s holds one size per video, so frames of another one "
+                "stand in it without objects",
+                *(frame.number, width, height, sizes.first[1], sizes.first[0], RESULTS),
+            )
+
     with replacing(folder / RESULTS) as path:
-        yield lambda _, tracks: collector.add(tracks)
-        write_results(path, collector.results(video_id))
+        yield add
+        write_results(path, collector.results(video_id, statistics.seen))
 
 
 @contextmanager
 def table_output(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
-    """``tracks.jsonl``: one line of JSON per frame, with every object's numbers and why it has its id."""
+    """``tracks.jsonl``: one line of JSON per frame, with every object's numbers and why it has its id.
+
+    ``number`` is the frame's place in the source, ``frame`` that in its stream, which begins at 0 again after a reset.
+    """
     with replacing(folder / TABLE) as path, path.open("w", encoding="utf-8") as file:
 
         def add(frame: Frame, tracks: Tracks) -> None:
             rows = [table_row(tracks, row, class_names) for row in range(len(tracks))]
-            line = {"frame": tracks.frame_index, "stamp": frame.stamp, "name": frame.name, "tracks": rows}
+            line = {
+                **{"number": frame.number, "frame": tracks.frame_index, "stamp": frame.stamp, "name": frame.name},
+                "tracks": rows,
+            }
             file.write(json.dumps(line) + "\n")
 
         yield add
@@ -66,9 +98,10 @@ def table_output(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
 
 @contextmanager
 def video_output(folder: Path, class_names: Sequence[str], rate: float) -> Iterator[Add]:
-    """``overlay.mp4`` at so many frames per second."""
+    """``overlay.mp4`` at so many frames per second; frames of another size than the first one are scaled to it."""
+    sizes = _FirstSize()
     with VideoWriter(folder / VIDEO, rate) as video:
-        yield lambda frame, tracks: video.write(overlay(frame.image, tracks, class_names))
+        yield lambda frame, tracks: video.write(sizes.scaled(overlay(frame.image, tracks, class_names)))
 
 
 @contextmanager
@@ -88,7 +121,7 @@ def panels_output(folder: Path, pipeline: Pipeline, rate: float) -> Iterator[Add
     """
     panels = Panels(pipeline.info, pipeline.config.references or pipeline.info.max_references)
     latest: list[Observation] = []
-    samples = EvenSamples(_PANELS_FRAMES)
+    samples, sizes, count = EvenSamples(_PANELS_FRAMES), _FirstSize(), itertools.count()
 
     def observe(observation: Observation) -> None:
         latest[:] = [observation]
@@ -97,11 +130,11 @@ def panels_output(folder: Path, pipeline: Pipeline, rate: float) -> Iterator[Add
     try:
         with VideoWriter(folder / PANELS, rate) as video:
 
-            def add(frame: Frame, tracks: Tracks) -> None:
-                picture = panels.draw(frame.image, latest[0])
+            def add(frame: Frame, _: Tracks) -> None:
+                picture, place = sizes.scaled(panels.draw(frame.image, latest[0])), next(count)
                 video.write(picture)
-                if samples.wants(tracks.frame_index):
-                    samples.add(tracks.frame_index, picture)
+                if samples.wants(place):
+                    samples.add(place, picture)
 
             yield add
     finally:
@@ -113,14 +146,17 @@ def panels_output(folder: Path, pipeline: Pipeline, rate: float) -> Iterator[Add
 
 @contextmanager
 def report_output(
-    folder: Path, about: Mapping[str, Mapping[str, Any]], class_names: Sequence[str], statistics: Statistics
+    folder: Path,
+    about: Callable[[], Mapping[str, Mapping[str, Any]]],
+    class_names: Sequence[str],
+    statistics: Statistics,
 ) -> Iterator[Add]:
-    """``report.html``: the run as one page that needs nothing else. ``about`` as in ``report.report_page``; statistics
-    are those that the run fills."""
+    """``report.html``: the run as one page that needs nothing else. ``about`` gives, at the end, what
+    ``report.report_page`` wants; statistics are those that the run fills."""
     samples = EvenSamples(_SHEET_FRAMES)
     with replacing(folder / REPORT) as path:
         yield _sampling(samples, class_names)
-        page = report_page(about, statistics, class_names, samples.chosen())
+        page = report_page(about(), statistics, class_names, samples.chosen())
         # A file's name may hold bytes that are no text at all.
         path.write_text(page, encoding="utf-8", errors="replace")
 
@@ -145,17 +181,43 @@ def table_row(tracks: Tracks, row: int, class_names: Sequence[str]) -> dict[str,
         "center": _vector(tracks.centers[row]),
         "velocity": _vector(tracks.velocities[row]),
         "area": int(tracks.areas[row]),
+        "state": STATES[tracks.states[row]],
         "age": int(tracks.ages[row]),
+        "age_seconds": _number(tracks.age_seconds[row]),
         "kept": None if reference == NEW else kept,
     }
+
+
+class _FirstSize:
+    """The size of a run's first frame, and how many came in another one."""
+
+    def __init__(self) -> None:
+        self.first = (0, 0)
+        self.others = 0
+
+    def is_first(self, height: int, width: int) -> bool:
+        if not any(self.first):
+            self.first = height, width
+        if self.first == (height, width):
+            return True
+        self.others += 1
+        return False
+
+    def scaled(self, picture: Image) -> Image:
+        if self.is_first(picture.shape[0], picture.shape[1]):
+            return picture
+        return np.asarray(cv2.resize(picture, self.first[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _sampling(samples: EvenSamples, class_names: Sequence[str]) -> Add:
     """Keep overlays of frames spread evenly over the run."""
 
+    count = itertools.count()
+
     def add(frame: Frame, tracks: Tracks) -> None:
-        if samples.wants(tracks.frame_index):
-            samples.add(tracks.frame_index, _shrunk(overlay(frame.image, tracks, class_names)))
+        place = next(count)
+        if samples.wants(place):
+            samples.add(place, _shrunk(overlay(frame.image, tracks, class_names)))
 
     return add
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instance_flow.appearance import looks
 from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
@@ -22,10 +24,12 @@ from instance_flow.matching import (
 )
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.multiscale import MultiScaleNetwork
-from instance_flow.preprocess import Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
+from instance_flow.preprocess import FITS, Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
+from instance_flow.snapshot import Snapshot, check_origin, pack_origin
 from instance_flow.structures import (
     FloatArray,
     Image,
+    InstanceFlowError,
     Instances,
     IntArray,
     ModelError,
@@ -94,6 +98,19 @@ class AssemblyConfig:
         "first+recent",
         "Which frames are references: the first one that shows anything and the latest ones, or the latest ones alone",
     )
+    anchor_frames: int = _setting(
+        30,
+        0,
+        10_000,
+        "reference_policy = first+recent: an object that was out of sight for more frames than this is struck off the "
+        "first reference, and once it has none left, all references are the latest frames. 0 = never, as in the paper",
+    )
+    resize: str = _choice(
+        FITS,
+        FITS[0],
+        "How an image of another shape becomes the network's input: letterbox = as a whole, with grey borders; stretch "
+        "= each side by itself, which uses all of the input but bends the shapes that the network has learned",
+    )
     score: str = _choice(
         ("product", "semantic", "center"),
         "product",
@@ -108,6 +125,11 @@ class AssemblyConfig:
                 _check_number(name, value, *spec.metadata["range"], whole=isinstance(spec.default, int))
             elif value not in choices:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+
+    def check(self, info: ModelInfo) -> None:
+        """Raises ValueError where a model cannot have these settings."""
+        if self.references > info.max_references:
+            raise ValueError(f"references is {self.references}, but this model takes at most {info.max_references}")
 
 
 def _check_number(name: str, value: Any, low: float, high: float, *, whole: bool) -> None:
@@ -155,33 +177,42 @@ class Pipeline:
     """Masks, classes, ids and motion of every object, one call per frame.
 
     Args:
-        network: anything that keeps the ``structures.Network`` protocol.
+        network: anything that keeps the ``structures.Network`` protocol; several pipelines may share it.
         config: settings; those left at 0 come from ``network.info``.
         matcher: who decides which identities are kept, for comparison; None = as ``config.matching`` says.
 
     Attributes:
         observer: called with an ``Observation`` at the end of every step, if set.
+        network_seconds: how long the network took in the latest step.
     """
 
     def __init__(self, network: Network, config: AssemblyConfig | None = None, matcher: Matcher | None = None):
         self.network = network
-        self.config = config or AssemblyConfig()
         self.observer: Callable[[Observation], None] | None = None
+        self.network_seconds = 0.0
         self._matcher: Matcher = matcher or self._match
-        info = network.info
-        if self.config.references > info.max_references:
-            raise ValueError(
-                f"references is {self.config.references}, but this model takes at most {info.max_references}"
-            )
-        self._cells = cells = float(np.sqrt(info.input_size[0] * info.input_size[1])) / info.output_stride
-        self._threshold = self.config.center_threshold or info.center_threshold
-        self._kernel = _odd_window((self.config.center_window or info.center_window) * cells)
-        self._max_distance = (self.config.max_distance or info.max_distance) * cells
-        self._memory = ReferenceMemory(
-            self.config.references or info.max_references, anchored=self.config.reference_policy == "first+recent"
-        )
-        self._tracker = Tracker(self.config.lost_frames if self.config.matching == EVIDENCE else 0)
+        self._memory = ReferenceMemory(1)
+        self._tracker = Tracker()
         self._frame_index = 0
+        self.configure(config or AssemblyConfig())
+
+    def configure(self, config: AssemblyConfig) -> None:
+        """Take other settings; they count from the next frame on, and no id is lost.
+
+        Raises:
+            ValueError: for settings that this model cannot have; everything stays as it was then.
+        """
+        info = self.network.info
+        config.check(info)
+        self.config = config
+        self._cells = cells = float(np.sqrt(info.input_size[0] * info.input_size[1])) / info.output_stride
+        self._threshold = config.center_threshold or info.center_threshold
+        self._kernel = _odd_window((config.center_window or info.center_window) * cells)
+        self._max_distance = (config.max_distance or info.max_distance) * cells
+        self._memory = self._memory.resized(
+            config.references or info.max_references, config.reference_policy == "first+recent", config.anchor_frames
+        )
+        self._tracker.lost_frames = config.lost_frames if config.matching == EVIDENCE else 0
 
     @classmethod
     def load(
@@ -190,6 +221,7 @@ class Pipeline:
         provider: str = "auto",
         config: AssemblyConfig | None = None,
         scales: Sequence[float] = (),
+        threads: int = 0,
     ) -> Pipeline:
         """Open a model file.
 
@@ -197,10 +229,11 @@ class Pipeline:
             provider: auto | cpu | cuda | tensorrt; what is asked for runs, or a ModelError says why. Only ``auto`` may
                 fall back to the CPU, and it logs a warning when a GPU provider was there but did not start.
             scales: factors of the input size for multi-scale inference; none = the input size alone.
+            threads: CPU threads of the network; 0 = one for each core.
         """
         from instance_flow.network import OnnxNetwork
 
-        network = OnnxNetwork(model, provider)
+        network = OnnxNetwork(model, provider, threads)
         return cls(MultiScaleNetwork(network, scales) if scales else network, config)
 
     @property
@@ -226,15 +259,17 @@ class Pipeline:
 
         After an error the stream is as it was.
         """
-        fitted = fit(image, self.info.input_size)
+        fitted = fit(image, self.info.input_size, self.config.resize)
         references = self._memory.references
+        begun = perf_counter()
         prediction = self.network.predict(fitted.image, [r.features for r in references])
+        self.network_seconds = perf_counter() - begun
         maps = self._inside(prediction, fitted)
         margin = foreground_margin(maps.semantic)
         instances = self._group(maps, margin, fitted.image)
         scene = Scene(maps, instances, references, self._max_distance)
         matches = self._matcher(scene)
-        identities = self._tracker.update(instances, matches, references, self._frame_index)
+        identities = self._tracker.update(instances, matches, references, self._frame_index, stamp)
         tracks = self._tracks(instances, identities, margin, fitted, _elapsed(references, identities, stamp))
         self._memory.add(Reference(self._frame_index, stamp, prediction.features, instances.centers, identities.ids))
         self._frame_index += 1
@@ -248,17 +283,70 @@ class Pipeline:
         self._tracker.clear()
         self._frame_index = 0
 
-    def warmup(self, image_shape: tuple[int, ...]) -> None:
+    def reanchor(self) -> None:
+        """Forget the references, as after an interruption, but no id: objects may be known again by their colours."""
+        self._memory.clear()
+
+    def snapshot(self) -> Snapshot:
+        """All that decides about the next frames, but for the settings, as copies: plain arrays for ``np.savez``.
+
+        Raises:
+            InstanceFlowError: when the network's features are no arrays.
+        """
+        return {
+            **pack_origin(self._origin()),
+            "pipeline.frame_index": np.array(self._frame_index),
+            **self._memory.snapshot(),
+            **self._tracker.snapshot(),
+        }
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where a snapshot was made, in this process or in another one; what was seen here is forgotten.
+
+        Raises:
+            InstanceFlowError: for a snapshot of another model, of other references, or with a part missing; the stream
+                stays as it was then.
+        """
+        check_origin(snapshot, self._origin())
+        try:
+            memory, tracker = self._memory.restored(snapshot), self._tracker.restored(snapshot)
+            frame_index = int(snapshot["pipeline.frame_index"])
+        except (KeyError, IndexError) as error:
+            raise InstanceFlowError(f"the snapshot is incomplete ({error}); start the stream anew") from None
+        self._memory, self._tracker, self._frame_index = memory, tracker, frame_index
+
+    def _origin(self) -> dict[str, Any]:
+        """What a snapshot's features, cells and class votes belong to."""
+        info, config = self.info, self.config
+        return {
+            "model": info.name,
+            "weights": info.weights_sha256,
+            "classes": info.class_names,
+            "input size": info.input_size,
+            "scaled sizes": getattr(self.network, "sizes", []),
+            "output stride": info.output_stride,
+            "resize": config.resize,
+            "references": self._memory.capacity,
+            "reference policy": config.reference_policy,
+        }
+
+    def warmup(self, image_shape: tuple[int, ...], progress: Callable[[str], None] = lambda _: None) -> None:
         """Compile the kernels and settle the network for images of this (height, width): afterwards frames cost alike.
 
         The stream is reset, and the observer not called.
+
+        Args:
+            progress: called with what is about to be done; what it raises ends the warm-up.
         """
         rng = np.random.default_rng(0)
         image = rng.integers(0, 255, (*image_shape[:2], 3), dtype=np.uint8)
-        fitted = fit(image, self.info.input_size)
+        fitted = fit(image, self.info.input_size, self.config.resize)
+        progress("running the network without references")
         features = self.network.predict(fitted.image, []).features
         for count in range(1, self._memory.capacity + 1):
+            progress(f"running the network with {count} of {self._memory.capacity} references")
             self.network.predict(fitted.image, [features] * count)
+        progress("compiling the kernels, which takes seconds the first time")
         observer, self.observer = self.observer, None
         try:
             self.step(image, 0)
@@ -335,7 +423,9 @@ class Pipeline:
             boxes=boxes[keep],
             areas=areas[keep],
             velocities=velocities[keep].astype(np.float32),
+            states=identities.states[keep],
             ages=identities.ages[keep],
+            age_seconds=identities.age_seconds[keep],
             reference_frames=identities.reference_frames[keep],
             distances=identities.distances[keep] * np.float32(pixels_per_cell),
         )

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from instance_flow.structures import FloatArray, Image, LabelMap
 
+LETTERBOX, STRETCH = FITS = ("letterbox", "stretch")
+
 PADDING = 127
 """Grey that letterboxed borders are filled with: zero after the network's normalisation."""
 
@@ -40,16 +42,21 @@ def check_image(image: Image) -> None:
         )
 
 
-def fit(image: Image, input_size: tuple[int, int]) -> Fit:
-    """Letterbox an image (H, W, 3) uint8 RGB to ``input_size`` (height, width); padded at the bottom and the right."""
+def fit(image: Image, input_size: tuple[int, int], how: str = LETTERBOX) -> Fit:
+    """Bring an image (H, W, 3) uint8 RGB to ``input_size`` (height, width).
+
+    how: one of ``FITS``; letterbox keeps its shape and pads it at the bottom and the right, stretch does not.
+    """
     check_image(image)
     (height, width), (target_height, target_width) = image.shape[:2], input_size
-    ratio = min(target_height / height, target_width / width)
-    new_height = min(target_height, max(1, round(height * ratio)))
-    new_width = min(target_width, max(1, round(width * ratio)))
+    ratios = target_height / height, target_width / width
+    if how == LETTERBOX:
+        ratios = (min(ratios), min(ratios))
+    new_height = min(target_height, max(1, round(height * ratios[0])))
+    new_width = min(target_width, max(1, round(width * ratios[1])))
     scale = (new_height / height, new_width / width)
     if (new_height, new_width) != (height, width):
-        method = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
+        method = cv2.INTER_AREA if min(ratios) < 1 else cv2.INTER_LINEAR
         image = np.asarray(cv2.resize(image, (new_width, new_height), interpolation=method), np.uint8)
     if (new_height, new_width) != (target_height, target_width):
         padded = np.full((target_height, target_width, 3), PADDING, np.uint8)

@@ -131,9 +131,14 @@ def _header(title: str, statistics: Statistics) -> str:
         "latency p99": f"{_number(statistics.latency_ms(99), 1)} ms",
     }
     tiles = "".join(f"<div><b>{value}</b><span class=soft>{name}</span></div>" for name, value in numbers.items())
-    note = ""
-    if statistics.interrupted:
-        note = '<p class="note">The run was interrupted; this page shows the frames until then.</p>'
+    notes = ["The run was interrupted; this page shows the frames until then."] if statistics.interrupted else []
+    if statistics.refused:
+        more = "; ..." if statistics.refused > len(statistics.refusals) else ""
+        frames = "1 frame" if statistics.refused == 1 else f"{statistics.refused:,} frames"
+        notes.append(f"{frames} could not be used: {'; '.join(statistics.refusals)}{more}")
+    if statistics.breaks:
+        notes.append(f"The stream was broken: {'; '.join(statistics.breaks)}")
+    note = "".join(f'<p class="note">{escape(text)}</p>' for text in notes)
     said = f"instance-flow run, {width} x {height} pixels, {statistics.objects:,} objects in all frames"
     return f'<h1>{escape(title)}</h1><p class="soft">{said}</p>{note}<div class="tiles">{tiles}</div>'
 

@@ -1,85 +1,190 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pipeline over a whole source, with its outputs, its progress bar and what there is to say about it."""
+"""Streams over a whole source, with their outputs, the progress bar and what there is to say about it."""
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
 from types import FrameType
 
 from tqdm import tqdm
 
+from instance_flow.answers import Answer
+from instance_flow.journal import Journal
 from instance_flow.outputs import Add
 from instance_flow.pipeline import Pipeline
+from instance_flow.run_numbers import RunNumbers
 from instance_flow.run_statistics import Statistics
-from instance_flow.structures import SourceError
+from instance_flow.stream import MAX_GAP, Stream
+from instance_flow.structures import InstanceFlowError, SourceError
 from instance_flow.video import Frame, Source
+
+_log = logging.getLogger("instance_flow")
+
+
+@dataclass
+class Lane:
+    """One camera's frames on their way through a stream to the outputs.
+
+    camera: index into ``Source.cameras``.   chosen: numbers of the frames to be worked on; None = all.
+    statistics: filled as the run goes.
+    """
+
+    pipeline: Pipeline
+    outputs: Sequence[AbstractContextManager[Add]]
+    statistics: Statistics
+    camera: int = 0
+    chosen: frozenset[int] | None = None
+    max_gap: float = MAX_GAP
+    stream: Stream = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stream = Stream(self.pipeline, self.max_gap, self._note_break)
+        self._numbers = RunNumbers()
+        self._adders: list[Add] = []
+        self._break = ""
+
+    def open(self, stack: ExitStack) -> None:
+        """Open the outputs; they are finished with the stack."""
+        self._adders = [stack.enter_context(output) for output in self.outputs]
+
+    def wants(self, camera: int, number: int) -> bool:
+        """Whether a frame is to be worked on here."""
+        return camera == self.camera and (self.chosen is None or number in self.chosen)
+
+    def answer(self, frame: Frame) -> Answer:
+        """Work on a frame; one that cannot be used is refused, as the live node does."""
+        start, self._break = perf_counter(), ""
+        try:
+            tracks = self.stream.step(frame.image, frame.stamp, frame.encoding)
+        except (ValueError, InstanceFlowError) as error:
+            return Answer(None, refusal=f"frame {frame.number}: {error}", breaks=self._break)
+        return Answer(tracks, perf_counter() - start, breaks=self._break)
+
+    def take(self, frame: Frame, answer: Answer) -> None:
+        """Hand an answer to the outputs."""
+        if answer.breaks:
+            self.statistics.note_break(f"frame {frame.number}: {answer.breaks}")
+        if answer.tracks is None:
+            self.refuse(answer.refusal)
+            return
+        self.statistics.add(self._numbers(answer.tracks), answer.seconds)
+        for add in self._adders:
+            add(frame, answer.tracks)
+
+    def refuse(self, reason: str) -> None:
+        """Count a frame that cannot be used, and say so once."""
+        if not self.statistics.refused:
+            _log.warning("%s; it is left out, and so will be others that cannot be used", reason)
+        self.statistics.refuse(reason)
+
+    def _note_break(self, reason: str) -> None:
+        _log.warning("%s", reason)
+        self._break = reason
 
 
 def run(
     source: Source,
-    pipeline: Pipeline,
-    outputs: Sequence[AbstractContextManager[Add]],
-    statistics: Statistics,
+    lanes: Sequence[Lane],
     *,
+    journal: Journal | None = None,
     max_frames: int | None = None,
-    stopped: Callable[[], bool] = lambda: False,
+    stopped: Callable[[], object] = lambda: False,
+    progress: bool = True,
 ) -> None:
-    """Step through a source, give every frame to every output, and stop early where ``stopped`` says so.
+    """Step through a source, give every frame to every lane that wants it, and stop early where ``stopped`` says so.
 
-    statistics: empty; filled as the run goes.
-    The pipeline is warmed up with the size of the first frame, so that all frames are timed alike.
-    Raises SourceError where a frame cannot be read or differs in size from the first; no output is written then.
+    journal: open; what it knows of an earlier run is not worked on again.   max_frames: of all cameras together.
+    progress: show a bar, on a terminal.
+    The network is warmed up first, so that all frames are timed alike.
+    Raises SourceError where the source ends in an error, or holds not one frame that can be used; no output is written.
     """
-    total = source.length if max_frames is None else min(max_frames, source.length or max_frames)
-    frames = _of_one_size(islice(source, max_frames), source.name)
+    lanes[0].pipeline.warmup(lanes[0].pipeline.info.input_size)
+    streams = [lane.stream for lane in lanes]
+    past: Iterator[Answer] = iter(())
+    if journal is not None:
+        journal.restore(streams)
+        past = journal.past()
     with ExitStack() as stack:
-        adders = [stack.enter_context(output) for output in outputs]
-        begun = perf_counter()
-        for frame in stack.enter_context(tqdm(frames, source.name, total, unit="frame", disable=None)):
-            if not statistics.frames:
-                pipeline.warmup(frame.image.shape)
-                begun = perf_counter()
-            start = perf_counter()
-            tracks = pipeline.step(frame.image, frame.stamp)
-            statistics.add(tracks, perf_counter() - start)
-            for add in adders:
-                add(frame, tracks)
-            statistics.elapsed = perf_counter() - begun
-            if stopped():
-                statistics.interrupted = True
+        for lane in lanes:
+            lane.open(stack)
+        begun, interrupted = perf_counter(), False
+        for frame in stack.enter_context(_frames(source, lanes, max_frames, progress)):
+            fresh = _step(lanes, frame, past, journal)
+            for lane in lanes:
+                lane.statistics.elapsed = perf_counter() - begun
+            if fresh and journal is not None:
+                journal.end_frame(streams)
+            if fresh and stopped():
+                interrupted = True
                 break
+        _finish(source, lanes, interrupted)
+        if journal is not None and interrupted:
+            journal.save(streams)
+    if journal is not None and not interrupted:
+        journal.complete()
 
 
 @contextmanager
-def stop_at_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question that can be asked between frames; the second one is the usual exception."""
-    pressed = False
+def stop_at_signal() -> Iterator[Callable[[], int]]:
+    """Turn the first Ctrl-C or SIGTERM into a question that can be asked between frames: the signal's number, or 0. The
+    second Ctrl-C is the usual exception."""
+    received = 0
 
-    def note(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
+    def note(number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        pressed = True
+        received = received or number
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: pressed
+        yield lambda: received
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _of_one_size(frames: Iterator[Frame], name: str) -> Iterator[Frame]:
-    first: tuple[int, ...] | None = None
-    for number, frame in enumerate(frames):
-        shape = frame.image.shape[:2]
-        first = first or shape
-        if shape != first:
-            raise SourceError(
-                f"{name}: frame {number} {f'({frame.name}) ' if frame.name else ''}is {shape[1]} x {shape[0]}, but the "
-                f"frames before it are {first[1]} x {first[0]}; run each size by itself"
-            )
-        yield frame
+def _frames(source: Source, lanes: Sequence[Lane], max_frames: int | None, progress: bool) -> tqdm[Frame]:
+    total = source.length if max_frames is None else min(max_frames, source.length or max_frames)
+
+    def refuse(camera: int, number: int, reason: str) -> None:
+        for lane in lanes:
+            if lane.camera == camera:
+                lane.statistics.seen = number + 1
+            if lane.wants(camera, number):
+                lane.refuse(reason)
+
+    frames = islice(source.frames(refuse), max_frames)
+    return tqdm(frames, source.name, total, unit="frame", disable=None if progress else True)
+
+
+def _step(lanes: Sequence[Lane], frame: Frame, past: Iterator[Answer], journal: Journal | None) -> bool:
+    """Answer a frame in every lane, out of the journal as far as it goes; tells whether one had to be worked on."""
+    fresh = False
+    for lane in lanes:
+        if lane.camera == frame.camera:
+            lane.statistics.seen = frame.number + 1
+        if not lane.wants(frame.camera, frame.number):
+            continue
+        answer = next(past, None)
+        if answer is None:
+            fresh, answer = True, lane.answer(frame)
+            if journal is not None:
+                journal.add(answer)
+        lane.take(frame, answer)
+    return fresh
+
+
+def _finish(source: Source, lanes: Sequence[Lane], interrupted: bool) -> None:
+    for lane in lanes:
+        lane.statistics.interrupted = interrupted
+    if interrupted or any(lane.statistics.frames for lane in lanes):
+        return
+    reasons = [reason for lane in lanes for reason in lane.statistics.refusals]
+    raise SourceError(reasons[0] if reasons else f"{source.name}: holds no frame")

@@ -23,6 +23,7 @@ _CURVE_STEPS = 1024
 _MOST_RECORDS = 1000
 _MOST_SPANS = 64
 _MOST_RETURNS = 12
+_MOST_REASONS = 10
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ class Statistics:
         BY_COLOURS = none).
     scores: (40,) int64, rows by score, in equal parts of 0 to 1.
     elapsed: seconds of the whole run, with reading, drawing and writing.   interrupted: stopped before the end.
+    seen: frames that came along, with those that were refused or dropped.   refused: those that could not be used.
+    refusals, breaks: the first few reasons, and the first few things that broke the stream.
     """
 
     def __init__(self) -> None:
@@ -192,6 +195,9 @@ class Statistics:
         self.latency_curve, self.object_curve = Curve(), Curve()
         self.elapsed = 0.0
         self.interrupted = False
+        self.seen = self.refused = 0
+        self.refusals: list[str] = []
+        self.breaks: list[str] = []
         self._records: dict[int, TrackRecord] = {}
 
     @property
@@ -203,8 +209,20 @@ class Statistics:
         """Milliseconds from image to tracks that so many per cent of the frames stay below; NaN without frames."""
         return self.latencies.percentile(percentile) * 1e3
 
+    def refuse(self, reason: str) -> None:
+        """Count a frame that could not be used."""
+        self.refused += 1
+        if len(self.refusals) < _MOST_REASONS:
+            self.refusals.append(reason)
+
+    def note_break(self, reason: str) -> None:
+        """Take what broke the stream."""
+        if len(self.breaks) < _MOST_REASONS:
+            self.breaks.append(reason)
+
     def add(self, tracks: Tracks, seconds: float) -> None:
-        """Take the next frame, and the seconds that its step took."""
+        """Take the next frame, and the seconds that its step took. Ids and frame_index go on through resets
+        (``run_numbers``)."""
         self.frames += 1
         self.objects += len(tracks)
         self.size = (tracks.label_map.shape[0], tracks.label_map.shape[1])

@@ -34,6 +34,10 @@ Image = NDArray[np.uint8]
 NEW = -1
 """Value of ``Tracks.reference_frames`` for an identity that begins in this frame."""
 
+STATES = ("new", "tracked", "recovered")
+"""What ``Tracks.states`` counts through: the id begins in this frame; it was in the frame before as well; it was not in
+the frame before, or the stream was interrupted, and it is found again."""
+
 
 class InstanceFlowError(Exception):
     """A file, model or provider is not what it should be. The message is meant for the user."""
@@ -102,7 +106,9 @@ class Tracks:
     center_scores: (N,) float32, heat at the object's center.
     centers: (N, 2) float32 (y, x).   boxes: (N, 4) float32 x, y, width, height.   areas: (N,) int64 pixels.
     velocities: (N, 2) float32 (dy, dx) in pixels per second from the instance flow; NaN where unknown.
+    states: (N,) int64, index into ``STATES``.
     ages: (N,) int64, frames since the id was first given, 0 = this frame.
+    age_seconds: (N,) float64, the same by the stamps of the frames; NaN where one of the two has none.
     reference_frames: (N,) int64, frame_index of the reference that kept the id, NEW (-1) for a new id. An object that
         was known again by its colours, after no reference showed it, has the last frame in which it was seen.
     distances: (N,) float32, pixels between the center carried by the instance flow and the reference's center
@@ -120,7 +126,9 @@ class Tracks:
     boxes: FloatArray
     areas: IntArray
     velocities: FloatArray
+    states: IntArray
     ages: IntArray
+    age_seconds: NDArray[np.float64]
     reference_frames: IntArray
     distances: FloatArray
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from instance_flow.appearance import LOOK_SIZE, blend
 from instance_flow.matching import KnownIdentities, Matches
 from instance_flow.memory import Reference
-from instance_flow.structures import NEW, FloatArray, Instances, IntArray
+from instance_flow.snapshot import Snapshot, pack_stamp, unpack_stamp
+from instance_flow.structures import NEW, STATES, FloatArray, Instances, IntArray
 
 LEAST_SHARE = 0.05
 """Weight of the newest look in an id's mean: it follows the light, but not one bad mask."""
@@ -24,14 +26,16 @@ MOST_LOST = 100
 class Identities:
     """Per object of a frame (M rows).
 
-    ids, class_ids, ages: (M,) int64, as in ``structures.Tracks``.
+    ids, class_ids, states, ages: (M,) int64, as in ``structures.Tracks``.   age_seconds: (M,) float64, likewise.
     reference_frames, distances: (M,), as in ``structures.Tracks``, distances in cells.
     motion: (M, 2) float32 cells moved since ``motion_since`` (M,) int64, an index into the references, -1 if unknown.
     """
 
     ids: IntArray
     class_ids: IntArray
+    states: IntArray
     ages: IntArray
+    age_seconds: NDArray[np.float64]
     reference_frames: IntArray
     distances: FloatArray
     motion: FloatArray
@@ -42,11 +46,13 @@ class Identities:
 class _Track:
     """first_frame, last_frame: frame indices of the id's first and latest appearance.   sightings: their number.
 
+    first_stamp: nanoseconds of the first one, None where unknown.
     votes: (C,) float64, sum of its class probabilities.   look: (512,) float32, mean of what it looked like.
     center, velocity: (2,) float32 cells where it was last, and cells per frame.
     """
 
     first_frame: int
+    first_stamp: int | None
     last_frame: int
     sightings: int
     votes: NDArray[np.float64]
@@ -73,7 +79,7 @@ class Tracker:
     """
 
     def __init__(self, lost_frames: int = 0) -> None:
-        self._lost_frames = lost_frames
+        self.lost_frames = lost_frames
         self._next_id = 1
         self._tracks: dict[int, _Track] = {}
 
@@ -92,35 +98,45 @@ class Tracker:
         return KnownIdentities(np.array(list(self._tracks), np.int64), looks, expected, gaps)
 
     def update(
-        self, instances: Instances, matches: Matches, references: Sequence[Reference], frame_index: int
+        self,
+        instances: Instances,
+        matches: Matches,
+        references: Sequence[Reference],
+        frame_index: int,
+        stamp: int | None = None,
     ) -> Identities:
-        """Give every object of one frame the identity that it was matched to, or a new one."""
+        """Give every object of one frame the identity that it was matched to, or a new one.
+
+        stamp: of the frame, in nanoseconds.
+        """
         ids = matches.ids.copy()
         for row in np.flatnonzero(ids == 0):
             ids[row] = self._next_id
             self._next_id += 1
-        last_seen = [self._tracks[int(i)].last_frame if int(i) in self._tracks else NEW for i in ids]
-        self._remember(ids, instances, frame_index)
+        last_seen = np.array([self._tracks[i].last_frame if i in self._tracks else NEW for i in ids.tolist()], np.int64)
+        self._remember(ids, instances, frame_index, stamp)
         self._forget(references, frame_index)
         frames = np.array([*(r.frame_index for r in references), NEW], np.int64)[matches.reference]
         motion, since = _motion(ids, instances, references)
         return Identities(
             ids=ids,
             class_ids=np.array([self._tracks[i].votes.argmax() for i in ids], np.int64),
+            states=_states(last_seen, references, frame_index),
             ages=np.array([frame_index - self._tracks[i].first_frame for i in ids], np.int64),
-            reference_frames=np.where(matches.reference < 0, np.array(last_seen, np.int64), frames),
+            age_seconds=np.array([_seconds(self._tracks[i].first_stamp, stamp) for i in ids], np.float64),
+            reference_frames=np.where(matches.reference < 0, last_seen, frames),
             distances=matches.distance,
             motion=motion,
             motion_since=since,
         )
 
-    def _remember(self, ids: IntArray, instances: Instances, frame_index: int) -> None:
+    def _remember(self, ids: IntArray, instances: Instances, frame_index: int, stamp: int | None) -> None:
         for row, identity in enumerate(ids.tolist()):
             votes, look, center = instances.class_scores[row], instances.looks[row], instances.centers[row]
             if identity not in self._tracks:
                 nothing = np.zeros(len(votes), np.float64)
                 self._tracks[identity] = _Track(
-                    frame_index, frame_index, 0, nothing, look, center, np.zeros(2, np.float32)
+                    frame_index, stamp, frame_index, 0, nothing, look, center, np.zeros(2, np.float32)
                 )
             self._tracks[identity].see(frame_index, votes, look, center)
 
@@ -129,7 +145,7 @@ class Tracker:
         held = set().union(*(r.ids.tolist() for r in references))
         held |= {i for i, track in self._tracks.items() if track.last_frame == frame_index}
         lost = [i for i in self._tracks if i not in held]
-        fresh = [i for i in lost if frame_index - self._tracks[i].last_frame <= self._lost_frames]
+        fresh = [i for i in lost if frame_index - self._tracks[i].last_frame <= self.lost_frames]
         latest = sorted(fresh, key=lambda i: self._tracks[i].last_frame)[-MOST_LOST:]
         for identity in set(lost).difference(latest):
             del self._tracks[identity]
@@ -138,6 +154,50 @@ class Tracker:
         """Start again with id 1."""
         self._next_id = 1
         self._tracks.clear()
+
+    def snapshot(self) -> Snapshot:
+        """All identities as plain arrays, one row for each; their order decides between equals."""
+        tracks = list(self._tracks.values())
+        columns = {
+            name: np.array([getattr(track, name) for track in tracks])
+            for name in _Track.__dataclass_fields__
+            if name != "first_stamp"
+        }
+        return {
+            "tracker.next_id": np.array(self._next_id),
+            "tracker.ids": np.array(list(self._tracks), np.int64),
+            "tracker.first_stamp": np.array([pack_stamp(track.first_stamp) for track in tracks], np.int64),
+            **{f"tracker.{name}": column for name, column in columns.items()},
+        }
+
+    def restored(self, snapshot: Mapping[str, NDArray[Any]]) -> Tracker:
+        """A tracker of the same kind with the identities of a snapshot. Raises KeyError where a part is missing."""
+        tracker = Tracker(self.lost_frames)
+        column = {name: snapshot[f"tracker.{name}"] for name in _Track.__dataclass_fields__}
+        for k, identity in enumerate(snapshot["tracker.ids"].tolist()):
+            tracker._tracks[identity] = _Track(
+                first_frame=int(column["first_frame"][k]),
+                first_stamp=unpack_stamp(column["first_stamp"][k]),
+                last_frame=int(column["last_frame"][k]),
+                sightings=int(column["sightings"][k]),
+                votes=column["votes"][k].copy(),
+                look=column["look"][k].copy(),
+                center=column["center"][k].copy(),
+                velocity=column["velocity"][k].copy(),
+            )
+        tracker._next_id = int(snapshot["tracker.next_id"])
+        return tracker
+
+
+def _states(last_seen: IntArray, references: Sequence[Reference], frame_index: int) -> IntArray:
+    """After an interruption there are no references, and whoever is known again then was out of sight."""
+    before = frame_index - 1 if references else frame_index
+    recovered = np.where(last_seen < before, STATES.index("recovered"), STATES.index("tracked"))
+    return np.where(last_seen == NEW, STATES.index("new"), recovered).astype(np.int64)
+
+
+def _seconds(earlier: int | None, now: int | None) -> float:
+    return np.nan if earlier is None or now is None else (now - earlier) * 1e-9
 
 
 def _motion(ids: IntArray, instances: Instances, references: Sequence[Reference]) -> tuple[FloatArray, IntArray]:

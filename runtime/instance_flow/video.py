@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from instance_flow.atomic import replacing
-from instance_flow.bags import BagImages, is_bag
+from instance_flow.bags import BagImage, BagImages, is_bag
+from instance_flow.camera_names import camera_names
 from instance_flow.image_encodings import decode_compressed
 from instance_flow.structures import Image, InstanceFlowError, SourceError
 
@@ -38,30 +39,64 @@ class Frame:
 
     image: (H, W, 3) uint8 RGB.   stamp: nanoseconds, None where the source knows no time.
     frame_id: of the message's header, empty outside bags.   name: file name of a picture, empty elsewhere.
+    encoding: of a bag's raw image, or the format of a compressed one; empty elsewhere.
+    received: nanoseconds, the bag's own time of the message; None elsewhere.   time: seconds and nanoseconds as they
+        stand in the message's header, also where they say nothing; zeros elsewhere.
+    camera: index into ``Source.cameras``.   number: place among the frames of its camera, from 0, counting those that
+        cannot be used.
     """
 
     image: Image
     stamp: int | None
     frame_id: str
     name: str
+    encoding: str = ""
+    received: int | None = None
+    camera: int = 0
+    number: int = 0
+    time: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One stream of frames in a source.
+
+    name: distinct and fit for a folder; empty where there is but one camera.   topic: empty outside bags.
+    length: number of frames, None where only reading tells.   rate: frames per second, for playback.
+    """
+
+    name: str
+    topic: str
+    length: int | None
+    rate: float
+
+
+Refuse = Callable[[int, int, str], None]
+"""Called with camera, number and reason for a frame that cannot be used."""
 
 
 class Source(Protocol):
-    """Frames in order. ``length`` is None where only reading tells; ``rate`` is in frames per second, for playback."""
+    """Frames in order. ``length``, of all cameras, is None where only reading tells; ``rate`` is the first camera's."""
 
     name: str
     length: int | None
     rate: float
+    cameras: Sequence[Camera]
 
     def __iter__(self) -> Iterator[Frame]:
         """Start from the first frame. Raises SourceError where a frame cannot be read."""
         ...
 
+    def frames(self, refuse: Refuse) -> Iterator[Frame]:
+        """Start from the first frame and leave out single ones that cannot be used, as the live node does: ``refuse``
+        is called for each. Raises SourceError where nothing more can be read."""
+        ...
 
-def open_source(path: Path | str, topic: str | None = None) -> Source:
-    """Open a video file, a picture, a folder of pictures in natural order, or a topic of images in a ROS 2 bag.
 
-    topic: for bags only, and needed only where a bag has several topics of images.
+def open_source(path: Path | str, topic: str | Sequence[str] | None = None) -> Source:
+    """Open a video file, a picture, a folder of pictures in natural order, or topics of images in a ROS 2 bag.
+
+    topic: for bags only, one or several, each of which is a camera; needed only where a bag has several.
     Raises SourceError where there is nothing that can be read, ValueError for a topic without a bag.
     """
     path = Path(path)
@@ -69,8 +104,8 @@ def open_source(path: Path | str, topic: str | None = None) -> Source:
         raise SourceError(f"{path}: no such file or folder")
     if is_bag(path):
         return BagSource(path, topic)
-    if topic is not None:
-        raise ValueError(f"{path} is not a bag, so it has no topic {topic}")
+    if topic:
+        raise ValueError(f"{path} is not a bag, so it has no topic {topic if isinstance(topic, str) else topic[0]}")
     if path.is_dir():
         return PictureSource(path, _pictures_in(path))
     if path.suffix.lower() in PICTURES:
@@ -85,15 +120,21 @@ class PictureSource:
         self.name = path.resolve().stem if path.is_file() else path.resolve().name
         self.length: int | None = len(files)
         self.rate = PLAYBACK_RATE
+        self.cameras: Sequence[Camera] = (Camera("", "", self.length, self.rate),)
         self._files = files
 
     def __iter__(self) -> Iterator[Frame]:
-        for file in self._files:
+        return self.frames(_raise)
+
+    def frames(self, refuse: Refuse) -> Iterator[Frame]:
+        """See Source."""
+        for number, file in enumerate(self._files):
             try:
                 image = decode_compressed(file.read_bytes())
             except (OSError, ValueError) as error:
-                raise SourceError(f"{file}: cannot be read as a picture: {error}") from error
-            yield Frame(image, None, "", file.name)
+                refuse(0, number, f"{file}: cannot be read as a picture: {error}")
+                continue
+            yield Frame(image, None, "", file.name, number=number)
 
 
 class VideoSource:
@@ -107,8 +148,13 @@ class VideoSource:
         self.name = path.resolve().stem
         self.length: int | None = int(frames) if math.isfinite(frames) and frames > 0 else None
         self.rate = float(rate) if math.isfinite(rate) and rate > 0 else _USUAL_RATE
+        self.cameras: Sequence[Camera] = (Camera("", "", self.length, self.rate),)
 
     def __iter__(self) -> Iterator[Frame]:
+        return self.frames(_raise)
+
+    def frames(self, refuse: Refuse) -> Iterator[Frame]:  # noqa: ARG002 - decoders pass over what they cannot read
+        """See Source."""
         capture, stamp, count = self._open(), -1, 0
         try:
             while True:
@@ -119,7 +165,8 @@ class VideoSource:
                 shown = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
                 stamp = shown if count == 0 or shown > stamp else stamp + round(1e9 / self.rate)
                 count += 1
-                yield Frame(np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), stamp, "", "")
+                image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+                yield Frame(image, stamp, "", "", number=count - 1)
         finally:
             capture.release()
         if not count:
@@ -139,17 +186,49 @@ class VideoSource:
 
 
 class BagSource:
-    """One topic of a bag; stamps and frame_ids are those of the messages' headers."""
+    """Topics of a bag, each of which is a camera; stamps and frame_ids are those of the messages' headers."""
 
-    def __init__(self, path: Path, topic: str | None) -> None:
-        self._images = BagImages(path, topic)
+    def __init__(self, path: Path, topic: str | Sequence[str] | None) -> None:
+        self._images = images = BagImages(path, topic)
         self.name = path.resolve().stem if path.is_file() else path.resolve().name
-        self.length: int | None = len(self._images)
-        self.rate = self._images.rate or PLAYBACK_RATE
+        self.length: int | None = len(images)
+        names = camera_names(list(images.topics)) if len(images.topics) > 1 else [""]
+        self.cameras: Sequence[Camera] = tuple(
+            Camera(name, topic, length, images.rates[topic] or PLAYBACK_RATE)
+            for name, (topic, length) in zip(names, images.topics.items(), strict=True)
+        )
+        self.rate = self.cameras[0].rate
+        self._index = {camera.topic: index for index, camera in enumerate(self.cameras)}
 
     def __iter__(self) -> Iterator[Frame]:
-        for message in self._images:
-            yield Frame(message.image, message.stamp, message.frame_id, "")
+        return map(self._frame, self._images)
+
+    def frames(self, refuse: Refuse) -> Iterator[Frame]:
+        """See Source."""
+        path, index = self._images.path, self._index
+        images = self._images.images(
+            lambda topic, number, reason: refuse(
+                index[topic], number, f"{path}: image {number + 1} of {topic}: {reason}"
+            )
+        )
+        return map(self._frame, images)
+
+    def arrivals(self) -> list[tuple[int, int]]:
+        """When each frame was received, in nanoseconds, and its camera, in order."""
+        return [(received, self._index[topic]) for received, topic in self._images.arrivals()]
+
+    def _frame(self, image: BagImage) -> Frame:
+        return Frame(
+            image=image.image,
+            stamp=image.stamp,
+            frame_id=image.frame_id,
+            name="",
+            encoding=image.encoding,
+            received=image.received,
+            camera=self._index[image.topic],
+            number=image.number,
+            time=image.time,
+        )
 
 
 class VideoWriter:
@@ -227,6 +306,10 @@ def opencv_path(path: Path) -> str:
     except UnicodeEncodeError:
         raise SourceError(f"{path}: this name is not UTF-8, which OpenCV needs; choose another one") from None
     return str(path)
+
+
+def _raise(_camera: int, _number: int, reason: str) -> None:
+    raise SourceError(reason)
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -195,8 +195,12 @@ class ResultsCollector:
         self._scores: dict[int, list[float]] = {}
         self._class_ids: dict[int, int] = {}
 
-    def add(self, tracks: Tracks) -> None:
-        """Take the next frame. Call once per frame, in order, also where there are no tracks."""
+    def add(self, tracks: Tracks, frame: int | None = None) -> None:
+        """Take the next frame. Call once per frame, in order, also where there are no tracks.
+
+        frame: its place in the video, where frames before it are left out; None = right after the one before.
+        """
+        self._frames = self._frames if frame is None else frame
         if self._length is not None and self._frames >= self._length:
             raise ValueError(f"the video was said to have {self._length} frames, but this is one more")
         size = [int(n) for n in tracks.label_map.shape]
@@ -210,9 +214,12 @@ class ResultsCollector:
             self._class_ids[track_id] = class_id
         self._frames += 1
 
-    def results(self, video_id: int) -> list[dict[str, Any]]:
-        """Give one result dict per track, by ascending track id; frames that were not added count as without tracks."""
-        length = self._frames if self._length is None else self._length
+    def results(self, video_id: int, length: int = 0) -> list[dict[str, Any]]:
+        """Give one result dict per track, by ascending track id; frames that were not added count as without tracks.
+
+        length: number of frames, where it is larger than those added and was not said before.
+        """
+        length = max(self._frames, length) if self._length is None else self._length
         return [
             {
                 "video_id": video_id,

@@ -32,29 +32,13 @@ def draw(discs: Sequence[tuple[int, int, int]], size: tuple[int, int] = SIZE) ->
     return image
 
 
-def write_model(path: Path, describe: bool = True) -> None:
-    """Write the model; without its description it is an ONNX file like any other."""
-    node, floats = helper.make_node, TensorProto.FLOAT
-    nodes = [
-        node("Cast", ["image"], ["values"], to=floats),
-        node("Div", ["values", "white"], ["unit"]),
-        node("Transpose", ["unit"], ["planes"], perm=[0, 3, 1, 2]),
-        node("AveragePool", ["planes"], ["cells"], kernel_shape=[4, 4], strides=[4, 4]),
-        node("Squeeze", ["cells", "first"], ["colours"]),
-        node("Split", ["colours"], ["red", "green", "blue"], axis=0, num_outputs=3),
-        node("Max", ["red", "blue"], ["object"]),
-        node("Sub", ["one", "object"], ["background"]),
-        node("Concat", ["background", "red", "blue"], ["semantic"], axis=0),
-        node("Squeeze", ["green", "first"], ["center"]),
-        node("Concat", ["green", "green"], ["pair"], axis=0),
-        node("Mul", ["pair", "zero"], ["offset"]),
-        node("Shape", ["offset"], ["offset_shape"]),
-        node("Shape", ["reference_features_0"], ["references"], end=1),
-        node("Concat", ["references", "offset_shape"], ["reference_shape"], axis=0),
-        node("ConstantOfShape", ["reference_shape"], ["reference_offset"]),
-        node("AveragePool", ["planes"], ["features_0"], kernel_shape=[16, 16], strides=[16, 16]),
-        node("Identity", ["features_0"], ["features_1"]),
-    ]
+def write_model(path: Path, describe: bool = True, work: int = 0, blind: bool = False) -> None:
+    """Write the model.
+
+    describe: without its description it is an ONNX file like any other.
+    blind: it never finds anything.
+    work: number of large matrix products on the way, which change nothing but take some 50 ms each on two cores.
+    """
     inputs: dict[str, list[int | str]] = {f"reference_features_{level}": ["R", 3, "H16", "W16"] for level in (0, 1)}
     outputs: dict[str, list[int | str]] = {
         "semantic": [3, "H4", "W4"],
@@ -65,16 +49,17 @@ def write_model(path: Path, describe: bool = True) -> None:
         "features_1": [1, 3, "H16", "W16"],
     }
     graph = helper.make_graph(
-        nodes,
+        [*_see(blind), *_toil(work)],
         "blobs",
         [
             helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "H", "W", 3]),
-            *(helper.make_tensor_value_info(name, floats, shape) for name, shape in inputs.items()),
+            *(helper.make_tensor_value_info(name, _FLOATS, shape) for name, shape in inputs.items()),
         ],
-        [helper.make_tensor_value_info(name, floats, shape) for name, shape in outputs.items()],
+        [helper.make_tensor_value_info(name, _FLOATS, shape) for name, shape in outputs.items()],
         [
             helper.make_tensor("first", TensorProto.INT64, [1], [0]),
-            *(helper.make_tensor(name, floats, [1], [value]) for name, value in _CONSTANTS.items()),
+            helper.make_tensor("square", TensorProto.INT64, [2], [_SIDE, _SIDE]),
+            *(helper.make_tensor(name, _FLOATS, [1], [value]) for name, value in _CONSTANTS.items()),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -84,4 +69,47 @@ def write_model(path: Path, describe: bool = True) -> None:
     onnx.save(model, path)
 
 
-_CONSTANTS = {"white": 255.0, "one": 1.0, "zero": 0.0}
+_FLOATS = TensorProto.FLOAT
+_SIDE = 2048
+_CONSTANTS = {"white": 255.0, "one": 1.0, "zero": 0.0, "share": 1 / _SIDE}
+
+
+def _see(blind: bool) -> list[onnx.NodeProto]:
+    node = helper.make_node
+    return [
+        node("Cast", ["image"], ["values"], to=_FLOATS),
+        node("Div", ["values", "white"], ["unit"]),
+        node("Transpose", ["unit"], ["planes"], perm=[0, 3, 1, 2]),
+        node("AveragePool", ["planes"], ["cells"], kernel_shape=[4, 4], strides=[4, 4]),
+        node("Squeeze", ["cells", "first"], ["colours"]),
+        node("Split", ["colours"], ["red", "green", "blue"], axis=0, num_outputs=3),
+        node("Max", ["red", "blue"], ["object"]),
+        node("Sub", ["one", "object"], ["background"]),
+        node("Concat", ["background", "red", "blue"], ["semantic"], axis=0),
+        node("Squeeze", ["green", "first"], ["peaks"]),
+        node("Mul", ["peaks", "zero" if blind else "one"], ["seen"]),
+        node("Concat", ["green", "green"], ["pair"], axis=0),
+        node("Mul", ["pair", "zero"], ["offset"]),
+        node("Shape", ["offset"], ["offset_shape"]),
+        node("Shape", ["reference_features_0"], ["references"], end=1),
+        node("Concat", ["references", "offset_shape"], ["reference_shape"], axis=0),
+        node("ConstantOfShape", ["reference_shape"], ["reference_offset"]),
+        node("AveragePool", ["planes"], ["features_0"], kernel_shape=[16, 16], strides=[16, 16]),
+        node("Identity", ["features_0"], ["features_1"]),
+    ]
+
+
+def _toil(work: int) -> list[onnx.NodeProto]:
+    """Nodes that add 0 to the centers; made of the image, so that nothing can be worked out beforehand."""
+    node = helper.make_node
+    if not work:
+        return [node("Identity", ["seen"], ["center"])]
+    return [
+        node("ReduceMean", ["unit"], ["mean"], keepdims=0),
+        node("Mul", ["mean", "share"], ["cell"]),
+        node("Expand", ["cell", "square"], ["product_0"]),
+        *(node("MatMul", [f"product_{step}", "product_0"], [f"product_{step + 1}"]) for step in range(work)),
+        node("ReduceMax", [f"product_{work}"], ["largest"], keepdims=0),
+        node("Mul", ["largest", "zero"], ["nothing"]),
+        node("Add", ["seen", "nothing"], ["center"]),
+    ]

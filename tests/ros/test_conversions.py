@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
-from instance_flow_msgs.msg import TrackedInstanceArray
+from instance_flow_msgs.msg import RunLengthMask, TrackedInstance, TrackedInstanceArray
 from rclpy.serialization import deserialize_message, serialize_message
+from rosbags.highlevel import AnyReader
 from std_msgs.msg import Header
 
-from instance_flow.structures import NEW, Tracks
-from instance_flow_ros.conversions import to_instance_array, to_label_pixels, to_nanoseconds, to_tracks
+from instance_flow.bags import BagWriter
+from instance_flow.installation import message_definitions
+from instance_flow.messages import to_class_table, to_instance_array, to_label_pixels, to_tracks
+from instance_flow.structures import NEW, STATES, ModelInfo, Tracks
+from instance_flow_ros.conversions import TYPES
 
 HEADER = Header(stamp=Time(sec=3, nanosec=4), frame_id="camera")
 
@@ -41,7 +46,9 @@ def make_tracks(label_map: np.ndarray, seed: int = 0) -> Tracks:
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         areas=np.array([np.count_nonzero(label_map == track) for track in ids], np.int64),
         velocities=np.where(unknown[:, None], np.nan, rng.random((len(ids), 2))).astype(np.float32),
+        states=rng.integers(0, 3, len(ids)),
         ages=rng.integers(0, 9, len(ids)),
+        age_seconds=np.where(unknown, np.nan, rng.random(len(ids))),
         reference_frames=np.where(unknown, NEW, 6),
         distances=np.where(unknown, np.nan, rng.random(len(ids))).astype(np.float32),
     )
@@ -61,7 +68,7 @@ LABEL_MAPS = {
 @pytest.mark.parametrize("label_map", LABEL_MAPS.values(), ids=LABEL_MAPS.keys())
 def test_tracks_survive_the_wire(label_map: np.ndarray) -> None:
     tracks = make_tracks(label_map)
-    message = to_instance_array(tracks, HEADER, ("red", "blue"))
+    message = to_instance_array(TYPES, tracks, HEADER, ("red", "blue"))
     back = deserialize_message(serialize_message(message), TrackedInstanceArray)
     assert back.header == HEADER
     assert [i.class_name for i in back.instances] == [("red", "blue")[k] for k in tracks.class_ids]
@@ -72,7 +79,7 @@ def test_tracks_survive_the_wire(label_map: np.ndarray) -> None:
 def test_x_and_y_are_not_swapped() -> None:
     tracks = make_tracks(np.pad([[1, 1, 1]], ((2, 0), (1, 0))))
     tracks = dataclasses.replace(tracks, centers=np.array([[2, 3]], "f4"), velocities=np.array([[-5, 6]], "f4"))
-    instance = to_instance_array(tracks, HEADER, ("red", "blue")).instances[0]
+    instance = to_instance_array(TYPES, tracks, HEADER, ("red", "blue")).instances[0]
     assert (instance.center.y, instance.center.x, instance.velocity.y, instance.velocity.x) == (2, 3, -5, 6)
     assert (instance.box.x, instance.box.y, instance.box.width, instance.box.height) == (1, 2, 3, 1)
     assert (instance.mask.x, instance.mask.y, instance.mask.width, instance.mask.height) == (1, 2, 3, 1)
@@ -82,7 +89,7 @@ def test_x_and_y_are_not_swapped() -> None:
 @pytest.mark.parametrize("label_map", LABEL_MAPS.values(), ids=LABEL_MAPS.keys())
 def test_label_image_and_label_agree(label_map: np.ndarray) -> None:
     pixels = to_label_pixels(label_map.astype(np.int32))
-    message = to_instance_array(make_tracks(label_map), HEADER, ("red", "blue"))
+    message = to_instance_array(TYPES, make_tracks(label_map), HEADER, ("red", "blue"))
     assert pixels.dtype == np.uint16
     np.testing.assert_array_equal(pixels == 0, label_map == 0)
     for instance in message.instances:
@@ -90,25 +97,16 @@ def test_label_image_and_label_agree(label_map: np.ndarray) -> None:
         assert (pixels[label_map == instance.id] == instance.label).all()
 
 
-@pytest.mark.parametrize(
-    ("stamp", "expected"),
-    [((0, 0), None), ((0, 5), 5), ((2, 3), 2_000_000_003)],
-    ids=["never_set", "first_second", "usual"],
-)
-def test_stamp_in_nanoseconds(stamp: tuple[int, int], expected: int | None) -> None:
-    assert to_nanoseconds(Header(stamp=Time(sec=stamp[0], nanosec=stamp[1]))) == expected
+def test_definitions_of_the_runtime_are_those_that_ros_has_built() -> None:
+    folder = Path(get_package_share_directory("instance_flow_msgs")) / "msg"
+    built = {f"instance_flow_msgs/msg/{file.stem}": file.read_text() for file in folder.glob("*.msg")}
+    assert message_definitions() == built
 
 
 def test_bag_of_messages_is_read_without_ros(tmp_path: Path) -> None:
-    from ament_index_python.packages import get_package_share_directory
-    from rosbags.highlevel import AnyReader
-
-    from instance_flow.bags import BagWriter
-
-    message = to_instance_array(make_tracks(LABEL_MAPS["random"]), HEADER, ("red", "blue"))
-    folder = Path(get_package_share_directory("instance_flow_msgs")) / "msg"
+    message = to_instance_array(TYPES, make_tracks(LABEL_MAPS["random"]), HEADER, ("red", "blue"))
     with BagWriter(tmp_path / "bag.mcap") as bag:
-        bag.register({f"instance_flow_msgs/msg/{file.stem}": file.read_text() for file in folder.glob("*.msg")})
+        bag.register(message_definitions())
         kind = "instance_flow_msgs/msg/TrackedInstanceArray"
         bag.write_serialized("/instances", kind, serialize_message(message), 1)
     with AnyReader([tmp_path / "bag.mcap"]) as reader:
@@ -118,11 +116,51 @@ def test_bag_of_messages_is_read_without_ros(tmp_path: Path) -> None:
     assert [list(i.mask.runs) for i in back.instances] == [list(i.mask.runs) for i in message.instances]
 
 
+SCORES = np.array([0.5, 0.9, 0.1, 0.5], np.float32)
+"""Of four objects, whose masks take 8 bytes each: a run of 0 outside and one of the pixels inside."""
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"),
+    [
+        pytest.param(0, [True, True, True, True], id="no_bound"),
+        pytest.param(32, [True, True, True, True], id="all_fit"),
+        pytest.param(31, [True, True, False, True], id="lowest_score_goes"),
+        pytest.param(23, [True, True, False, False], id="of_equal_scores_the_later_goes"),
+        pytest.param(8, [False, True, False, False], id="one_fits"),
+        pytest.param(7, [False, False, False, False], id="none_fits"),
+    ],
+)
+def test_mask_budget_leaves_out_whole_masks(budget: int, kept: list[bool]) -> None:
+    label_map = np.repeat([[1, 0, 2, 0, 3, 0, 4]], 3, axis=0)
+    tracks = dataclasses.replace(make_tracks(label_map), scores=SCORES)
+    whole = to_instance_array(TYPES, tracks, HEADER, ("red", "blue"))
+    message = to_instance_array(TYPES, tracks, HEADER, ("red", "blue"), budget)
+    assert [i.has_mask for i in message.instances] == kept
+    for instance, full in zip(message.instances, whole.instances, strict=True):
+        assert instance.mask == (full.mask if instance.has_mask else RunLengthMask())
+        assert (instance.id, instance.box, instance.area) == (full.id, full.box, full.area)
+    shown = np.where(np.isin(label_map, tracks.ids[kept]), label_map, 0)
+    np.testing.assert_array_equal(to_tracks(message).label_map, shown)
+
+
+def test_constants_of_the_message_are_the_states_of_tracks() -> None:
+    assert [getattr(TrackedInstance, name.upper()) for name in STATES] == list(range(len(STATES)))
+    assert TrackedInstance.NO_REFERENCE == NEW
+
+
+def test_class_table() -> None:
+    info = ModelInfo("blobs", ("red", "blue"), (96, 128), weights_sha256="00ff")
+    table = to_class_table(TYPES, info, HEADER)
+    assert (table.header, table.model, table.weights_sha256) == (HEADER, "blobs", "00ff")
+    assert list(table.class_names) == ["red", "blue"]
+
+
 def test_detections_have_the_same_boxes_and_ids() -> None:
     pytest.importorskip("vision_msgs", reason="vision_msgs comes with an official ROS only")
     from instance_flow_ros.detections import to_detections
 
-    message = to_instance_array(make_tracks(LABEL_MAPS["corners"]), HEADER, ("red", "blue"))
+    message = to_instance_array(TYPES, make_tracks(LABEL_MAPS["corners"]), HEADER, ("red", "blue"))
     found = to_detections(message)
     assert found.header == HEADER
     for detection, instance in zip(found.detections, message.instances, strict=True):

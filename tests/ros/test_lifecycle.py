@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import resource
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -14,6 +17,13 @@ from probe import Probe, to_message
 from sensor_msgs.msg import CompressedImage
 
 SECOND = 10**9
+
+
+@pytest.fixture
+def slow_model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A model with so many products of matrices; see blobs.py."""
+    write_model(tmp_path / "slow.onnx", work=request.param)
+    return tmp_path / "slow.onnx"
 
 
 def test_round_trip_through_all_states(start: Callable[..., Probe], blobs_model: Path) -> None:
@@ -76,6 +86,67 @@ def test_signal_ends_the_node_cleanly(start: Callable[..., Probe], blobs_model: 
     node.ask(draw([(30, 40, RED)]), SECOND)
     assert node.process.stop(how) == 0, node.process.log()
     assert "Traceback" not in node.process.log()
+
+
+@pytest.mark.parametrize("slow_model", [2], indirect=True, ids=[""])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_signal_ends_a_busy_node_cleanly(start: Callable[..., Probe], slow_model: Path, how: signal.Signals) -> None:
+    node = start(model=slow_model, provider="cpu").until_active()
+    node.ask(draw([(30, 40, RED)]), SECOND)
+    for step in range(1, 4):  # One is in work and one waits, or more are on their way.
+        node.send(to_message(draw([(30, 40, RED)]), (step + 1) * SECOND))
+    assert node.process.stop(how) == 0, node.process.log()
+    assert "Traceback" not in node.process.log()
+
+
+@pytest.mark.parametrize("slow_model", [12], indirect=True, ids=[""])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_signal_ends_a_node_that_is_still_configuring(
+    start: Callable[..., Probe], slow_model: Path, how: signal.Signals
+) -> None:
+    node = start(model=slow_model, provider="cpu")
+    node.until_logged("s so far)")
+    assert node.process.stop(how) == 0, node.process.log()
+    assert "ready after" not in node.process.log()
+    assert "Traceback" not in node.process.log()
+
+
+def test_fifty_rounds_leave_nothing_behind(start: Callable[..., Probe], blobs_model: Path) -> None:
+    """What the first rounds allocate for good is allowed for; more than that is growth."""
+    node = start(model=blobs_model, provider="cpu", autostart=False)
+
+    def rounds(number: int) -> Footprint:
+        for _ in range(number):
+            for transition in ("configure", "activate", "deactivate", "cleanup"):
+                assert node.change_state(transition), node.process.log_tail()
+        topics = node.node.get_publisher_names_and_types_by_node("instance_flow", node.node.get_namespace())
+        return Footprint.of(node.process.pid, len(topics))
+
+    early, late = rounds(5), rounds(45)
+    assert dataclasses.replace(late, memory=0) == dataclasses.replace(early, memory=0)
+    assert late.memory - early.memory < 8 * 2**20
+    assert node.change_state("configure")
+    assert node.change_state("activate")
+    assert [i.class_name for i in node.until_active().ask(draw([(30, 40, RED)]), SECOND).instances] == ["red"]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a process holds. shared: segments of shared memory.  topics: that it publishes.  memory: bytes."""
+
+    threads: int
+    files: int
+    shared: int
+    topics: int
+    memory: int
+
+    @classmethod
+    def of(cls, pid: int, topics: int) -> Footprint:
+        folder = Path(f"/proc/{pid}")
+        shared = {line.split()[-1] for line in (folder / "maps").read_text().splitlines() if "/dev/shm/" in line}
+        resident = int((folder / "statm").read_text().split()[1]) * resource.getpagesize()
+        threads, files = (len(list((folder / name).iterdir())) for name in ("task", "fd"))
+        return cls(threads, files, len(shared), topics, resident)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ import numpy as np
 import pytest
 from blobs import BLUE, INFO, RED, draw
 from diagnostic_msgs.msg import DiagnosticStatus
-from probe import Probe, to_message
+from probe import Probe, to_message, values
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import DescribeParameters
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
-from instance_flow import Pipeline, cli, outputs
+from instance_flow import AssemblyConfig, Pipeline, cli, outputs
 from instance_flow.bags import BagWriter
+from instance_flow.messages import to_instance_array, to_tracks
 from instance_flow.rle import from_run_lengths
 from instance_flow_ros.bridge import ImageBridge
-from instance_flow_ros.conversions import to_instance_array, to_tracks
+from instance_flow_ros.conversions import TYPES
+from instance_flow_ros.parameters import NodeConfig, StreamConfig
 
 SECOND = 10**9
 
@@ -65,7 +70,7 @@ def test_answer_has_the_images_header_and_its_objects(node: Probe) -> None:
         assert (instance.box.x, instance.box.y, instance.box.width, instance.box.height) == cv2.boundingRect(
             mask.astype("u1")
         )
-        assert (instance.reference_frame, instance.age) == (instance.NEW, 0)
+        assert (instance.reference_frame, instance.age) == (instance.NO_REFERENCE, 0)
         assert np.isnan([instance.matched_distance, instance.velocity.x]).all()
 
 
@@ -82,7 +87,9 @@ def test_live_tracks_are_the_offline_ones(node: Probe, blobs_model: Path) -> Non
     for step in range(6):
         image = draw([(20 + 5 * step, 30, RED), (100 - 6 * step, 60, BLUE)][: 1 + step % 3])
         answer = node.ask(image, step * SECOND // 10 + 1)
-        expected = to_instance_array(offline.step(image, step * SECOND // 10 + 1), answer.header, INFO.class_names)
+        expected = to_instance_array(
+            TYPES, offline.step(image, step * SECOND // 10 + 1), answer.header, INFO.class_names
+        )
         assert repr(answer) == repr(expected)  # As text, where NaN equals NaN.
 
 
@@ -184,10 +191,6 @@ def refused(status: DiagnosticStatus) -> int:
     return int(values(status)["frames refused"])
 
 
-def values(status: DiagnosticStatus) -> dict[str, str]:
-    return {pair.key: pair.value for pair in status.values}
-
-
 def test_diagnostics_tell_rate_latency_and_provider(node: Probe) -> None:
     node.statuses.clear()
     stamps = iter(range(1, 10**6))
@@ -217,10 +220,37 @@ def test_wrong_setting_is_refused(node: Probe, name: str, value: Any, reason: st
     assert (accepted, reason in why.lower()) == (False, True), why
 
 
-def test_new_setting_counts_from_the_next_frame_on(node: Probe) -> None:
+def test_new_setting_counts_from_the_next_frame_on_and_loses_no_id(node: Probe) -> None:
     image = draw([(30, 40, RED), (90, 50, BLUE)])
     assert len(node.ask(image, SECOND).instances) == 2
     assert node.set_parameter("max_instances", 1) == (True, "")
     answer = node.ask(image, 2 * SECOND)
-    assert (answer.frame_index, len(answer.instances)) == (0, 1)
     assert node.set_parameter("max_instances", 100) == (True, "")
+    assert (answer.frame_index, [(i.id, i.age) for i in answer.instances]) == (1, [(answer.instances[0].id, 1)])
+    assert [i.id for i in node.ask(image, 3 * SECOND).instances] == [1, 2]
+
+
+def test_masks_over_the_budget_are_left_out_whole(node: Probe) -> None:
+    image = draw([(30, 40, RED), (90, 50, BLUE)])
+    both = node.ask(image, SECOND).instances
+    assert node.set_parameter("mask_budget", 4 * max(len(i.mask.runs) for i in both)) == (True, "")
+    answer = node.ask(image, 2 * SECOND)
+    assert node.set_parameter("mask_budget", 1_000_000) == (True, "")
+    kept, left_out = sorted(answer.instances, key=lambda i: i.score, reverse=True)
+    assert (kept.has_mask, left_out.has_mask) == (True, False)
+    assert (left_out.mask.width, left_out.mask.height, list(left_out.mask.runs)) == (0, 0, [])
+    assert (left_out.area, left_out.box) == (both[left_out.id - 1].area, both[left_out.id - 1].box)
+    assert values(node.next_status())["masks left out"] == "1"
+
+
+def test_every_parameter_says_what_it_is_and_when_it_can_be_set(node: Probe) -> None:
+    own = [field.name for kind in (NodeConfig, StreamConfig, AssemblyConfig) for field in fields(kind)]
+    found = node.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=own)).descriptors
+    assert [descriptor.name for descriptor in found] == own
+    for descriptor in found:
+        number = descriptor.type in (ParameterType.PARAMETER_INTEGER, ParameterType.PARAMETER_DOUBLE)
+        ranges = len(descriptor.integer_range) + len(descriptor.floating_point_range)
+        assert (len(descriptor.description) > 10, ranges) == (True, int(number)), descriptor.name
+        fixed = descriptor.name in {field.name for field in fields(NodeConfig)}
+        when = "only while the node is unconfigured" if fixed else "at any time"
+        assert when in descriptor.additional_constraints, descriptor.name

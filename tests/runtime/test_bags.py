@@ -105,7 +105,7 @@ def test_images_of_a_camera_with_row_padding_and_foreign_byte_order(tmp_path: Pa
         bag.write_message("/image", message, 7)
     (read,) = BagImages(tmp_path / "one.mcap")
     assert read.image[..., 0].tolist() == [[0, 255], [128, 1]]
-    assert read.stamp == 5 - 10**9
+    assert (read.stamp, read.time) == (None, (-1, 5))
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -294,7 +294,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
         bag.write_message("/image", types[RAW](header, 1, 1, "32FC1", 0, 4, np.zeros(4, np.uint8)), START)
     frames = iter(BagImages(tmp_path / "one.mcap"))
     next(frames)
-    with pytest.raises(SourceError, match="image 2 of /image: image encoding '32FC1' is not supported"):
+    with pytest.raises(SourceError, match="image 2 of /image: image encoding '32FC1'"):
         next(frames)
 
 

@@ -9,129 +9,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from red_thing import HEIGHT, WIDTH, frames, lines_of, write_source
 
-from instance_flow.bags import BagWriter
-from instance_flow.cli import main, parse_settings
-from instance_flow.network import write_metadata
+from instance_flow.cli import main
+from instance_flow.cli_values import parse_settings
 from instance_flow.pipeline import AssemblyConfig
 from instance_flow.rle import decode
-from instance_flow.structures import ModelInfo
-from instance_flow.video import VideoWriter, open_source
+from instance_flow.video import open_source
 from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 
-onnx = pytest.importorskip("onnx")
-
-HEIGHT, WIDTH = 96, 128
-INFO = ModelInfo(name="red thing", class_names=("red",), input_size=(HEIGHT, WIDTH))
-
-
-def red_network(info: ModelInfo = INFO) -> bytes:
-    """An ONNX model that finds the red pixels, takes them for one object, and remembers its center as its features."""
-    make = onnx.helper.make_node
-    nodes = [
-        make("Slice", ["image", "from", "to", "axes", "steps"], ["cells"]),
-        make("Cast", ["cells"], ["colours"], to=onnx.TensorProto.FLOAT),
-        make("Split", ["colours"], ["red", "green", "blue"], axis=3, num_outputs=3),
-        make("Sub", ["red", "green"], ["redness"]),
-        make("Greater", ["redness", "limit"], ["is_red"]),
-        make("Cast", ["is_red"], ["foreground_4d"], to=onnx.TensorProto.FLOAT),
-        make("Squeeze", ["foreground_4d", "axes_0_3"], ["foreground"]),
-        make("Sub", ["one", "foreground"], ["background"]),
-        make("Unsqueeze", ["background", "axis_0"], ["background_1"]),
-        make("Unsqueeze", ["foreground", "axis_0"], ["foreground_1"]),
-        make("Concat", ["background_1", "foreground_1"], ["semantic"], axis=0),
-        make("Mul", ["foreground", "zero"], ["zeros"]),
-        make("Add", ["zeros", "one"], ["ones"]),
-        make("ReduceSum", ["foreground", "axes_0_1"], ["area"], keepdims=0),
-        make("Max", ["area", "one"], ["at_least_one"]),
-    ]
-    for axis, name in enumerate("yx"):
-        nodes += [
-            make("CumSum", ["ones", f"index_{axis}"], [name], exclusive=1),
-            make("Mul", [name, "foreground"], [f"{name}_inside"]),
-            make("ReduceSum", [f"{name}_inside", "axes_0_1"], [f"{name}_sum"], keepdims=0),
-            make("Div", [f"{name}_sum", "at_least_one"], [f"{name}_center"]),
-            make("Sub", [f"{name}_center", name], [f"{name}_offset"]),
-            make("Unsqueeze", [f"{name}_offset", "axis_0"], [f"{name}_offset_1"]),
-            make("Mul", [f"{name}_offset", f"{name}_offset"], [f"{name}_square"]),
-            make("Slice", ["red", "zero_2", "far_2", "axes_1_2", "steps_4"], [f"grid_{name}"]),
-            make("Transpose", [f"grid_{name}"], [f"grid_{name}_t"], perm=[0, 3, 1, 2]),
-            make("Mul", [f"grid_{name}_t", "zero"], [f"grid_{name}_zero"]),
-            make("Add", [f"grid_{name}_zero", f"{name}_center"], [f"features_{axis}"]),
-            make("ReduceMean", [f"reference_features_{axis}", "axes_1_2_3"], [f"{name}_before"]),
-            make("Sub", [f"{name}_before", name], [f"{name}_reference"]),
-        ]
-    nodes += [
-        make("Concat", ["y_offset_1", "x_offset_1"], ["offset"], axis=0),
-        make("Concat", ["y_reference", "x_reference"], ["reference_offset"], axis=1),
-        make("Add", ["y_square", "x_square"], ["distance"]),
-        make("Div", ["distance", "minus_eight"], ["exponent"]),
-        make("Exp", ["exponent"], ["center"]),
-    ]
-    constants: dict[str, NDArray[Any]] = {
-        "from": np.array([2, 2]), "to": np.array([2**31, 2**31]), "axes": np.array([1, 2]), "steps": np.array([4, 4]),
-        "zero_2": np.array([0, 0]), "far_2": np.array([2**31, 2**31]), "axes_1_2": np.array([1, 2]),
-        "steps_4": np.array([4, 4]), "axes_0_3": np.array([0, 3]), "axis_0": np.array([0]),
-        "axes_0_1": np.array([0, 1]), "axes_1_2_3": np.array([1, 2, 3]), "index_0": np.array(0), "index_1": np.array(1),
-        "limit": np.array(60, np.float32), "zero": np.array(0, np.float32), "one": np.array(1, np.float32),
-        "minus_eight": np.array(-8, np.float32),
-    }  # fmt: skip
-    value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
-    grid = ["h16", "w16"]
-    inputs = [value("image", onnx.TensorProto.UINT8, [1, "H", "W", 3])]
-    inputs += [value(f"reference_features_{level}", kind, ["R", 1, *grid]) for level in (0, 1)]
-    results = [value("semantic", kind, [2, "h", "w"]), value("center", kind, ["h", "w"])]
-    results += [value("offset", kind, [2, "h", "w"]), value("reference_offset", kind, ["R", 2, "h", "w"])]
-    results += [value(f"features_{level}", kind, [1, 1, *grid]) for level in (0, 1)]
-    arrays = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
-    graph = onnx.helper.make_graph(nodes, "red", inputs, results, arrays)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-    onnx.helper.set_model_props(model, write_metadata(info))
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "red.onnx"
-    path.write_bytes(red_network())
-    return path
-
-
-def frames(count: int = 6) -> list[NDArray[np.uint8]]:
-    """A red square of 24 pixels that moves 8 pixels to the right per frame, on gray."""
-    images = []
-    for number in range(count):
-        image = np.full((HEIGHT, WIDTH, 3), 110, np.uint8)
-        image[32:56, 16 + 8 * number : 40 + 8 * number] = (220, 30, 30)
-        images.append(image)
-    return images
-
-
-def write_source(path: Path, images: list[NDArray[np.uint8]]) -> Path:
-    if path.suffix == ".mp4":
-        with VideoWriter(path, 10) as video:
-            for image in images:
-                video.write(image)
-    elif path.suffix == ".mcap":
-        with BagWriter(path) as bag:
-            for number, image in enumerate(images):
-                bag.write_image("/camera", image, 10**18 + number * 10**8)
-    else:
-        path.mkdir()
-        for number, image in enumerate(images):
-            cv2.imwrite(str(path / f"{number:05}.png"), image[..., ::-1])
-    return path
-
-
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+COMMAND = [sys.executable, "-c", "import sys; from instance_flow.cli import main; sys.exit(main())"]
 
 
 @pytest.mark.parametrize("name", ["clip", "clip.mp4", "clip.mcap"], ids=["pictures", "video", "bag"])
@@ -142,15 +33,16 @@ def test_run(tmp_path: Path, model: Path, name: str, capsys: pytest.CaptureFixtu
     assert main(["run", str(source), "--model", str(model), "--out", str(out), "--provider", "cpu"]) == 0
 
     written = {"results.json", "tracks.jsonl", "overlay.mp4", "contact_sheet.png", "report.html"}
-    assert {path.name for path in out.iterdir()} == written
+    assert {path.name for path in out.iterdir()} == written | ({"tracks.mcap"} if name == "clip.mcap" else set())
     (result,) = json.loads((out / "results.json").read_text())
     assert (result["video_id"], result["category_id"], len(result["segmentations"])) == (1, 1, 6)
     for number, segmentation in enumerate(result["segmentations"]):
         found = np.argwhere(decode(segmentation)).mean(axis=0)
         np.testing.assert_allclose(found, (43.5, 27.5 + 8 * number), atol=2)
     table = lines_of(out / "tracks.jsonl")
-    assert [line["frame"] for line in table] == list(range(6))
+    assert [line["frame"] for line in table] == [line["number"] for line in table] == list(range(6))
     assert [[track["id"] for track in line["tracks"]] for line in table] == [[1]] * 6
+    assert [track["state"] for line in table for track in line["tracks"]] == ["new", *["tracked"] * 5]
     assert table[0]["tracks"][0]["kept"] is None
     assert table[5]["tracks"][0]["kept"]["reference_frame"] in range(5)
     assert len(list(open_source(out / "overlay.mp4"))) == 6
@@ -217,8 +109,7 @@ def test_a_source_whose_name_is_no_text(tmp_path: Path, model: Path) -> None:
         write_source(tmp_path / "clip", frames(2)).rename(tmp_path / name)
     except OSError:
         pytest.skip("this file system takes no such name")
-    start = "import sys; from instance_flow.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", start, "run", name, "--model", str(model), "--out", "out"]
+    command = [*COMMAND, "run", name, "--model", str(model), "--out", "out"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     refused = subprocess.run(command[:-2], cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -312,6 +203,10 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["SOURCE", "--set", "references=9"], "references is 9, but this model takes at most 4"),
         (["SOURCE", "--out", "SOURCE/00000.png"], "00000.png is a file, but --out needs a folder"),
         (["SOURCE", "--out", "SOURCE/00000.png/out"], "00000.png is a file, but --out needs a folder"),
+        (["SOURCE", "--all-topics"], "is not a bag, so it has no topics"),
+        (["gone.mcap", "--all-topics"], "gone.mcap: no such file or folder"),
+        (["SOURCE", "--as-live", "5"], "only a bag says when its images arrived"),
+        (["SOURCE", "--ground-truth", "truth.json"], "so it needs --as-live RATE"),
         (["SOURCE", "--scales", "1", "0"], "scales are [1.0, 0.0]; give at least one, each above 0"),
     ],
     ids=[
@@ -327,6 +222,10 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         "too many references",
         "out is a file",
         "out is in a file",
+        "all topics of a folder",
+        "all topics of nothing",
+        "a folder as live",
+        "ground truth for nothing",
         "no size at all",
     ],
 )
@@ -343,13 +242,33 @@ def test_bad_input_to_run(
     assert not (tmp_path / "out").exists()
 
 
-def test_frames_that_go_bad_leave_no_files(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_source_without_one_good_frame_leaves_no_files(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["run", str(tmp_path / "clip"), "--model", str(model), "--out", str(tmp_path / "out")]
-    write_source(tmp_path / "clip", [*frames(2), frames(1)[0][:64]])
-    assert "frame 2 (00002.png) is 128 x 64, but the frames before it are 128 x 96" in error_of(arguments, capsys)
-    (tmp_path / "clip" / "00001.png").write_text("text")
-    assert "00001.png: cannot be read as a picture" in error_of(arguments, capsys)
+    write_source(tmp_path / "clip", frames(2))
+    for name in ("00000.png", "00001.png"):
+        (tmp_path / "clip" / name).write_text("text")
+    assert "00000.png: cannot be read as a picture" in error_of(arguments, capsys)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_files_that_a_run_does_not_write_do_not_stay(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write_source(tmp_path / "clip.mcap", frames(2)), tmp_path / "out"
+    (out / "tracks").mkdir(parents=True)
+    (out / "tracks" / "notes.txt").write_text("no bag")
+    command = ["run", str(source), "--model", str(model), "--out", str(out), "--json"]
+    assert main([*command, "--panels", "--bag", "db3"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--no-video"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    gone = ["overlay.mp4", "panels.mp4", "panels.png", "tracks.db3"]
+    assert report["removed"] == [str(out / name) for name in gone]
+    assert not [name for name in gone if (out / name).exists()]
+    assert (out / "tracks" / "notes.txt").exists(), "what is no file of ours stays"
+    assert sorted(report["files"]) == sorted(str(path) for path in out.iterdir() if path.name != "tracks")
 
 
 def test_a_folder_for_the_numbers_is_refused_before_measuring(
@@ -387,7 +306,19 @@ def test_bad_model_to_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["walk"], ["run"], ["run", "x", "--max-frames", "0"], ["run", "x", "--video-id", "-1"]], ids=str
+    "arguments",
+    [
+        [],
+        ["walk"],
+        ["run"],
+        ["run", "x", "--max-frames", "0"],
+        ["run", "x", "--video-id", "-1"],
+        ["run", "x", "--as-live", "0"],
+        ["run", "x", "--max-gap", "nan"],
+        ["run", "x", "--topic", "/a", "--all-topics"],
+        ["evaluate-bags", "truth", "folder"],
+    ],
+    ids=str,
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -405,8 +336,7 @@ def test_settings_keep_their_types() -> None:
 
 def test_a_broken_video_is_one_line_and_nothing_of_ffmpeg(tmp_path: Path, model: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
-    command = [sys.executable, "-c", "import sys; from instance_flow.cli import main; sys.exit(main())"]
-    command += ["run", str(tmp_path / "broken.mp4"), "--model", str(model)]
+    command = [*COMMAND, "run", str(tmp_path / "broken.mp4"), "--model", str(model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -414,22 +344,37 @@ def test_a_broken_video_is_one_line_and_nothing_of_ffmpeg(tmp_path: Path, model:
     assert "broken.mp4: cannot be read as a video" in done.stderr
 
 
-def test_ctrl_c_leaves_whole_files_of_the_frames_so_far(tmp_path: Path, model: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stopped_run_leaves_whole_files_of_the_frames_so_far(tmp_path: Path, model: Path, number: int) -> None:
     """The last picture is a FIFO: the run waits in it, and so is surely in its midst when the signal comes."""
-    source = write_source(tmp_path / "clip", frames(3))
+    source, out = write_source(tmp_path / "clip", frames(3)), tmp_path / "out"
     os.mkfifo(source / "00003.png")
-    command = [sys.executable, "-c", "import sys; from instance_flow.cli import main; sys.exit(main())"]
-    command += ["run", str(source), "--model", str(model), "--out", str(tmp_path / "out"), "--json"]
+    command = [*COMMAND, "run", str(source), "--model", str(model), "--out", str(out), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with (source / "00003.png").open("wb") as pipe:  # opens when the run has come to read it
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         pipe.write((source / "00000.png").read_bytes())
     said, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (130, "")
+    assert (process.returncode, errors) == (128 + number, "")
     report = json.loads(said)
     assert (report["frames"], report["interrupted"]) == (4, True)
-    assert len(lines_of(tmp_path / "out" / "tracks.jsonl")) == 4
-    assert len(list(open_source(tmp_path / "out" / "overlay.mp4"))) == 4
-    assert "The run was interrupted" in (tmp_path / "out" / "report.html").read_text()
-    assert all(len(r["segmentations"]) == 4 for r in json.loads((tmp_path / "out" / "results.json").read_text()))
-    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+    assert report["to_go_on"] == "run the same command again"
+    assert len(lines_of(out / "tracks.jsonl")) == 4
+    assert len(list(open_source(out / "overlay.mp4"))) == 4
+    assert "The run was interrupted" in (out / "report.html").read_text()
+    assert all(len(r["segmentations"]) == 4 for r in json.loads((out / "results.json").read_text()))
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
+    """As `| head` does: what is left to say is not an error."""
+    write_ground_truth(tmp_path / "truth", GroundTruth((Video(1, 8, 8, 1),), (Category(1, "red"),), ()))
+    (tmp_path / "results").write_text("[]")
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*COMMAND, "evaluate", str(tmp_path / "truth"), str(tmp_path / "results")]
+    command += ["--json", str(tmp_path / "numbers.json")]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert json.loads((tmp_path / "numbers.json").read_text())["IDSW"] == 0

@@ -31,7 +31,9 @@ def tracks_of(label_map: NDArray[np.int32], velocity: tuple[float, float] = (np.
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         areas=np.array([len(p) for p in points], np.int64),
         velocities=np.full((count, 2), velocity, np.float32),
+        states=np.zeros(count, np.int64),
         ages=np.zeros(count, np.int64),
+        age_seconds=np.zeros(count),
         reference_frames=np.full(count, NEW, np.int64),
         distances=np.full(count, np.nan, np.float32),
     )

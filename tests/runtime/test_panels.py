@@ -78,7 +78,9 @@ def tracks_of(label_map: NDArray[np.int32], ids: NDArray[np.int64], frame: int) 
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         areas=np.full(count, 9216, np.int64),
         velocities=np.full((count, 2), np.nan, np.float32),
+        states=np.ones(count, np.int64),
         ages=np.full(count, frame, np.int64),
+        age_seconds=np.full(count, frame / 10),
         reference_frames=np.full(count, frame - 1 if frame else NEW, np.int64),
         distances=np.full(count, 1.0, np.float32),
     )

@@ -80,7 +80,9 @@ def statistics_of(frames: list[list[int]], reference: int | None = None) -> Stat
             boxes=np.ones((count, 4), np.float32),
             areas=np.ones(count, np.int64),
             velocities=np.zeros((count, 2), np.float32),
+            states=np.ones(count, np.int64),
             ages=np.full(count, frame, np.int64),
+            age_seconds=np.full(count, frame / 10),
             reference_frames=np.array(kept, np.int64),
             distances=np.where(np.array(kept) == NEW, np.nan, 7.5).astype(np.float32),
         )

@@ -30,7 +30,9 @@ def tracks_of(frame: int, ids: list[int], references: list[int] | None = None, x
         boxes=np.ones((count, 4), np.float32),
         areas=np.ones(count, np.int64),
         velocities=np.zeros((count, 2), np.float32),
+        states=np.zeros(count, np.int64),
         ages=np.zeros(count, np.int64),
+        age_seconds=np.zeros(count),
         reference_frames=kept,
         distances=np.where(kept == NEW, np.nan, 2.0).astype(np.float32),
     )

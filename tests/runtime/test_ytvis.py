@@ -35,7 +35,9 @@ def tracks_of(frame_index: int, label_map: np.ndarray, class_ids: list[int], sco
         boxes=np.zeros((count, 4), np.float32),
         areas=np.array([(label_map == track_id).sum() for track_id in ids], np.int64),
         velocities=np.zeros((count, 2), np.float32),
+        states=np.zeros(count, np.int64),
         ages=np.zeros(count, np.int64),
+        age_seconds=np.zeros(count),
         reference_frames=np.full(count, NEW, np.int64),
         distances=nothing,
     )

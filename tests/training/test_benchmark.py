@@ -53,7 +53,9 @@ def scene(squares: Sequence[Sequence[Square]]) -> tuple[list[Tracks], Image]:
                 boxes=boxes,
                 areas=ints + 100,
                 velocities=points,
+                states=ints,
                 ages=ints,
+                age_seconds=np.zeros(len(ints)),
                 reference_frames=ints,
                 distances=floats,
             )

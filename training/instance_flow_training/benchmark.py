@@ -14,14 +14,14 @@ from typing import Any
 from tqdm import tqdm
 
 from instance_flow.average_precision import SIZE_LIMITS
-from instance_flow.cli import parse_settings
+from instance_flow.cli_values import parse_settings
 from instance_flow.json_files import write_json
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import InstanceFlowError
 from instance_flow_training.comparison import COLUMNS, CONTENDERS, Comparison, Contender, available
 from instance_flow_training.oracle import OracleNetwork, TrueMasksNetwork
 from instance_flow_training.scoring import held_out_clips, track_clip
-from instance_flow_training.synthetic import Clip, WorldConfig
+from instance_flow_training.synthetic import ALL_SITUATIONS, SITUATIONS, Clip, WorldConfig
 
 SIZE_COLUMNS = ("AP", "AP50", "AR1", "AR100")
 ALL = "all"
@@ -135,6 +135,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0, help="training uses seeds from 1000000 on")
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument(
+        "--situation", choices=ALL_SITUATIONS, help=f"this one alone; without it {', '.join(SITUATIONS)} in turn"
+    )
+    parser.add_argument(
         "--trackers", default=ALL, metavar="A,B", help=f"{', '.join(CONTENDERS)}, or {ALL} that are installed (default)"
     )
     parser.add_argument(
@@ -166,7 +169,8 @@ def main(arguments: list[str] | None = None) -> int:
         world = WorldConfig(frames=options.frames, uniform=options.uniform)
         if pipeline is not None and options.true_masks:
             world = replace(world, size=pipeline.info.input_size)
-        clips = held_out_clips(options.first_seed, options.clips, world)
+        situations = [options.situation] if options.situation else SITUATIONS
+        clips = held_out_clips(options.first_seed, options.clips, world, situations)
         report = run(pipeline, clips, contenders, options.true_masks)
     except (InstanceFlowError, ValueError) as error:
         print(f"instance-flow-validate: error: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ Conventions are those of ``camera``. A script knows nothing of pixels, so one sc
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,9 @@ from instance_flow_training.situations import Situation
 from instance_flow_training.textures import TextureSpec
 
 Generator = np.random.Generator
+
+MOST_OBJECTS = 254
+"""Objects of a clip; their labels are bytes, and 255 is for pixels that are not to be judged."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class _Director:
 
     def direct(self, objects: tuple[int, int], object_size: tuple[float, float]) -> Script:
         roles = self._roles(int(self.rng.integers(objects[0], objects[1] + 1)))
+        if self.situation.turnover:
+            roles = ["visiting"] * min(len(roles) * math.ceil(len(self.time) / self.situation.turnover), MOST_OBJECTS)
         cast = self._cast(roles, object_size)
         hidden = [actor.size for actor, role in zip(cast, roles, strict=True) if role == "hidden"]
         occluders = self._occluders(hidden)
@@ -104,6 +110,8 @@ class _Director:
                 things.append(self._perform(actor, self._hide(actor, *behind)))
             elif role == "leaving":
                 things.append(self._perform(actor, self._leave(actor)))
+            elif role == "visiting":
+                things.append(self._perform(actor, self._visit(actor)))
             elif role == "wander":
                 things.append(self._perform(actor, self._wander(actor.size, actor.speed)))
         order = [int(k) for k in self.rng.permutation(len(things))]
@@ -242,6 +250,19 @@ class _Director:
         wall = self.half[axis] + 0.62 * actor.size + 0.5 * actor.speed * away
         back = -self.half[axis] + 0.4 * actor.size
         path[:, axis] = side * _fold(wall + actor.speed * (self.time - turning), back, wall)
+        return path
+
+    def _visit(self, actor: _Actor) -> Path:
+        """Across the view one to three times, to and fro, out of sight for some frames between; then gone for good."""
+        path = self._wander(actor.size, 0.3 * actor.speed)
+        axis = int(self.rng.random() < 0.3)
+        away = np.exp(self.rng.uniform(np.log(4), np.log(120)))
+        wall = self.half[axis] + 0.7 * actor.size + 0.5 * actor.speed * away
+        crossing = 2 * wall / actor.speed
+        entry = self.rng.uniform(-crossing, self.time[-1])
+        end = 2 * wall * int(self.rng.integers(1, 4))
+        way = _fold(np.clip(actor.speed * (self.time - entry), 0, end) - wall, -wall, wall)
+        path[:, axis] = self.rng.choice([-1, 1]) * way
         return path
 
     # From the stage to the image

@@ -26,11 +26,13 @@ def track_clip(pipeline: Pipeline, clip: Clip) -> list[Tracks]:
     return [pipeline.step(image, round(t * 1e9 / clip.rate)) for t, image in enumerate(clip.images)]
 
 
-def held_out_clips(first_seed: int, count: int, config: WorldConfig) -> list[Clip]:
-    """Clips of all situations in turn. Raises ValueError for no clip at all: nothing could be scored."""
+def held_out_clips(
+    first_seed: int, count: int, config: WorldConfig, situations: Sequence[str] = SITUATIONS
+) -> list[Clip]:
+    """Clips of these situations in turn. Raises ValueError for no clip at all: nothing could be scored."""
     if count < 1:
         raise ValueError(f"the number of clips is {count}; it must be at least 1")
-    return [generate_clip(first_seed + i, SITUATIONS[i % len(SITUATIONS)], config) for i in range(count)]
+    return [generate_clip(first_seed + i, situations[i % len(situations)], config) for i in range(count)]
 
 
 def score_tracks(clips: Sequence[Clip], tracks: Sequence[Sequence[Tracks]]) -> dict[str, Any]:

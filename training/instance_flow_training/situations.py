@@ -18,6 +18,8 @@ class Situation:
     drift: speed of the camera.   jerk, sway: height of its jumps and swings.
     zoom: its largest log factor.   turn: its largest rotation in radians.
     step: frames of time per picture.
+    turnover: 0 = one cast for the whole clip; else so many frames bring as many further objects as there were, and each
+        object comes, crosses the view, leaves and perhaps comes back, until it is gone for good.
     """
 
     speed: tuple[float, float] = (0.02, 0.35)
@@ -34,6 +36,7 @@ class Situation:
     zoom: float = 0.05
     turn: float = 0.03
     step: int = 1
+    turnover: int = 0
 
 
 _MIXED = Situation(
@@ -62,3 +65,17 @@ TABLE: dict[str, Situation] = {
     ),
     "low_rate": replace(_MIXED, step=3),
 }
+ENDLESS: dict[str, Situation] = {
+    "stream": Situation(
+        speed=(0.12, 0.4),
+        largest=0.35,
+        look_alike=0.5,
+        occluders=(4, 12),
+        drift=(0.01, 0.04),
+        sway=(0.0, 0.03),
+        zoom=0.1,
+        turn=0.05,
+        turnover=60,
+    ),
+}
+"""For clips of hundreds of frames, and by name only: training and benchmark take those of TABLE in turn."""

@@ -20,15 +20,27 @@ from numpy.typing import NDArray
 from instance_flow.structures import Image, IntArray, LabelMap
 from instance_flow_training import layers, motion, outlines, textures
 from instance_flow_training.layers import Layer
-from instance_flow_training.motion import Thing
+from instance_flow_training.motion import MOST_OBJECTS, Thing
 from instance_flow_training.outlines import Outline
-from instance_flow_training.situations import TABLE
+from instance_flow_training.situations import ENDLESS, TABLE
 from instance_flow_training.world_files import write_bag, write_ytvis
 
-__all__ = ["CLASS_NAMES", "SITUATIONS", "Clip", "World", "WorldConfig", "generate_clip", "write_bag", "write_ytvis"]
+__all__ = [
+    "ALL_SITUATIONS",
+    "CLASS_NAMES",
+    "SITUATIONS",
+    "Clip",
+    "World",
+    "WorldConfig",
+    "generate_clip",
+    "write_bag",
+    "write_ytvis",
+]
 
 CLASS_NAMES: tuple[str, ...] = tuple(outlines.OBJECTS)
 SITUATIONS: tuple[str, ...] = tuple(TABLE)
+"""Those of training and of the benchmark, which take them in turn."""
+ALL_SITUATIONS: tuple[str, ...] = (*SITUATIONS, *ENDLESS)
 
 _GROUND_MARGIN = 1.5
 
@@ -57,8 +69,8 @@ class WorldConfig:
     def __post_init__(self) -> None:
         if min(self.size) < 16 or self.frames < 1 or not self.rate > 0:
             raise ValueError(f"size {self.size}, frames {self.frames}, rate {self.rate}: want >= 16 pixels, >= 1, > 0")
-        if not 1 <= self.objects[0] <= self.objects[1] <= 254:
-            raise ValueError(f"objects is {self.objects}: want (least, most) with 1 <= least <= most <= 254")
+        if not 1 <= self.objects[0] <= self.objects[1] <= MOST_OBJECTS:
+            raise ValueError(f"objects is {self.objects}: want (least, most) with 1 <= least <= most <= {MOST_OBJECTS}")
         if not 0 < self.object_size[0] <= self.object_size[1] <= 1:
             raise ValueError(f"object_size is {self.object_size}: want (smallest, largest) in 0 .. 1")
 
@@ -82,13 +94,13 @@ class World:
     """A made world. class_ids: (N,) int64, row k is the object with label k + 1. rate: pictures per second."""
 
     def __init__(self, seed: int, situation: str = "mixed", config: WorldConfig = WorldConfig()) -> None:
-        if situation not in SITUATIONS:
-            raise ValueError(f"situation is {situation!r}: want one of {', '.join(SITUATIONS)}")
+        if situation not in ALL_SITUATIONS:
+            raise ValueError(f"situation is {situation!r}: want one of {', '.join(ALL_SITUATIONS)}")
         self.seed, self.situation, self.config = seed, situation, config
         # By the name and not by its place in SITUATIONS, so that a new situation leaves the old worlds as they are.
         sequence = np.random.SeedSequence([seed, zlib.crc32(situation.encode())])
         script_seed, look_seed, self._ground_seed = sequence.spawn(3)
-        traits = TABLE[situation]
+        traits = (TABLE | ENDLESS)[situation]
         height, width = config.size
         rng = np.random.default_rng(script_seed)
         self._script = motion.write_script(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from instance_flow.draw import contact_sheet
 from instance_flow.structures import InstanceFlowError
 from instance_flow.video import VideoWriter
-from instance_flow_training.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
+from instance_flow_training.synthetic import ALL_SITUATIONS, SITUATIONS, Clip, WorldConfig, generate_clip
 from instance_flow_training.world_files import clip_name, write_bag, write_ytvis
 
 _SHEET_FRAMES = 16
@@ -42,7 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("out", type=Path, metavar="OUT", help="folder for what is written; made where it is missing")
     add("--seed", type=_count, default=0, help="of the first clip; the next ones count up (default: 0)")
-    add("--situation", choices=[*SITUATIONS, "all"], default="mixed", help='"all" takes them in turn (default: mixed)')
+    add(
+        "--situation",
+        choices=[*ALL_SITUATIONS, "all"],
+        default="mixed",
+        help=f'"all" takes {", ".join(SITUATIONS)} in turn (default: mixed)',
+    )
     add("--clips", type=_count, default=1, help="how many (default: 1)")
     add("--frames", type=int, default=WorldConfig.frames, help="per clip (default: %(default)s)")
     add("--size", type=_size, default=WorldConfig.size, metavar="HxW", help="in pixels (default: 192x320)")

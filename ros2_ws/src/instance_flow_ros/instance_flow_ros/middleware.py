@@ -10,11 +10,11 @@ from pathlib import Path
 from ament_index_python.packages import get_package_share_directory
 
 # Fast DDS 2 (Humble, Jazzy) and Fast DDS 3 (Kilted and later) look for their profiles under different names.
-_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_BUFFER = 32 * 2**20
-_KEPT_HEAP = 256 * 2**20
+LARGEST_BUFFER = 32 * 2**20
+KEPT_HEAP = 256 * 2**20
 
 
 def profile_path() -> Path:
@@ -28,9 +28,9 @@ def prepare() -> None:
     Without the first, Fast DDS splits an image into pieces that do not fit its shared memory, and loses most of them.
     Without the second, glibc gives the memory of each image back at once: thousands of page faults for every frame.
     """
-    if not any(name in os.environ for name in _PROFILE_VARIABLES):
-        os.environ.update(dict.fromkeys(_PROFILE_VARIABLES, str(profile_path())))
+    if not any(name in os.environ for name in PROFILE_VARIABLES):
+        os.environ.update(dict.fromkeys(PROFILE_VARIABLES, str(profile_path())))
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # glibc only
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BUFFER)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_HEAP)
+        mallopt(_M_MMAP_THRESHOLD, LARGEST_BUFFER)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_HEAP)

@@ -1,62 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node: parameters in, a pipeline built, images handed over, tracks published. Nothing else happens here."""
+"""The node: parameters in, one model loaded, cameras handed over to it, and what the node says of itself."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial
+from threading import Thread
 from time import monotonic
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from instance_flow_msgs.msg import TrackedInstanceArray
+from instance_flow_msgs.msg import ClassTable
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import CompressedImage, Image
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
-from instance_flow import AssemblyConfig, Pipeline, Tracks
-from instance_flow.draw import overlay
-from instance_flow.image_encodings import decode_compressed
+from instance_flow import AssemblyConfig, Pipeline
 from instance_flow.installation import bundled_model_path
-from instance_flow.structures import Image as Pixels
-from instance_flow.structures import InstanceFlowError
-from instance_flow_ros import detections, parameters
-from instance_flow_ros.bridge import choose_bridge, to_rgb
-from instance_flow_ros.conversions import to_instance_array, to_label_pixels, to_nanoseconds
-from instance_flow_ros.diagnostics import (
-    ANSWERED,
-    DROPPED,
-    RECEIVED,
-    REFUSED,
-    Report,
-    Statistics,
-    describe,
-    to_diagnostics,
-)
-from instance_flow_ros.parameters import NodeConfig
-from instance_flow_ros.stream import Stream
+from instance_flow.messages import to_class_table
+from instance_flow.structures import InstanceFlowError, Network
+from instance_flow_ros import parameters
+from instance_flow_ros.bridge import choose_bridge
+from instance_flow_ros.camera import Camera, Frame
+from instance_flow_ros.conversions import TYPES
+from instance_flow_ros.diagnostics import to_status
+from instance_flow_ros.parameters import NodeConfig, StreamConfig
 from instance_flow_ros.worker import NewestItemWorker
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 _DIAGNOSTICS_PERIOD = 1.0
-_QUIET = 5.0
-"""Seconds between two lines of log about bad frames."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A message and when it came, by time.monotonic()."""
-
-    message: Image | CompressedImage
-    arrived: float
+_FIXED = "can be set only while the node is unconfigured"
+_LIVE = "can be set at any time, counts from the next image on, and loses no id"
 
 
 class InstanceFlowNode(LifecycleNode):
@@ -64,29 +45,22 @@ class InstanceFlowNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__("instance_flow")
-        parameters.declare(self, NodeConfig)
-        parameters.declare(self, AssemblyConfig)
+        parameters.declare(self, NodeConfig, _FIXED)
+        parameters.declare(self, AssemblyConfig, _LIVE)
+        parameters.declare(self, StreamConfig, _LIVE)
         self._bridge = choose_bridge()
-        self._statistics = Statistics()
         self._pipeline: Pipeline | None = None
-        self._stream: Stream | None = None
-        self._worker: NewestItemWorker[Frame] | None = None
-        self._subscription: Subscription | None = None
-        self._outputs: list[LifecyclePublisher] = []
+        self._cameras: list[Camera] = []
+        self._worker: NewestItemWorker[Camera, Frame] | None = None
+        self._class_table: Publisher | None = None
         self._enabled = True
         self._problem = ""
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(_DIAGNOSTICS_PERIOD, self._publish_diagnostics)
-
-    @property
-    def topic(self) -> str:
-        """Full name of the topic of images; image_transport appends the transport to the remapped name."""
-        name: str = self.resolve_topic_name("image")
-        transport = self.get_parameter("image_transport").value
-        return f"{name}/compressed" if transport == parameters.COMPRESSED else name
+        # By a clock of its own: under use_sim_time the node's stands still until a simulation or a bag runs.
+        self.create_timer(_DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def autostart(self) -> None:
         """Configure and activate, if the parameter autostart says so."""
@@ -107,6 +81,7 @@ class InstanceFlowNode(LifecycleNode):
         except (InstanceFlowError, ValueError) as error:
             return self._fail(str(error))
         except Exception:
+            self._release()
             return self._fail(f"configuring failed in an unexpected way:\n{traceback.format_exc()}")
         return super().on_configure(state)
 
@@ -114,13 +89,12 @@ class InstanceFlowNode(LifecycleNode):
         if super().on_activate(state) != SUCCESS:
             return FAILURE
         try:
-            self._worker = NewestItemWorker(self._answer, "instance_flow")
-            self._subscribe()
-        except Exception as error:
+            self._worker = NewestItemWorker(Camera.answer, "instance_flow")
+            self._listen()
+        except ValueError as error:
             self._stop()
             super().on_deactivate(state)
-            return self._fail(f"listening to {self.topic} failed: {error}")
-        self.get_logger().info(f"waiting for images on {self.topic}")
+            return self._fail(str(error))
         return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -136,6 +110,11 @@ class InstanceFlowNode(LifecycleNode):
         self._release()
         return super().on_shutdown(state)
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop()
+        self._release()
+        return super().on_error(state)
+
     def _fail(self, problem: str) -> TransitionCallbackReturn:
         self._problem = problem
         self.get_logger().error(problem)
@@ -143,175 +122,173 @@ class InstanceFlowNode(LifecycleNode):
 
     def _configure(self) -> None:
         config, assembly = parameters.read(self, NodeConfig), parameters.read(self, AssemblyConfig)
+        known = [field.name for kind in (NodeConfig, AssemblyConfig, StreamConfig) for field in fields(kind)]
         for name in parameters.unknown(self._parameter_overrides, self):
-            valid = ", ".join(field.name for field in (*fields(NodeConfig), *fields(AssemblyConfig)))
-            self.get_logger().warning(f"parameter {name} is not known and has no effect; known are {valid}")
-        start = monotonic()
-        model = config.model or bundled_model_path()
-        self.get_logger().info(f"loading model {model} (provider {config.provider})")
-        pipeline = Pipeline.load(model, provider=config.provider, config=assembly)
-        self.get_logger().info(
-            f"loaded model {pipeline.info.name} on {pipeline.provider} in {monotonic() - start:.1f} s; warming up, "
-            "which takes longer the first time"
-        )
-        start = monotonic()
-        pipeline.warmup(pipeline.info.input_size)
-        self.get_logger().info(
-            f"warmed up in {monotonic() - start:.1f} s; objects: {', '.join(pipeline.info.class_names)}"
-        )
-        self._pipeline, self._stream = pipeline, Stream(pipeline, self._report_reset)
-        self._instances = self._create_output(TrackedInstanceArray, "~/instances", depth=10)
-        self._label_image = self._create_output(Image, "~/label_image")
-        self._overlay = self._create_output(Image, "~/overlay")
-        if detections.AVAILABLE:
-            self._detections = self._create_output(detections.Detection2DArray, "~/detections")
+            self.get_logger().warning(f"parameter {name} is not known and has no effect; known are {', '.join(known)}")
+        network = self._load(config, assembly)
+        stream = parameters.read(self, StreamConfig)
+        self._pipeline = Pipeline(network, assembly)
+        self._cameras = [
+            Camera(self, name, config.image_transport, Pipeline(network, assembly), stream, self._bridge, self._put)
+            for name in config.names
+        ]
+        self._publish_class_table()
 
-    def _create_output(self, message_type: type, topic: str, depth: int = 1) -> Any:
-        self._outputs.append(self.create_lifecycle_publisher(message_type, topic, QoSProfile(depth=depth)))
-        return self._outputs[-1]
+    def _load(self, config: NodeConfig, assembly: AssemblyConfig) -> Network:
+        """Load the model and warm it up in a thread beside, and say every second on /diagnostics how far it is."""
+        loading = _Loading(config, assembly, self.context.ok)
+        loading.start()
+        told, start = "", monotonic()
+        while True:
+            loading.join(_DIAGNOSTICS_PERIOD)
+            if not loading.is_alive():
+                break
+            doing = loading.doing
+            if doing != told:
+                self.get_logger().info(f"{doing} ({monotonic() - start:.0f} s so far)")
+                told = doing
+            self._publish_status(to_status(self._status_name(), "", DiagnosticStatus.OK, f"configuring: {doing}", {}))
+        pipeline = loading.result()
+        info = pipeline.info
+        self.get_logger().info(
+            f"model {info.name} runs on {pipeline.provider}, ready after {monotonic() - start:.1f} s; "
+            f"objects: {', '.join(info.class_names)}"
+        )
+        return pipeline.network
+
+    def _publish_class_table(self) -> None:
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._class_table = self.create_publisher(ClassTable, "~/class_table", latched)
+        now = self.get_clock().now().to_msg()
+        self._class_table.publish(to_class_table(TYPES, self._pipeline.info, Header(stamp=now)))  # type: ignore[union-attr]
 
     def _release(self) -> None:
         """Drop what configuring made."""
-        if self._pipeline is None:
-            return
-        for publisher in self._outputs:
-            self.destroy_lifecycle_publisher(publisher)
-        self._outputs.clear()
-        self._pipeline = self._stream = None
+        for camera in self._cameras:
+            camera.close()
+        self._cameras.clear()
+        if self._class_table is not None:
+            self.destroy_publisher(self._class_table)
+            self._class_table = None
+        self._pipeline = None
         self._problem = ""
 
-    def _subscribe(self) -> None:
+    def _listen(self) -> None:
         """Listen to images, while active and enabled."""
-        if self._subscription is not None or self._worker is None or not self._enabled:
-            return
-        newest = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        compressed = self.get_parameter("image_transport").value == parameters.COMPRESSED
-        self._subscription = self.create_subscription(
-            CompressedImage if compressed else Image,
-            self.topic,
-            self._on_image,
-            newest,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-
-    def _unsubscribe(self) -> None:
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
+        if self._worker is not None and self._enabled:
+            for camera in self._cameras:
+                camera.subscribe()
 
     def _stop(self) -> None:
-        self._unsubscribe()
+        for camera in self._cameras:
+            camera.unsubscribe()
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
 
-    # Frames. _on_image runs in the executor's thread, all that follows in the worker's.
+    def _put(self, camera: Camera, frame: Frame) -> bool:
+        return self._worker is not None and self._worker.put(camera, frame)
 
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        self._statistics.count(RECEIVED)
-        if self._worker is not None and self._worker.put(Frame(message, monotonic())):
-            self._statistics.count(DROPPED)
-
-    def _answer(self, frame: Frame) -> None:
-        try:
-            image = self._decode(frame.message)
-            tracks = self._stream.step(image, to_nanoseconds(frame.message.header))  # type: ignore[union-attr]
-            self._publish(frame.message.header, image, tracks)
-            self._statistics.answered(frame.arrived, len(tracks))
-        except (ValueError, InstanceFlowError) as error:
-            self._refuse(f"an image could not be used: {error}")
-        except Exception:
-            if self.context.ok():  # Publishing fails once rclpy is shut down.
-                self._refuse(f"an image could not be answered:\n{traceback.format_exc()}")
-
-    def _decode(self, message: Image | CompressedImage) -> Pixels:
-        if isinstance(message, CompressedImage):
-            return decode_compressed(message.data)
-        return to_rgb(self._bridge, message)
-
-    def _publish(self, header: Header, image: Pixels, tracks: Tracks) -> None:
-        names = self._pipeline.info.class_names  # type: ignore[union-attr]
-        message = to_instance_array(tracks, header, names)
-        self._instances.publish(message)
-        if detections.AVAILABLE and self._detections.get_subscription_count():
-            self._detections.publish(detections.to_detections(message))
-        if self._label_image.get_subscription_count():
-            labels = to_label_pixels(tracks.label_map)
-            self._label_image.publish(self._bridge.cv2_to_imgmsg(labels, "16UC1", header))
-        if self._overlay.get_subscription_count():
-            self._overlay.publish(self._bridge.cv2_to_imgmsg(overlay(image, tracks, names), "rgb8", header))
-
-    def _refuse(self, reason: str) -> None:
-        self._statistics.count(REFUSED)
-        self._problem = reason
-        self.get_logger().warning(reason, throttle_duration_sec=_QUIET)
-
-    def _report_reset(self, reason: str) -> None:
-        self.get_logger().warning(f"{reason}: all tracks are forgotten, ids begin at 1 again")
+    def _between_frames(self, function: Callable[[Camera], None]) -> None:
+        """Call a function with every camera, when none of them is at work."""
+        for camera in self._cameras:
+            if self._worker is None:
+                function(camera)
+            else:
+                self._worker.call(partial(function, camera))
 
     # Services and parameters.
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self._stream is not None
-        response.message = "ids begin at 1 again with the next image" if self._stream else "the node is not configured"
-        if self._stream is not None and self._pipeline is not None:
-            self._stream.begin_anew(self._pipeline)
+        response.success = bool(self._cameras)
+        response.message = "ids begin at 1 again with the next image" if self._cameras else "the node is not configured"
+        self._between_frames(Camera.reset)
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = request.data
         if self._enabled:
-            self._subscribe()
+            self._listen()
         else:
-            self._unsubscribe()
+            for camera in self._cameras:
+                camera.unsubscribe()
         response.success = True
         response.message = f"working on images: {'on' if self._enabled else 'off'}"
         return response
 
     def _on_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
-        """Take new settings at once, by a stream that begins anew. What the model was loaded with stays as it is."""
+        """Hand new settings to the cameras. What the model was loaded with stays as it is."""
         names = {parameter.name for parameter in changed}
         fixed = names & {field.name for field in fields(NodeConfig)}
-        if self._pipeline is None or self._stream is None:
+        if self._pipeline is None:
             return SetParametersResult(successful=True)
         if fixed:
-            reason = f"{', '.join(sorted(fixed))} can only be set while the node is unconfigured; clean it up first"
+            reason = f"{', '.join(sorted(fixed))} {_FIXED}; clean it up first"
             return SetParametersResult(successful=False, reason=reason)
-        settings = {field.name: getattr(self._pipeline.config, field.name) for field in fields(AssemblyConfig)}
-        settings.update({parameter.name: parameter.value for parameter in changed if parameter.name in settings})
         try:
-            pipeline = Pipeline(self._pipeline.network, AssemblyConfig(**settings))
+            assembly = parameters.read(self, AssemblyConfig, changed)
+            assembly.check(self._pipeline.info)
+            stream = parameters.read(self, StreamConfig, changed)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        if pipeline.config != self._pipeline.config:
-            self._pipeline = pipeline
-            self._stream.begin_anew(pipeline)
-            self.get_logger().info("new settings: ids begin at 1 again with the next image")
+        self._between_frames(lambda camera: camera.configure(assembly, stream))
         return SetParametersResult(successful=True)
 
     # What the node says of itself.
 
     def _publish_diagnostics(self) -> None:
-        report = self._statistics.report()
-        level, message = self._judge(report)
-        info = None if self._pipeline is None else self._pipeline.info
-        values = describe(report) | {"provider": "" if self._pipeline is None else self._pipeline.provider}
-        hardware_id = "" if info is None else info.name
-        now = self.get_clock().now().to_msg()
-        name = f"{self.get_fully_qualified_name().lstrip('/')}: stream"
-        self._diagnostics.publish(to_diagnostics(now, name, hardware_id, level, message, values))
-
-    def _judge(self, report: Report) -> tuple[bytes, str]:
         if self._pipeline is None:
-            return (DiagnosticStatus.ERROR, self._problem) if self._problem else (DiagnosticStatus.OK, "not configured")
-        if self._worker is None:
-            return DiagnosticStatus.OK, "configured, not active"
-        if not self._enabled:
-            return DiagnosticStatus.OK, "disabled by ~/enable"
-        if report.recent[REFUSED]:
-            return DiagnosticStatus.WARN, self._problem
-        if not report.recent[RECEIVED]:
-            return DiagnosticStatus.WARN, f"no images on {self.topic}, {self.count_publishers(self.topic)} publishers"
-        if not report.recent[ANSWERED]:
-            return DiagnosticStatus.WARN, "images come in, but none was answered since the last report"
-        return DiagnosticStatus.OK, "tracking"
+            level = DiagnosticStatus.ERROR if self._problem else DiagnosticStatus.OK
+            self._publish_status(to_status(self._status_name(), "", level, self._problem or "not configured", {}))
+            return
+        provider, model = self._pipeline.provider, self._pipeline.info.name
+        statuses = []
+        for camera in self._cameras:
+            level, message, figures = camera.judge()
+            if self._worker is None:
+                level, message = DiagnosticStatus.OK, "configured, not active"
+            figures["provider"] = provider
+            statuses.append(to_status(self._status_name(camera.name), model, level, message, figures))
+        self._publish_status(*statuses)
+
+    def _publish_status(self, *statuses: DiagnosticStatus) -> None:
+        header = Header(stamp=self.get_clock().now().to_msg())
+        self._diagnostics.publish(DiagnosticArray(header=header, status=list(statuses)))
+
+    def _status_name(self, camera: str = "") -> str:
+        return f"{self.get_fully_qualified_name().lstrip('/')}: {camera or 'stream'}"
+
+
+class _Loading(Thread):
+    """Loads a model and warms it up. ``doing``: what it is at, in words. ``goes_on``: asked between two steps."""
+
+    def __init__(self, config: NodeConfig, assembly: AssemblyConfig, goes_on: Callable[[], bool]) -> None:
+        super().__init__(name="instance_flow_loading")
+        self.doing = ""
+        self._config, self._assembly, self._goes_on = config, assembly, goes_on
+        self._pipeline: Pipeline | None = None
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        """What the thread does."""
+        try:
+            config = self._config
+            model = config.model or bundled_model_path()
+            self._progress(f"loading model {model} for provider {config.provider}")
+            pipeline = Pipeline.load(model, config.provider, self._assembly, threads=config.threads)
+            pipeline.warmup(pipeline.info.input_size, self._progress)
+            self._pipeline = pipeline
+        except Exception as error:  # It is raised again where the result is asked for.
+            self._error = error
+
+    def result(self) -> Pipeline:
+        """The warm pipeline, or the error that there was instead."""
+        if self._error is not None:
+            raise self._error
+        assert self._pipeline is not None
+        return self._pipeline
+
+    def _progress(self, doing: str) -> None:
+        if not self._goes_on():
+            raise InstanceFlowError("told to end while the model was loaded")
+        self.doing = doing

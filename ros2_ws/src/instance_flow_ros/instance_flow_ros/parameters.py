@@ -3,54 +3,100 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from instance_flow.stream import MAX_GAP
 
 Config = TypeVar("Config")
 
 RAW, COMPRESSED = "raw", "compressed"
+_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+
+
+def _setting(default: Any, description: str, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"description": description, **({"range": (low, high)} if high else {})})
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """What the node itself has to know; how frames are worked on is in instance_flow.AssemblyConfig."""
+    """What is decided before the node is configured, and stays until it is cleaned up."""
 
-    autostart: bool = field(
-        default=True, metadata={"description": "configure and activate at the start, without a lifecycle manager"}
+    autostart: bool = _setting(True, "configure and activate at the start, without a lifecycle manager")
+    model: str = _setting("", "path of the ONNX model; empty = the bundled one")
+    provider: str = _setting(
+        "auto", "what the model runs on; only auto falls back to the CPU: auto, cpu, cuda or tensorrt"
     )
-    model: str = field(default="", metadata={"description": "path of the ONNX model; empty = the bundled one"})
-    provider: str = field(
-        default="auto",
-        metadata={
-            "description": "what the model runs on; only auto falls back to the CPU: auto, cpu, cuda or tensorrt"
-        },
+    threads: int = _setting(0, "CPU threads of the network; 0 = one for each core", 0, 256)
+    image_transport: str = _setting(
+        RAW, "raw: sensor_msgs/Image on the topic image; compressed: CompressedImage on image/compressed"
     )
-    image_transport: str = field(
-        default=RAW,
-        metadata={
-            "description": "raw: sensor_msgs/Image on the topic image; compressed: CompressedImage on image/compressed"
-        },
+    cameras: tuple[str, ...] = _setting(
+        ("",),
+        "names of several cameras: the topics of each are NAME/image and ~/NAME/instances; empty = one camera, with "
+        "the topics image and ~/instances",
     )
 
     def __post_init__(self) -> None:
         if self.image_transport not in (RAW, COMPRESSED):
             raise ValueError(f"parameter image_transport is {self.image_transport!r}; expected {RAW} or {COMPRESSED}")
+        for name in self.names:
+            if name and not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"parameter cameras holds {name!r}; a name is letters, digits and _, and begins with a letter"
+                )
+            if self.names.count(name) > 1:
+                raise ValueError(f"parameter cameras holds {name!r} twice; every camera needs a name of its own")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the cameras; one that is empty for a single camera without a name."""
+        return tuple(name for name in self.cameras if name) or ("",)
 
 
-def declare(node: Node, config: type) -> None:
-    """Declare a parameter for each field of a dataclass, with its default, description and range."""
+@dataclass(frozen=True)
+class StreamConfig:
+    """What can be set at any time, beside instance_flow.AssemblyConfig; no id is lost."""
+
+    max_gap: float = _setting(
+        MAX_GAP, "seconds between two images after which earlier ones are no references any more; 0 = never", 0, 3600
+    )
+    mask_budget: int = _setting(
+        1_000_000,
+        "most bytes of masks in one message of ~/instances; those of the lowest scores are left out, and has_mask says "
+        "so; 0 = no bound",
+        0,
+        2**31 - 1,
+    )
+    overlay_labels: bool = _setting(True, "whether ~/overlay shows class, id and score of each object")
+    overlay_opacity: float = _setting(0.45, "how strong the masks are on ~/overlay", 0, 1)
+    overlay_arrow_seconds: float = _setting(
+        0.5, "the arrows on ~/overlay lead to where an object will be after this time; 0 = no arrows", 0, 10
+    )
+
+
+def declare(node: Node, config: type, constraints: str) -> None:
+    """Declare a parameter for each field of a dataclass, with its default, description, range and constraints."""
     for parameter in fields(config):
-        node.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
+        default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        node.declare_parameter(parameter.name, default, _descriptor(parameter, constraints))
 
 
-def read(node: Node, config: type[Config]) -> Config:
-    """Build the dataclass from the node's parameters; it may refuse them with a ValueError."""
+def read(node: Node, config: type[Config], changed: Iterable[Parameter] = ()) -> Config:
+    """Build the dataclass from the node's parameters, and over them those that are about to change.
+
+    It may refuse them with a ValueError.
+    """
     names = [parameter.name for parameter in fields(config)]  # type: ignore[arg-type]
-    return config(**{name: node.get_parameter(name).value for name in names})
+    values = {name: node.get_parameter(name).value for name in names}
+    values.update({parameter.name: parameter.value for parameter in changed if parameter.name in values})
+    return config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def unknown(given: Iterable[str], node: Node) -> list[str]:
@@ -58,8 +104,11 @@ def unknown(given: Iterable[str], node: Node) -> list[str]:
     return sorted(name for name in given if not name.startswith("qos_overrides.") and not node.has_parameter(name))
 
 
-def _descriptor(parameter: Field[Any]) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=parameter.metadata["description"])
+def _descriptor(parameter: Field[Any], constraints: str) -> ParameterDescriptor:
+    choices = parameter.metadata.get("choices")
+    if choices:
+        constraints = f"one of {', '.join(choices)}; {constraints}"
+    descriptor = ParameterDescriptor(description=parameter.metadata["description"], additional_constraints=constraints)
     limits = parameter.metadata.get("range")
     if limits is None:
         return descriptor

@@ -1,39 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that works on the newest item only, so that a slow network never falls behind its camera."""
+"""One thread that works on the newest item of each source only: a slow network never falls behind its cameras."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import Condition, Thread
 from typing import Generic, TypeVar
 
+Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 
 
-class NewestItemWorker(Generic[Item]):
-    """Call ``work`` with items that are put, in a thread of its own.
+class NewestItemWorker(Generic[Key, Item]):
+    """Call ``work`` with a source and its item, in a thread of its own.
 
-    One item may wait; a newer one takes its place. ``work`` must not raise.
+    One item of each source may wait; a newer one takes its place and its turn. Sources are served in the order in which
+    they began to wait, so that none of them can starve another. ``work`` must not raise.
     """
 
-    def __init__(self, work: Callable[[Item], None], name: str) -> None:
+    def __init__(self, work: Callable[[Key, Item], None], name: str) -> None:
         self._work = work
-        self._waiting: list[Item] = []
+        self._waiting: dict[Key, Item] = {}
+        self._calls: list[Callable[[], None]] = []
         self._stopping = False
         self._changed = Condition()
         self._thread = Thread(target=self._run, name=name)
         self._thread.start()
 
-    def put(self, item: Item) -> bool:
+    def put(self, source: Key, item: Item) -> bool:
         """Hand over an item; tells whether an older one was dropped for it."""
         with self._changed:
-            dropped = bool(self._waiting)
-            self._waiting = [item]
+            dropped = source in self._waiting
+            self._waiting[source] = item
             self._changed.notify()
         return dropped
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Have a function called in the thread, before the next item. It must not raise."""
+        with self._changed:
+            self._calls.append(function)
+            self._changed.notify()
+
     def stop(self) -> None:
-        """Let the item in work come to its end, drop the waiting one, and join the thread."""
+        """Let the item in work come to its end, drop those that wait, make the calls that do, and join the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -42,8 +51,15 @@ class NewestItemWorker(Generic[Item]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._stopping)
-                if self._stopping:
-                    return
-                item = self._waiting.pop()
-            self._work(item)
+                self._changed.wait_for(lambda: self._waiting or self._calls or self._stopping)
+                calls, self._calls = self._calls, []
+                item = None
+                if self._waiting and not self._stopping:
+                    source = next(iter(self._waiting))
+                    item = self._waiting.pop(source)
+            for function in calls:
+                function()
+            if item is not None:
+                self._work(source, item)
+            elif self._stopping:
+                return

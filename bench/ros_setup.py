@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the measurements of the live node share: the helpers of its tests, a ROS domain of its own, and a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY / "tests" / "ros"), str(REPOSITORY / "ros2_ws" / "demo")]
+os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
+
+if TYPE_CHECKING:
+    from probe import Probe
+
+Row = Mapping[str, str | float]
+
+
+@contextmanager
+def own_domain() -> Iterator[Path]:
+    """A ROS domain that nobody else uses, on this machine only, with the profiles that we ship; gives a new folder."""
+    from domain_coordinator import domain_id
+
+    from instance_flow_ros import middleware
+
+    with domain_id() as domain, tempfile.TemporaryDirectory() as folder:
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ["ROS_LOG_DIR"] = folder
+        middleware.prepare()
+        yield Path(folder)
+
+
+@contextmanager
+def probed_node(folder: Path, **parameters: Any) -> Iterator[Probe]:
+    """A real node in a process of its own, just started, and what talks to it."""
+    from node_process import NodeProcess
+    from probe import Probe
+
+    probe = Probe(NodeProcess(folder / "node.log", parameters, {"__ns": "/bench"}), "/bench")
+    try:
+        yield probe
+    finally:
+        probe.close()
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Give a parser that knows --json."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", action="store_true", help="print the rows as JSON")
+    return made
+
+
+def show(rows: Sequence[Row], as_json: bool) -> None:
+    """Print rows of the same columns as a table or as JSON."""
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    texts = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for line in texts:
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+
+
+def _text(value: str | float) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value

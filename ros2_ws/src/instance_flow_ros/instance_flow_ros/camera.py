@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One camera of the node: its images come in, its tracks go out, and it keeps its own stream and figures."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from instance_flow_msgs.msg import TrackedInstanceArray
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from instance_flow import Pipeline, Tracks
+from instance_flow.draw import overlay
+from instance_flow.image_encodings import decode_compressed
+from instance_flow.messages import to_instance_array, to_label_pixels
+from instance_flow.stamps import stamp_problem, to_nanoseconds
+from instance_flow.stream import Stream
+from instance_flow.structures import Image as Pixels
+from instance_flow.structures import InstanceFlowError
+from instance_flow_ros import detections
+from instance_flow_ros.bridge import Bridge, to_rgb
+from instance_flow_ros.conversions import TYPES
+from instance_flow_ros.diagnostics import ANSWERED, BROKEN, DROPPED, LOST, RECEIVED, REFUSED, UNMASKED, Statistics
+from instance_flow_ros.graph import why_nothing_comes
+from instance_flow_ros.parameters import COMPRESSED, StreamConfig
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+_QUIET = 5.0
+"""Seconds between two lines of log about bad frames."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A message and when it came, by time.monotonic()."""
+
+    message: Image | CompressedImage
+    arrived: float
+
+
+class Camera:
+    """Made when the node is configured; ``answer`` and ``configure`` belong to one thread, the worker's.
+
+    Args:
+        name: empty for the only camera of a node.
+        pipeline: this camera's own.
+        put: hands a frame over to be answered; tells whether an older one was dropped for it.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        name: str,
+        transport: str,
+        pipeline: Pipeline,
+        config: StreamConfig,
+        bridge: Bridge,
+        put: Callable[[Camera, Frame], bool],
+    ) -> None:
+        self.name = name
+        self.statistics = Statistics()
+        self._problem = self._stamp_problem = ""
+        self._node, self._bridge, self._put, self._config = node, bridge, put, config
+        self._stream = Stream(pipeline, config.max_gap, self._on_break)
+        self._kind = CompressedImage if transport == COMPRESSED else Image
+        base: str = node.resolve_topic_name(f"{name}/image" if name else "image")
+        self.topic = f"{base}/compressed" if transport == COMPRESSED else base
+        self._subscription: Subscription | None = None
+        self._outputs: list[LifecyclePublisher] = []
+        self._instances = self._create_output(TrackedInstanceArray, "instances", depth=10)
+        self._label_image = self._create_output(Image, "label_image")
+        self._overlay = self._create_output(Image, "overlay")
+        if detections.AVAILABLE:
+            self._detections = self._create_output(detections.Detection2DArray, "detections")
+
+    def subscribe(self) -> None:
+        """Listen to images. ValueError where the parameters ask for a QoS that there is not."""
+        if self._subscription is not None:
+            return
+        newest = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        try:
+            self._subscription = self._node.create_subscription(
+                self._kind,
+                self.topic,
+                self._on_image,
+                newest,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
+            )
+        except Exception as error:  # rclpy has no common base for what is wrong with an override.
+            raise ValueError(f"listening to {self.topic} failed: {error}") from error
+        self.topic = self._subscription.topic_name
+        self._node.get_logger().info(f"waiting for images on {self.topic}")
+
+    def unsubscribe(self) -> None:
+        """Be deaf to images."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def close(self) -> None:
+        """Take back all topics."""
+        self.unsubscribe()
+        for publisher in self._outputs:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._outputs.clear()
+
+    def reset(self) -> None:
+        """Begin anew with the next image."""
+        self._stream.reset()
+
+    def configure(self, pipeline_config: Any, config: StreamConfig) -> None:
+        """Take settings that the model can have, from the next image on."""
+        self._stream.pipeline.configure(pipeline_config)
+        self._stream.max_gap = config.max_gap
+        self._config = config
+
+    def answer(self, frame: Frame) -> None:
+        """Work on one image and publish what is on it; never raises."""
+        message, stamp = frame.message, to_nanoseconds(frame.message.header.stamp)
+        self._check_stamp(message.header)
+        try:
+            image = self._decode(message)
+            encoding = message.format if isinstance(message, CompressedImage) else message.encoding
+            tracks = self._stream.step(image, stamp, encoding)
+            self._publish(message.header, image, tracks)
+            now = self._node.get_clock().now().nanoseconds
+            self.statistics.answered(
+                monotonic() - frame.arrived,
+                self._stream.pipeline.network_seconds,
+                np.nan if stamp is None else (now - stamp) * 1e-9,
+                len(tracks),
+            )
+        except (ValueError, InstanceFlowError) as error:
+            self._refuse(f"an image could not be used: {error}")
+        except Exception:
+            if self._node.context.ok():  # Publishing fails once rclpy is shut down.
+                self._refuse(f"an image could not be answered:\n{traceback.format_exc()}")
+
+    def judge(self) -> tuple[bytes, str, dict[str, str]]:
+        """Level and message of a DiagnosticStatus, and the figures of the time since this was last asked."""
+        report = self.statistics.report()
+        figures = report.described()
+        if self._subscription is None:
+            return DiagnosticStatus.OK, "disabled by ~/enable", figures
+        if report.recent[REFUSED]:
+            return DiagnosticStatus.WARN, self._problem, figures
+        if not report.recent[RECEIVED]:
+            return DiagnosticStatus.WARN, why_nothing_comes(self._node, self._subscription, self._kind), figures
+        if not report.recent[ANSWERED]:
+            return DiagnosticStatus.WARN, "images come in, but none was answered since the last report", figures
+        if self._stamp_problem:
+            return DiagnosticStatus.WARN, f"tracking, but {self._stamp_problem}", figures
+        return DiagnosticStatus.OK, "tracking", figures
+
+    def _create_output(self, message_type: type, topic: str, depth: int = 1) -> Any:
+        path = f"~/{self.name}/{topic}" if self.name else f"~/{topic}"
+        self._outputs.append(self._node.create_lifecycle_publisher(message_type, path, QoSProfile(depth=depth)))
+        return self._outputs[-1]
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self.statistics.count(RECEIVED)
+        if self._put(self, Frame(message, monotonic())):
+            self.statistics.count(DROPPED)
+
+    def _on_lost(self, status: Any) -> None:
+        self.statistics.count(LOST, status.total_count_change)
+
+    def _on_break(self, reason: str) -> None:
+        self.statistics.count(BROKEN)
+        self._node.get_logger().warning(f"{self.topic}: {reason}")
+
+    def _refuse(self, reason: str) -> None:
+        self.statistics.count(REFUSED)
+        self._problem = reason
+        self._node.get_logger().warning(f"{self.topic}: {reason}", throttle_duration_sec=_QUIET)
+
+    def _check_stamp(self, header: Header) -> None:
+        problem = stamp_problem(header.stamp)
+        if problem and not self._stamp_problem:
+            self._node.get_logger().warning(
+                f"{self.topic}: {problem}. Such images are tracked without a time: velocities and ages are unknown",
+                throttle_duration_sec=_QUIET,
+            )
+        self._stamp_problem = problem
+
+    def _decode(self, message: Image | CompressedImage) -> Pixels:
+        if isinstance(message, CompressedImage):
+            return decode_compressed(message.data, message.format)
+        return to_rgb(self._bridge, message)
+
+    def _publish(self, header: Header, image: Pixels, tracks: Tracks) -> None:
+        names = self._stream.pipeline.info.class_names
+        message = to_instance_array(TYPES, tracks, header, names, self._config.mask_budget)
+        self.statistics.count(UNMASKED, sum(not instance.has_mask for instance in message.instances))
+        self._instances.publish(message)
+        if detections.AVAILABLE and self._detections.get_subscription_count():
+            self._detections.publish(detections.to_detections(message))
+        if self._label_image.get_subscription_count():
+            labels = to_label_pixels(tracks.label_map)
+            self._label_image.publish(self._bridge.cv2_to_imgmsg(labels, "16UC1", header))
+        if self._overlay.get_subscription_count():
+            picture = overlay(
+                image,
+                tracks,
+                names,
+                arrow_seconds=self._config.overlay_arrow_seconds,
+                labels=self._config.overlay_labels,
+                opacity=self._config.overlay_opacity,
+            )
+            self._overlay.publish(self._bridge.cv2_to_imgmsg(picture, "rgb8", header))

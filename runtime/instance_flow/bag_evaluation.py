@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of bags measured against ground truth: every bag is run, by any executor, and the results are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from instance_flow import outputs
+from instance_flow.bag_matching import Matching
+from instance_flow.evaluation import evaluate_data
+from instance_flow.json_files import read_json, write_json
+from instance_flow.replay import identify, replay
+from instance_flow.replay_settings import Settings, Wanted
+from instance_flow.structures import InstanceFlowError, Network, SourceError
+from instance_flow.video import open_source
+from instance_flow.ytvis import GroundTruth, write_results
+
+FINISHED = "finished.json"
+"""In the folder of a bag: what its files were made of, and the summary. Only a bag that was run to its end has it."""
+
+STOP = ".stop"
+"""While this file is there, the bags of the folder stop at the next frame. It reaches workers on any machine."""
+
+_POLL = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One bag to be run, by a process anywhere that sees the same files.
+
+    length: frames of its video in the ground truth.   stop: file whose being there stops the run.
+    """
+
+    bag: Path
+    folder: Path
+    settings: Settings
+    wanted: Wanted
+    topics: tuple[str, ...]
+    length: int
+    stop: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one bag: a summary, or the problem. ``before``: it had been finished by an earlier command."""
+
+    summary: Mapping[str, Any] | None
+    problem: str = ""
+    before: bool = False
+
+
+def make_jobs(
+    matching: Matching, folder: Path, settings: Settings, wanted: Wanted, topics: Sequence[str] = ()
+) -> dict[str, Job]:
+    """One job per matched bag, by its name; its files go into a folder of that name."""
+    return {
+        name: Job(
+            bag,
+            folder / name,
+            settings,
+            replace(wanted, video_id=video.id),
+            tuple(topics),
+            video.length,
+            folder / STOP,
+        )
+        for name, (bag, video) in matching.pairs.items()
+    }
+
+
+def run_job(job: Job) -> Outcome:
+    """Run one bag, go on with it, or find that it is finished; what is wrong with it is told by the outcome."""
+    try:
+        return _run(job)
+    except (InstanceFlowError, ValueError, OSError) as error:
+        return Outcome(None, str(error))
+
+
+def run_jobs(
+    jobs: Mapping[str, Job], executor: Executor, stopped: Callable[[], object] = lambda: False
+) -> Iterator[tuple[str, Outcome]]:
+    """Give each job's outcome as it comes. Where ``stopped`` says so, those under way end early and no more are begun.
+
+    executor: of any engine that keeps the interface of concurrent.futures.
+    """
+    stops = {job.stop for job in jobs.values()}
+    _remove(stops)  # A command that was killed may have left its own.
+    names: dict[Future[Outcome], str] = {executor.submit(run_job, job): name for name, job in jobs.items()}
+    waiting, stopping = set(names), False
+    try:
+        while waiting:
+            done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
+            if stopped() and not stopping:
+                stopping = True
+                _stop(stops, waiting)
+            for future in done:
+                if not future.cancelled():
+                    yield names[future], _outcome(future)
+            waiting = {future for future in waiting if not future.cancelled()}
+    finally:
+        _remove(stops)
+
+
+def merge_and_evaluate(
+    ground_truth: GroundTruth, jobs: Mapping[str, Job], folder: Path, size_limits: str
+) -> dict[str, Any]:
+    """Put the results of finished jobs together in the folder, and measure them against their videos alone.
+
+    Writes results.json and evaluation.json; gives the numbers of ``evaluation.evaluate``.
+    """
+    ids = {job.wanted.video_id for job in jobs.values()}
+    truth = replace(
+        ground_truth,
+        videos=tuple(video for video in ground_truth.videos if video.id in ids),
+        annotations=tuple(entry for entry in ground_truth.annotations if entry.video_id in ids),
+    )
+    ordered = sorted(jobs.values(), key=lambda job: job.wanted.video_id)
+    results = [entry for job in ordered for entry in read_json(job.folder / outputs.RESULTS)]
+    numbers = evaluate_data(truth, results, size_limits=size_limits)
+    write_results(folder / outputs.RESULTS, results)
+    write_json(folder / "evaluation.json", numbers, indent=2)
+    return numbers
+
+
+def _run(job: Job) -> Outcome:
+    source = open_source(job.bag, job.topics)
+    belongs_to = {
+        **identify(job.bag, source),
+        **job.settings.facts(),
+        "video_id": job.wanted.video_id,
+        "category_ids": list(job.wanted.category_ids or ()),
+    }
+    finished = job.folder / FINISHED
+    if (known := _finished(finished, belongs_to, job.folder)) is not None:
+        return Outcome(known, before=True)
+    if len(source.cameras) > 1 or source.length != job.length:
+        raise SourceError(f"{job.bag} has {source.length} images, but its video has {job.length} frames")
+    finished.unlink(missing_ok=True)
+    network = _load(job.settings)
+    summary = replay(
+        source, job.bag, job.folder, network, job.settings, job.wanted, stopped=job.stop.exists, progress=False
+    )
+    if not summary["interrupted"]:
+        write_json(finished, {"belongs_to": belongs_to, "summary": summary}, indent=2)
+    return Outcome(summary)
+
+
+@lru_cache(maxsize=1)
+def _load(settings: Settings) -> Network:
+    """The network is loaded once per process, not once per bag."""
+    return settings.load()
+
+
+def _finished(path: Path, belongs_to: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
+    """The summary of a bag that was run to its end with just this; None where it was not."""
+    if not path.exists() or not (folder / outputs.RESULTS).exists():
+        return None
+    try:
+        known = read_json(path)
+        found, summary = known["belongs_to"], known["summary"]
+    except (SourceError, KeyError, TypeError):
+        return None
+    same = found == {key: _as_json(value) for key, value in belongs_to.items()}
+    return dict(summary) if same else None
+
+
+def _as_json(value: Any) -> Any:
+    return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _stop(stops: set[Path], waiting: set[Future[Outcome]]) -> None:
+    for path in stops:
+        path.touch()
+    for future in waiting:
+        future.cancel()
+
+
+def _remove(stops: set[Path]) -> None:
+    for path in stops:
+        path.unlink(missing_ok=True)
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    try:
+        return future.result()
+    except Exception as error:  # A worker that was killed, or an engine's own trouble.
+        return Outcome(None, f"its worker failed: {error or type(error).__name__}")

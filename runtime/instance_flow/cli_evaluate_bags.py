@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``instance-flow evaluate-bags``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from instance_flow.average_precision import SIZE_LIMITS
+from instance_flow.bag_evaluation import Job, Outcome, make_jobs, merge_and_evaluate, run_jobs
+from instance_flow.bag_matching import Matching, find_bags, match_bags, match_categories
+from instance_flow.cli_values import add_settings, output_folder, positive, read_settings
+from instance_flow.evaluation_table import format_table
+from instance_flow.replay_settings import NO_BAG, Wanted
+from instance_flow.run import stop_at_signal
+from instance_flow.structures import InstanceFlowError
+from instance_flow.tracks_bag import FORMS
+from instance_flow.worker_processes import dask_cluster, local_processes, threads_for
+from instance_flow.ytvis import load_ground_truth
+
+_SIGNALLED, _INCOMPLETE = 128, 2
+
+
+def add_evaluate_bags(commands: Any) -> None:
+    """Add ``evaluate-bags`` to the commands."""
+    parser = commands.add_parser("evaluate-bags", help="run a folder of bags and measure them against ground truth")
+    parser.set_defaults(command=evaluate_bags_command)
+    parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH", help="in YouTube-VIS format")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of bags: .mcap, .db3, bag folders")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the files; bags that are finished there stay"
+    )
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="bags at a time (default: 1)")
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="run the bags on the workers of this dask scheduler, which see the same files, and not here",
+    )
+    parser.add_argument(
+        "--videos",
+        type=Path,
+        metavar="FILE",
+        help="JSON object {name of a bag: name or id of its video}, where the folder of the video's pictures is named "
+        "otherwise than the bag",
+    )
+    parser.add_argument("--topic", action="append", default=[], help="topic of images, for bags with several")
+    parser.add_argument(
+        "--bag",
+        choices=[*FORMS, NO_BAG],
+        default="mcap",
+        help="form of the bag of the node's messages that is written for each bag (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sizes", choices=list(SIZE_LIMITS), default="youtube-vis", help="what is small, medium and large"
+    )
+    add_settings(parser)
+
+
+def evaluate_bags_command(options: argparse.Namespace) -> int:
+    """Run every bag that is not finished, put the results together, and measure them."""
+    ground_truth = load_ground_truth(options.ground_truth)
+    matching = match_bags(find_bags(options.folder), ground_truth, options.videos)
+    settings = read_settings(options, 0 if options.scheduler else threads_for(options.jobs))
+    categories = match_categories(settings.load().info.class_names, ground_truth)
+    wanted = Wanted(video=False, report=False, bag=options.bag, category_ids=categories)
+    folder = output_folder(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = make_jobs(matching, folder.resolve(), settings, wanted, options.topic)
+    with stop_at_signal() as stopped:
+        with dask_cluster(options.scheduler) if options.scheduler else local_processes(options.jobs) as executor:
+            outcomes = dict(tqdm(run_jobs(jobs, executor, stopped), "bags", len(jobs), unit="bag", disable=None))
+        print(_table(jobs, outcomes, matching))
+        if stopped():
+            sys.stderr.write("instance-flow: stopped; run the same command again to go on\n")
+            return _SIGNALLED + stopped()
+    finished = {name: job for name, job in jobs.items() if _is_finished(outcomes.get(name))}
+    if not finished:
+        raise InstanceFlowError(f"{options.folder}: not one bag could be run to its end")
+    numbers = merge_and_evaluate(ground_truth, finished, folder, options.sizes)
+    print("\n" + format_table(numbers))
+    return 0 if len(finished) == len(jobs) else _INCOMPLETE
+
+
+def _is_finished(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.summary is not None and not outcome.summary["interrupted"]
+
+
+def _state(outcome: Outcome) -> str:
+    if outcome.summary is not None and outcome.summary["interrupted"]:
+        return "stopped"
+    return "finished before" if outcome.before else "run"
+
+
+def _table(jobs: Mapping[str, Job], outcomes: Mapping[str, Outcome], matching: Matching) -> str:
+    """One line per bag, and what has no partner."""
+    rows = [("bag", "frames", "ids", "refused", "state")]
+    for name in jobs:
+        outcome = outcomes.get(name, Outcome(None, "not begun"))
+        summary = outcome.summary or {}
+        frames, ids, refused = (str(summary.get(key, 0)) for key in ("frames", "ids", "refused"))
+        rows.append((name, frames, ids, refused, outcome.problem or _state(outcome)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:4], widths[1:4]), row[4]]) for row in rows]
+    if matching.lone_bags:
+        lines.append(f"without ground truth, not run: {', '.join(matching.lone_bags)}")
+    if matching.lone_videos:
+        lines.append(f"without a bag, not measured: {', '.join(matching.lone_videos)}")
+    return "\n".join(lines)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``instance-flow run``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from instance_flow import outputs
+from instance_flow.bags import image_topics, is_bag
+from instance_flow.cli_values import (
+    above_zero,
+    add_settings,
+    format_report,
+    output_folder,
+    positive,
+    read_settings,
+    whole,
+)
+from instance_flow.replay import replay
+from instance_flow.replay_settings import NO_BAG, Wanted
+from instance_flow.run import stop_at_signal
+from instance_flow.structures import SourceError
+from instance_flow.tracks_bag import FORMS, MASK_BUDGET
+from instance_flow.video import open_source
+from instance_flow.ytvis import load_ground_truth
+
+_SIGNALLED = 128
+"""A process that a signal ended has this and the signal's number as its exit code."""
+
+
+def add_run(commands: Any) -> None:
+    """Add ``run`` to the commands."""
+    parser = commands.add_parser("run", help="track the objects of a video, a folder of pictures, or a ROS 2 bag")
+    parser.set_defaults(command=run_command)
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="video file, picture, folder of pictures, .mcap, .db3, bag folder"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the files; out/<name of the source> unless given"
+    )
+    topics = parser.add_mutually_exclusive_group()
+    topics.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        help="topic of images, for a bag with several; may be given again: each is a camera with ids of its own, and "
+        "with a folder of its own in DIR",
+    )
+    topics.add_argument("--all-topics", action="store_true", help="take every topic of images in the bag")
+    add_settings(parser)
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="stop after so many frames")
+    _add_outputs(parser)
+    _add_as_live(parser)
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Track the objects of a source and write what came out into a folder."""
+    settings = read_settings(options)
+    if options.ground_truth and options.as_live is None:
+        raise ValueError("--ground-truth measures what dropped frames cost, so it needs --as-live RATE")
+    source = open_source(options.source, _topics(options))
+    network = settings.load()
+    folder = output_folder(options.out or Path("out") / source.name)
+    wanted = _wanted(options)
+    with stop_at_signal() as stopped:
+        summary = replay(source, options.source, folder, network, settings, wanted, stopped=stopped)
+        if summary["interrupted"]:
+            _hint(summary, wanted)
+        print(format_report(summary, options.json))
+        return _SIGNALLED + stopped() if summary["interrupted"] else 0
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-video", action="store_true", help=f"do not write {outputs.VIDEO}")
+    parser.add_argument("--no-report", action="store_true", help=f"do not write {outputs.REPORT}")
+    parser.add_argument(
+        "--panels",
+        action="store_true",
+        help=f"write {outputs.PANELS} and {outputs.PANELS_SHEET}: the network's maps, the references and the flow; "
+        "such a run cannot be gone on with where it was stopped",
+    )
+    parser.add_argument(
+        "--bag",
+        choices=[*FORMS, NO_BAG],
+        default="mcap",
+        help=f"form of the bag of the node's messages that is written beside those of a bag's images: {FORMS['mcap']}, "
+        f"{FORMS['db3']}, a bag folder, or none (default: %(default)s)",
+    )
+    parser.add_argument("--label-images", action="store_true", help="write the node's label images into that bag, too")
+    parser.add_argument(
+        "--mask-budget",
+        type=whole,
+        default=MASK_BUDGET,
+        metavar="BYTES",
+        help="most bytes of masks in a message of that bag, as the node's parameter (default: %(default)s; 0 = any)",
+    )
+    parser.add_argument(
+        "--video-id",
+        type=positive,
+        default=1,
+        metavar="N",
+        help=f"of the video in {outputs.RESULTS}; that of the ground truth to evaluate against (default: 1)",
+    )
+
+
+def _add_as_live(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--as-live",
+        type=above_zero,
+        metavar="RATE",
+        help="drop the frames of a bag that the node would drop on a machine that manages so many per second, and say "
+        "what that costs in identity switches",
+    )
+    parser.add_argument(
+        "--ground-truth", type=Path, metavar="FILE", help="with --as-live: measure the cost against this file, too"
+    )
+
+
+def _topics(options: argparse.Namespace) -> list[str]:
+    if not options.all_topics:
+        return list(options.topic)
+    if not options.source.exists():
+        raise SourceError(f"{options.source}: no such file or folder")
+    if not is_bag(options.source):
+        raise ValueError(f"{options.source} is not a bag, so it has no topics")
+    return [topic for topic, count in image_topics(options.source).items() if count]
+
+
+def _wanted(options: argparse.Namespace) -> Wanted:
+    return Wanted(
+        video=not options.no_video,
+        report=not options.no_report,
+        panels=options.panels,
+        bag=options.bag,
+        label_images=options.label_images,
+        mask_budget=options.mask_budget,
+        video_id=options.video_id,
+        max_frames=options.max_frames,
+        as_live=options.as_live,
+        ground_truth=load_ground_truth(options.ground_truth) if options.ground_truth else None,
+    )
+
+
+def _hint(summary: dict[str, Any], wanted: Wanted) -> None:
+    if not wanted.panels:
+        summary["to_go_on"] = "run the same command again"

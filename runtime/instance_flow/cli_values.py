@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands have in common: options about the model and its settings, checks of what was typed, and reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from instance_flow.installation import bundled_model_path
+from instance_flow.network import PROVIDERS
+from instance_flow.pipeline import AssemblyConfig
+from instance_flow.replay_settings import Settings
+from instance_flow.stream import MAX_GAP
+from instance_flow.structures import SourceError
+from instance_flow.video import opencv_path
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Options that decide about the tracks."""
+    parser.add_argument("--model", type=Path, metavar="FILE", help="ONNX model; the bundled one unless given")
+    parser.add_argument("--provider", default="auto", choices=["auto", *PROVIDERS], help="where the network runs")
+    parser.add_argument(
+        "--scales",
+        nargs="+",
+        type=float,
+        default=(),
+        metavar="S",
+        help="run the network at several factors of its input size, such as 0.5 0.75 1.0, and average what it says; "
+        "what is named without an option goes before it",
+    )
+    parser.add_argument(
+        "--max-gap",
+        type=_not_negative,
+        default=MAX_GAP,
+        metavar="SECONDS",
+        help="references older than a longer pause are forgotten, as the node does (default: %(default)s; 0 = never)",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly; may be given again"
+    )
+
+
+def read_settings(options: argparse.Namespace, threads: int = 0) -> Settings:
+    """What ``add_settings`` asked for; ValueError and ModelError where that is not possible."""
+    model = options.model or bundled_model_path()
+    config = parse_settings(options.set)
+    return Settings(model, options.provider, config, tuple(options.scales), options.max_gap, threads)
+
+
+def parse_settings(pairs: Sequence[str]) -> AssemblyConfig:
+    """Settings from ``key=value`` texts; ValueError for an unknown key and for a value that is not a fitting number."""
+    known: dict[str, type] = {name: type(value) for name, value in asdict(AssemblyConfig()).items()}
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in known:
+            raise ValueError(f"setting {pair!r} is not key=value with a key out of {', '.join(known)}")
+        try:
+            settings[key] = known[key](value)
+        except ValueError as error:
+            kind = "a whole number" if known[key] is int else "a number"
+            raise ValueError(f"setting {key} needs {kind}, not {value!r}") from error
+    return AssemblyConfig(**settings)
+
+
+def output_folder(folder: Path) -> Path:
+    """The folder as it is; SourceError where a file is in its way, or its name is not UTF-8."""
+    opencv_path(folder)
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise SourceError(f"{place} is a file, but --out needs a folder for several files; name another one")
+            break
+    return folder
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 up, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
+def above_zero(text: str) -> float:
+    """A number above 0, for argparse."""
+    number = _not_negative(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not isfinite(number) or number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+    return number
+
+
+def format_report(report: Mapping[str, Any], as_json: bool) -> str:
+    """Names and values as JSON, or laid out for people."""
+    if as_json:
+        return json.dumps(report, indent=2)
+    rows = list(_rows(report))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
+
+
+def _rows(report: Mapping[str, Any], indent: str = "") -> list[tuple[str, str]]:
+    """Names and values as a table shows them, a nested report under its own name."""
+    rows: list[tuple[str, str]] = []
+    for key, value in report.items():
+        name = indent + key.replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += [(name, ""), *_rows(value, indent + "  ")]
+        elif isinstance(value, list | tuple):
+            rows.append((name, ", ".join(map(str, value))))
+        else:
+            rows.append((name, str(value)))
+    return rows

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal of a run: every answer so far, and now and then the state of its streams, so that a run that was stopped
+in any way goes on from there.
+
+A folder of two files. ``answers``: a line of JSON that says what the run belongs to, then one record per answer: its
+length, the CRC-32 of its bytes (both uint32, little-endian), its bytes (``answers.pack``). It is only ever appended to.
+``snapshot.npz``: the streams (``Stream.snapshot``), and how many of the answers and bytes led to them; what comes after
+these is cut off when the run goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from instance_flow.answers import Answer, pack, unpack
+from instance_flow.snapshot import Snapshot, read_snapshot, write_snapshot
+from instance_flow.stream import Stream
+from instance_flow.structures import InstanceFlowError
+
+FOLDER = "journal"
+FRAMES_PER_SNAPSHOT = 50
+"""So many frames are worked on again at most. A snapshot takes about as long as one frame."""
+
+_RECORD = struct.Struct("<II")
+_log = logging.getLogger("instance_flow")
+
+
+class Journal:
+    """Use it as a context manager: it is opened, and locked, and left in place unless it was completed.
+
+    Args:
+        folder: its own; made where it is missing.
+        belongs_to: what the answers depend on, of values that JSON can say. A journal of anything else is begun anew.
+        interval: frames between two snapshots.
+
+    Attributes:
+        length: number of answers of the run before, which ``past`` gives.
+
+    Raises InstanceFlowError where another run has it open.
+    """
+
+    def __init__(self, folder: Path, belongs_to: Mapping[str, Any], interval: int = FRAMES_PER_SNAPSHOT) -> None:
+        self.folder = folder
+        self.length = 0
+        self._heading = json.dumps(dict(belongs_to), sort_keys=True).encode() + b"\n"
+        self._interval = interval
+        self._since_snapshot = 0
+        self._written = 0
+        self._snapshot: Snapshot = {}
+        self._complete = False
+
+    def __enter__(self) -> Journal:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            path = self.folder / "answers"
+            path.touch()
+            self._file = stack.enter_context(path.open("r+b"))
+            self._lock()
+            self._find_past()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Of a run that came to nothing there is nothing to go on with.
+        if self._complete or not self._written:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._stack.close()
+
+    def past(self) -> Iterator[Answer]:
+        """The answers of the run before, as far as its last snapshot; to be taken before anything is added."""
+        self._file.seek(len(self._heading))
+        for _ in range(self.length):
+            data = self._read_record()
+            if data is None:
+                raise InstanceFlowError(f"{self.folder} is damaged; remove it, and run again from the beginning")
+            yield unpack(data)
+
+    def restore(self, streams: Sequence[Stream]) -> None:
+        """Put the streams into the state of the last snapshot."""
+        for number, stream in enumerate(streams if self.length else ()):
+            prefix = f"{number}/"
+            own = {name.removeprefix(prefix): a for name, a in self._snapshot.items() if name.startswith(prefix)}
+            stream.restore(own)
+        self._snapshot = {}
+
+    def add(self, answer: Answer) -> None:
+        """Append the next answer."""
+        data = pack(answer)
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(_RECORD.pack(len(data), crc32(data)) + data)
+        # What the system has is kept even if the process is killed.
+        self._file.flush()
+        self._written += 1
+
+    def end_frame(self, streams: Sequence[Stream]) -> None:
+        """Tell that a frame is done; now and then the streams are saved."""
+        self._since_snapshot += 1
+        if self._since_snapshot >= self._interval:
+            self.save(streams)
+
+    def save(self, streams: Sequence[Stream]) -> None:
+        """Save the streams: a run that is stopped later goes on from here."""
+        # A snapshot of answers that a power failure takes away would be worse than none.
+        os.fsync(self._file.fileno())
+        states = {
+            f"{number}/{name}": array
+            for number, stream in enumerate(streams)
+            for name, array in stream.snapshot().items()
+        }
+        places = {"answers": np.array(self._written), "bytes": np.array(self._file.seek(0, os.SEEK_END))}
+        write_snapshot(self._snapshot_path, states | places)
+        self._since_snapshot = 0
+
+    def complete(self) -> None:
+        """Tell that the run came to its end: the journal goes when it is left."""
+        self._complete = True
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InstanceFlowError(
+                f"{self.folder.parent}: another run is writing there; wait for its end, or choose another folder"
+            ) from None
+
+    def _find_past(self) -> None:
+        heading = self._file.readline()
+        if heading == self._heading:
+            self._load_snapshot()
+        elif heading:
+            _log.warning(
+                "%s is of a run with another source, model or settings, so this one does not go on with it",
+                self.folder,
+            )
+        if not self.length:
+            self._snapshot_path.unlink(missing_ok=True)
+            self._file.truncate(0)
+            self._file.seek(0)
+            self._file.write(self._heading)
+
+    @property
+    def _snapshot_path(self) -> Path:
+        return self.folder / "snapshot.npz"
+
+    def _load_snapshot(self) -> None:
+        path = self._snapshot_path
+        try:
+            self._snapshot = read_snapshot(path) if path.exists() else {}
+            length, end = (int(self._snapshot.pop(name, 0)) for name in ("answers", "bytes"))
+        except InstanceFlowError as error:
+            _log.warning("%s: the run begins anew", error)
+            return
+        if self._is_sound(length, end):
+            self.length = self._written = length
+            self._file.truncate(end)
+
+    def _is_sound(self, length: int, end: int) -> bool:
+        """Whether so many whole records end at this byte."""
+        for _ in range(length):
+            if self._read_record() is None:
+                break
+        return length > 0 and self._file.tell() == end
+
+    def _read_record(self) -> bytes | None:
+        """The bytes of the next record; None where it is damaged or cut off."""
+        head = self._file.read(_RECORD.size)
+        if len(head) < _RECORD.size:
+            return None
+        length, checksum = _RECORD.unpack(head)
+        data = self._file.read(length)
+        return data if len(data) == length and crc32(data) == checksum else None

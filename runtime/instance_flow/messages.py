@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tracks to the messages of instance_flow_msgs and back, for any classes that implement these: rclpy's in the live
+node, those of rosbags in replay. Both then say the same, since nothing else makes messages.
+
+Numbers go in as float() and int(): rclpy's unchecked setters end the process for a numpy scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instance_flow.rle import RunLengths, from_run_lengths, run_lengths
+from instance_flow.structures import LabelMap, ModelInfo, Tracks
+
+PACKAGE = "instance_flow_msgs"
+LAST_LABEL = 65535
+BYTES_PER_RUN = 4
+
+
+@dataclass(frozen=True)
+class MessageTypes:
+    """The classes of instance_flow_msgs, called with all their fields by name.
+
+    uint32s: puts numbers (N,) uint32 into the form that the classes want for ``uint32[]``.
+    """
+
+    TrackedInstanceArray: Callable[..., Any]
+    TrackedInstance: Callable[..., Any]
+    RunLengthMask: Callable[..., Any]
+    ClassTable: Callable[..., Any]
+    Box2D: Callable[..., Any]
+    Vector2D: Callable[..., Any]
+    uint32s: Callable[[RunLengths], Any]
+
+
+def to_label(track_id: int) -> int:
+    """Give the pixel value of a track in the label image: ids from 1 up, folded into 1..65535."""
+    return (track_id - 1) % LAST_LABEL + 1
+
+
+def to_label_pixels(label_map: LabelMap) -> NDArray[np.uint16]:
+    """Give the pixels (H, W) uint16 of the label image for a map (H, W) of track ids, 0 = background in both."""
+    if label_map.size == 0 or label_map.max() <= LAST_LABEL:
+        return label_map.astype(np.uint16)
+    return np.where(label_map > 0, (label_map - 1) % LAST_LABEL + 1, 0).astype(np.uint16)
+
+
+def to_class_table(types: MessageTypes, info: ModelInfo, header: Any) -> Any:
+    """Give the ClassTable of a model; the header's stamp is when it was loaded."""
+    return types.ClassTable(
+        header=header, model=info.name, weights_sha256=info.weights_sha256, class_names=list(info.class_names)
+    )
+
+
+def to_instance_array(
+    types: MessageTypes, tracks: Tracks, header: Any, class_names: Sequence[str], mask_budget: int = 0
+) -> Any:
+    """Give the TrackedInstanceArray of one frame's tracks; ``header`` is that of the image.
+
+    mask_budget: most bytes of run lengths in the message; masks of the lowest scores are left out until it holds. 0 =
+        no bound.
+    """
+    height, width = tracks.label_map.shape
+    windows = [_window(box) for box in tracks.boxes]
+    runs = [
+        run_lengths(tracks.label_map[top:bottom, left:right] == track_id)
+        for track_id, (left, top, right, bottom) in zip(tracks.ids, windows, strict=True)
+    ]
+    kept = _within_budget([BYTES_PER_RUN * len(r) for r in runs], tracks.scores, mask_budget)
+    masks = [
+        _to_mask(types, window, counts) if keep else _to_mask(types, (0, 0, 0, 0), np.zeros(0, np.uint32))
+        for window, counts, keep in zip(windows, runs, kept, strict=True)
+    ]
+    return types.TrackedInstanceArray(
+        header=header,
+        height=height,
+        width=width,
+        frame_index=int(tracks.frame_index),
+        instances=[_to_instance(types, tracks, row, class_names, masks[row], kept[row]) for row in range(len(tracks))],
+    )
+
+
+def to_tracks(message: Any) -> Tracks:
+    """Give the tracks that a TrackedInstanceArray was made of; pixels of masks that were left out are background."""
+    rows = message.instances
+    label_map = np.zeros((message.height, message.width), np.int32)
+    for instance in rows:
+        mask = instance.mask
+        if instance.has_mask:
+            window = label_map[mask.y : mask.y + mask.height, mask.x : mask.x + mask.width]
+            window[from_run_lengths(mask.runs, window.shape) == 1] = instance.id
+    return Tracks(
+        frame_index=message.frame_index,
+        label_map=label_map,
+        ids=np.array([i.id for i in rows], np.int64),
+        class_ids=np.array([i.class_id for i in rows], np.int64),
+        scores=np.array([i.score for i in rows], np.float32),
+        semantic_scores=np.array([i.semantic_score for i in rows], np.float32),
+        center_scores=np.array([i.center_score for i in rows], np.float32),
+        centers=np.array([(i.center.y, i.center.x) for i in rows], np.float32).reshape(-1, 2),
+        boxes=np.array([(i.box.x, i.box.y, i.box.width, i.box.height) for i in rows], np.float32).reshape(-1, 4),
+        areas=np.array([i.area for i in rows], np.int64),
+        velocities=np.array([(i.velocity.y, i.velocity.x) for i in rows], np.float32).reshape(-1, 2),
+        states=np.array([i.state for i in rows], np.int64),
+        ages=np.array([i.age for i in rows], np.int64),
+        age_seconds=np.array([i.age_seconds for i in rows], np.float64),
+        reference_frames=np.array([i.reference_frame for i in rows], np.int64),
+        distances=np.array([i.matched_distance for i in rows], np.float32),
+    )
+
+
+def _to_instance(
+    types: MessageTypes, tracks: Tracks, row: int, class_names: Sequence[str], mask: Any, has_mask: bool
+) -> Any:
+    track_id, class_id = int(tracks.ids[row]), int(tracks.class_ids[row])
+    x, y, width, height = (float(value) for value in tracks.boxes[row])
+    return types.TrackedInstance(
+        id=track_id,
+        label=to_label(track_id),
+        state=int(tracks.states[row]),
+        class_id=class_id,
+        class_name=class_names[class_id],
+        score=float(tracks.scores[row]),
+        semantic_score=float(tracks.semantic_scores[row]),
+        center_score=float(tracks.center_scores[row]),
+        box=types.Box2D(x=x, y=y, width=width, height=height),
+        area=int(tracks.areas[row]),
+        center=_to_vector(types, tracks.centers[row]),
+        velocity=_to_vector(types, tracks.velocities[row]),
+        age=int(tracks.ages[row]),
+        age_seconds=float(tracks.age_seconds[row]),
+        reference_frame=int(tracks.reference_frames[row]),
+        matched_distance=float(tracks.distances[row]),
+        has_mask=has_mask,
+        mask=mask,
+    )
+
+
+def _window(box: NDArray[np.float32]) -> tuple[int, int, int, int]:
+    """left, top, right, bottom of the pixels in a box x, y, width, height."""
+    left, top = (int(value) for value in np.floor(box[:2]))
+    right, bottom = (int(value) for value in np.ceil(box[:2] + box[2:]))
+    return left, top, right, bottom
+
+
+def _within_budget(sizes: Sequence[int], scores: NDArray[np.float32], budget: int) -> list[bool]:
+    """Which masks stay: the lowest score goes first, of equal ones the higher row."""
+    kept = [True] * len(sizes)
+    total = sum(sizes)
+    for row in np.lexsort((-np.arange(len(sizes)), scores)).tolist():
+        if not budget or total <= budget:
+            break
+        kept[row] = False
+        total -= sizes[row]
+    return kept
+
+
+def _to_mask(types: MessageTypes, window: tuple[int, int, int, int], runs: RunLengths) -> Any:
+    left, top, right, bottom = window
+    return types.RunLengthMask(x=left, y=top, width=right - left, height=bottom - top, runs=types.uint32s(runs))
+
+
+def _to_vector(types: MessageTypes, point: NDArray[Any]) -> Any:
+    return types.Vector2D(x=float(point[1]), y=float(point[0]))

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stream's state as plain numpy arrays: what ``Pipeline.snapshot`` gives, and the file that holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instance_flow.atomic import replacing
+from instance_flow.structures import InstanceFlowError
+
+Snapshot = dict[str, NDArray[Any]]
+"""Arrays by name, "<part>.<what>"; none of them holds objects, so ``np.savez`` writes them without pickle."""
+
+FORMAT = 1
+NO_STAMP = int(np.iinfo(np.int64).min)
+
+
+def pack_stamp(stamp: int | None) -> int:
+    """Nanoseconds, NO_STAMP for None."""
+    return NO_STAMP if stamp is None else stamp
+
+
+def unpack_stamp(value: Any) -> int | None:
+    """The inverse of ``pack_stamp``."""
+    return None if int(value) == NO_STAMP else int(value)
+
+
+def pack_features(name: str, features: Any) -> Snapshot:
+    """A network's features: an array or a number under ``name``, the parts of a tuple under name.0, name.1 and so on.
+
+    Raises InstanceFlowError for features that are nothing of the kind.
+    """
+    if isinstance(features, tuple):
+        parts = [pack_features(f"{name}.{k}", part) for k, part in enumerate(features)]
+        return {key: array for part in parts for key, array in part.items()}
+    array = np.array(features)
+    if array.dtype == object:
+        raise InstanceFlowError(
+            f"this network's features are of type {type(features).__name__}; a snapshot holds only arrays, numbers and "
+            "tuples of them"
+        )
+    return {name: array}
+
+
+def unpack_features(name: str, snapshot: Mapping[str, NDArray[Any]]) -> Any:
+    """The inverse of ``pack_features``; a number becomes an array without axes. Raises KeyError where it is missing."""
+    if name in snapshot:
+        return snapshot[name]
+    parts: list[Any] = []
+    while any(key == f"{name}.{len(parts)}" or key.startswith(f"{name}.{len(parts)}.") for key in snapshot):
+        parts.append(unpack_features(f"{name}.{len(parts)}", snapshot))
+    if not parts:
+        raise KeyError(name)
+    return tuple(parts)
+
+
+def pack_origin(origin: Mapping[str, Any]) -> Snapshot:
+    """What the snapshot belongs to: any values that JSON can say."""
+    return {"origin.format": np.array(FORMAT), "origin.values": np.array(json.dumps(dict(origin)))}
+
+
+def check_origin(snapshot: Mapping[str, NDArray[Any]], origin: Mapping[str, Any]) -> None:
+    """Raises InstanceFlowError for what is no snapshot, is of a newer format, or belongs to something else."""
+    if "origin.format" not in snapshot or "origin.values" not in snapshot:
+        raise InstanceFlowError("this is no snapshot of a stream: it does not say what made it")
+    found_format = int(snapshot["origin.format"])
+    if found_format != FORMAT:
+        raise InstanceFlowError(
+            f"the snapshot has format {found_format}, this program reads format {FORMAT}; start the stream anew"
+        )
+    found, expected = json.loads(str(snapshot["origin.values"])), json.loads(json.dumps(dict(origin)))
+    other = [name for name in expected if found.get(name) != expected[name]]
+    if other:
+        name = other[0]
+        raise InstanceFlowError(
+            f"the snapshot is of another pipeline: its {name} is {found.get(name)!r}, here it is {expected[name]!r}; "
+            "use the model and the settings that made it, or start the stream anew"
+        )
+
+
+def write_snapshot(path: str | Path, snapshot: Snapshot) -> None:
+    """Write an .npz file; it appears whole or not at all."""
+    with replacing(Path(path)) as whole, whole.open("wb") as file:
+        np.savez(file, **snapshot)  # type: ignore[arg-type]
+
+
+def read_snapshot(path: str | Path) -> Snapshot:
+    """Read what ``write_snapshot`` wrote. Raises InstanceFlowError for a file that is missing, damaged or foreign."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise InstanceFlowError(f"{path}: there is no such snapshot; check the path") from None
+    except (OSError, ValueError, EOFError, BadZipFile, AttributeError, TypeError) as error:
+        raise InstanceFlowError(f"{path}: not a readable snapshot ({error}); start the stream anew") from error

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stream of images may do: come by any QoS, pause, break, end and begin again, come too fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from blobs import BLUE, INFO, RED, draw, write_model
+from diagnostic_msgs.msg import DiagnosticStatus
+from instance_flow_msgs.msg import ClassTable, TrackedInstance
+from lifecycle_msgs.srv import GetState
+from probe import Camera, Probe, to_message, values
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
+from std_srvs.srv import Trigger
+
+SECOND = 10**9
+BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+PICTURE = draw([(30, 40, RED), (90, 50, BLUE)])
+
+
+@pytest.fixture(scope="module")
+def node(start_for_all: Callable[..., Probe], blobs_model: Path) -> Probe:
+    """One node for most tests of this file; each begins with a reset."""
+    return start_for_all(model=blobs_model, provider="cpu").until_active()
+
+
+@pytest.fixture(scope="module")
+def slow_node(start_for_all: Callable[..., Probe], tmp_path_factory: pytest.TempPathFactory) -> Probe:
+    """A node that needs a quarter of a second or more for each image."""
+    path = tmp_path_factory.mktemp("model") / "slow.onnx"
+    write_model(path, work=6)
+    return start_for_all(model=path, provider="cpu").until_active()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_stream(request: pytest.FixtureRequest) -> None:
+    for name in {"node", "slow_node"} & set(request.fixturenames):
+        assert request.getfixturevalue(name).call(Trigger, "reset", Trigger.Request()).success
+
+
+@pytest.mark.parametrize("qos", [BEST_EFFORT, RELIABLE], ids=["best_effort", "reliable"])
+def test_driver_of_either_reliability_is_heard_and_may_start_again(node: Probe, qos: QoSProfile) -> None:
+    """The node goes on where it was: a driver that restarts is no reason to lose ids."""
+    first = Camera(node, qos=qos).until_heard()
+    before = first.ask(to_message(PICTURE, SECOND))
+    first.close()
+    second = Camera(node, qos=qos).until_heard()
+    after = second.ask(to_message(PICTURE, SECOND + SECOND // 10))
+    second.close()
+    assert [i.id for i in before.instances] == [i.id for i in after.instances] == [1, 2]
+    assert after.frame_index > before.frame_index
+    assert {i.state for i in after.instances} == {TrackedInstance.TRACKED}
+
+
+def test_nobody_publishes_is_told(start: Callable[..., Probe], blobs_model: Path) -> None:
+    node = start({"image": "/nobody_is_here"}, model=blobs_model, provider="cpu")
+    status = node.until(
+        lambda: next((s for s in node.statuses if "nobody publishes" in s.message), None), "a word about no publisher"
+    )
+    assert (status.level, "/nobody_is_here" in status.message) == (DiagnosticStatus.WARN, True)
+
+
+def test_late_joiner_gets_the_class_table_and_the_next_answers(node: Probe) -> None:
+    node.ask(PICTURE, SECOND)
+    tables = node.listen(ClassTable, "instance_flow/class_table", LATCHED)
+    (table,) = node.until(lambda: tables, "the class table")
+    assert (table.model, tuple(table.class_names)) == (INFO.name, INFO.class_names)
+    late = Camera(node).until_heard()
+    assert [i.id for i in late.ask(to_message(PICTURE, SECOND + SECOND // 10)).instances] == [1, 2]
+    late.close()
+
+
+@pytest.mark.parametrize(
+    ("stamp", "encoding", "reason"),
+    [
+        pytest.param(14 * SECOND, "rgb8", "4.000 s passed", id="gap"),
+        pytest.param(10 * SECOND + 1, "bgr8", "encoding changed from rgb8 to bgr8", id="encoding"),
+    ],
+)
+def test_interruption_keeps_ids_and_is_said_once(node: Probe, stamp: int, encoding: str, reason: str) -> None:
+    """References are forgotten; what looks the same is known again."""
+    for step in range(9, -1, -1):
+        node.ask(PICTURE, 10 * SECOND - step * SECOND // 10)
+    image = PICTURE if encoding == "rgb8" else PICTURE[:, :, ::-1]
+    answer = node.camera.ask(to_message(image, stamp, encoding))
+    assert [(i.id, i.class_name, i.state) for i in answer.instances] == [
+        (1, "red", TrackedInstance.RECOVERED),
+        (2, "blue", TrackedInstance.RECOVERED),
+    ]
+    assert node.camera.ask(to_message(image, stamp + 1, encoding)).instances[0].state == TrackedInstance.TRACKED
+    assert node.process.log().count(reason) == 1
+
+
+def test_gap_up_to_the_limit_is_none(node: Probe) -> None:
+    assert node.set_parameter("max_gap", 5.0) == (True, "")
+    node.ask(PICTURE, 10 * SECOND)
+    answer = node.ask(PICTURE, 15 * SECOND)
+    assert node.set_parameter("max_gap", 2.0) == (True, "")
+    assert {(i.id, i.state) for i in answer.instances} == {(1, TrackedInstance.TRACKED), (2, TrackedInstance.TRACKED)}
+
+
+@pytest.mark.parametrize(
+    ("size", "stamp", "reason"),
+    [
+        pytest.param((96, 128), 2 * SECOND, "stamps ran back by 18.000 s", id="bag_loops"),
+        pytest.param((64, 96), 21 * SECOND, "size changed from 128 x 96 to 96 x 64", id="size_changes"),
+    ],
+)
+def test_new_scene_begins_with_id_1_and_is_said_once(
+    node: Probe, size: tuple[int, int], stamp: int, reason: str
+) -> None:
+    for index in range(3):
+        node.ask(PICTURE, 20 * SECOND - 2 + index)
+    for index in range(2):
+        answer = node.ask(draw([(30, 40, BLUE)], size), stamp + index)
+        assert (answer.frame_index, [(i.id, i.class_name) for i in answer.instances]) == (index, [(1, "blue")])
+        assert (answer.height, answer.width) == size
+    assert node.process.log().count(reason) == 1
+
+
+def test_half_a_message_is_survived(node: Probe) -> None:
+    """As of a broken recording; the middleware keeps it from the node."""
+    node.ask(PICTURE, SECOND)
+    node.send(bytes(serialize_message(to_message(PICTURE, SECOND + 1)))[:5000])
+    assert [i.id for i in node.ask(PICTURE, SECOND + 2).instances] == [1, 2]
+
+
+def test_newest_image_wins_and_dropped_ones_are_counted(slow_node: Probe) -> None:
+    before = counts(slow_node.next_status())
+    slow_node.answers.clear()
+    last = flood(slow_node, images=20)
+    newest = to_message(PICTURE, last).header
+    slow_node.until(lambda: any(answer.header == newest for answer in slow_node.answers), "an answer to the last image")
+    after = counts(slow_node.next_status())
+    received, answered, dropped = (after[k] - before[k] for k in ("received", "answered", "dropped"))
+    assert dropped > 0
+    assert received == answered + dropped
+    assert answered == len(slow_node.answers)
+    stamps = [answer.header.stamp.nanosec for answer in slow_node.answers]
+    assert stamps == sorted(set(stamps))
+
+
+def test_services_and_parameters_are_answered_while_the_network_works(slow_node: Probe) -> None:
+    """None of them waits for a frame: in the time of twenty calls only a few frames are answered."""
+    stamps = iter(range(1, 10**6))
+    timer = slow_node.node.create_timer(0.02, lambda: slow_node.send(to_message(PICTURE, next(stamps) * SECOND // 50)))
+    slow_node.answers.clear()
+    slow_node.until(lambda: slow_node.answers, "an answer")
+    slow_node.answers.clear()
+    for call in range(10):
+        assert slow_node.call(GetState, "get_state", GetState.Request()).current_state.label == "active"
+        assert slow_node.set_parameter("max_instances", 100 - call) == (True, "")
+    assert len(slow_node.answers) < 10
+    assert slow_node.set_parameter("max_instances", 1) == (True, "")
+    one = slow_node.until(
+        lambda: next((a for a in slow_node.answers if len(a.instances) == 1), None), "an answer with the new setting"
+    )
+    assert slow_node.call(Trigger, "reset", Trigger.Request()).success
+    slow_node.until(lambda: slow_node.answers[-1].frame_index < one.frame_index, "an answer after the reset")
+    timer.cancel()
+    slow_node.node.destroy_timer(timer)
+    assert slow_node.set_parameter("max_instances", 100) == (True, "")
+
+
+def test_driver_whose_qos_does_not_fit_is_told(start: Callable[..., Probe], blobs_model: Path) -> None:
+    topic = "/stubborn/image_raw"
+    node = start({"image": topic}, model=blobs_model, **{f"qos_overrides.{topic}.subscription.reliability": "reliable"})
+    publisher = node.node.create_publisher(type(to_message(PICTURE, 1)), topic, BEST_EFFORT)
+    node.until(lambda: node.state() == "active", "state active")
+    status = node.until(lambda: next((s for s in node.statuses if "QoS" in s.message), None), "a word about the QoS")
+    assert (status.level, topic in status.message, "reliab" in status.message.lower()) == (
+        DiagnosticStatus.WARN,
+        True,
+        True,
+    )
+    node.until(lambda: "incompatible QoS" in node.process.log(), "a line of log about the QoS")
+    node.node.destroy_publisher(publisher)
+
+
+def flood(node: Probe, images: int) -> int:
+    """Send images fifty times a second while the node's answers are heard; gives the last stamp."""
+    stamps = iter(range(1, images + 1))
+    sent: list[int] = []
+
+    def send() -> None:
+        if stamp := next(stamps, 0):
+            sent.append(stamp)
+            node.send(to_message(PICTURE, stamp))
+
+    timer = node.node.create_timer(0.02, send)
+    node.until(lambda: len(sent) == images, "the images to be sent")
+    node.node.destroy_timer(timer)
+    return sent[-1]
+
+
+def counts(status: DiagnosticStatus) -> dict[str, int]:
+    """Frames by what became of them."""
+    return {name.removeprefix("frames "): int(value) for name, value in values(status).items() if "frames " in name}

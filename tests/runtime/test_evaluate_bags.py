@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of bags against ground truth: who belongs to whom, real processes, what is finished, what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from red_thing import HEIGHT, INFO, WIDTH, frames, write_source
+
+from instance_flow.bag_evaluation import make_jobs, merge_and_evaluate, run_job, run_jobs
+from instance_flow.bag_matching import find_bags, match_bags, match_categories
+from instance_flow.cli import main
+from instance_flow.evaluation import evaluate
+from instance_flow.replay_settings import Settings, Wanted
+from instance_flow.rle import encode
+from instance_flow.structures import SourceError
+from instance_flow.worker_processes import dask_cluster, local_processes
+from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
+
+pytest.importorskip("rosbags")
+pytest.importorskip("onnx")
+
+COUNT = 5
+
+
+def video(video_id: int, name: str, length: int = COUNT) -> Video:
+    files = tuple(f"{name}/{k:05}.jpg" if name else f"{k:05}.jpg" for k in range(length))
+    return Video(video_id, HEIGHT, WIDTH, length, files)
+
+
+def truth_of(*videos: Video, categories: Sequence[Category] = (Category(7, "red"),)) -> GroundTruth:
+    """The red squares of ``red_thing.frames`` in every video."""
+    masks = [encode((image[..., 0] > 200).astype(np.uint8)) for image in frames(COUNT)]
+    annotations = [Annotation(v.id, v.id, categories[0].id, masks[: v.length]) for v in videos]
+    return GroundTruth(videos, tuple(categories), tuple(annotations), "truth.json")
+
+
+def touch(folder: Path, *names: str) -> dict[str, Path]:
+    for name in names:
+        if Path(name).suffix:
+            (folder / name).touch()
+        else:
+            (folder / name).mkdir()
+            (folder / name / "metadata.yaml").touch()
+    return find_bags(folder)
+
+
+@pytest.mark.parametrize(
+    ("bags", "videos", "mapping", "pairs", "lone_bags", "lone_videos"),
+    [
+        (["a.mcap", "b.db3", "c"], ["a", "b", "c"], None, {"a": 1, "b": 2, "c": 3}, [], []),
+        (["a.mcap", "x.mcap"], ["a", "b"], None, {"a": 1}, ["x"], ["b"]),
+        (["x.mcap", "y.mcap"], ["a", "b"], {"x": "b", "y": 1}, {"x": 2, "y": 1}, [], []),
+        (["a.mcap", "b.mcap"], ["a", "b"], {"a": "b", "b": "a"}, {"a": 2, "b": 1}, [], []),
+        (["a.mcap"], ["deep/in/a"], None, {"a": 1}, [], []),
+        (["x.mcap"], [""], {"x": 1}, {"x": 1}, [], []),
+        (["a.mcap"], ["a", ""], None, {"a": 1}, [], ["id 2"]),
+    ],
+    ids=[
+        "by name",
+        "some without partner",
+        "mapped",
+        "mapped crosswise",
+        "deeper folder",
+        "by id",
+        "video without name",
+    ],
+)
+def test_matching(
+    tmp_path: Path,
+    bags: list[str],
+    videos: list[str],
+    mapping: dict[str, object] | None,
+    pairs: dict[str, int],
+    lone_bags: list[str],
+    lone_videos: list[str],
+) -> None:
+    found = touch(tmp_path, *bags, "notes.txt")
+    (tmp_path / "map.json").write_text(json.dumps(mapping))
+    truth = truth_of(*(video(k, name) for k, name in enumerate(videos, start=1)))
+    matching = match_bags(found, truth, tmp_path / "map.json" if mapping else None)
+    assert {name: video.id for name, (_, video) in matching.pairs.items()} == pairs
+    assert {name: path for name, (path, _) in matching.pairs.items()} == {name: found[name] for name in pairs}
+    assert (matching.lone_bags, matching.lone_videos) == (lone_bags, lone_videos)
+
+
+@pytest.mark.parametrize(
+    ("bags", "videos", "mapping", "message"),
+    [
+        (["a.mcap", "a.db3"], ["a"], None, "holds two bags named a"),
+        (["notes.txt"], ["a"], None, "holds no bags"),
+        (["x.mcap"], ["a", "b"], None, "no bag has the name of a video of truth.json; bags: x; videos: a, b"),
+        (["x.mcap"], [""], None, "videos: their file_names are in no folder; map them by a file"),
+        (["a.mcap"], ["p/a", "q/a"], None, "two videos have their pictures in a folder named a"),
+        (["a.mcap", "b.mcap"], ["a"], {"b": "a"}, "the bags a and b are both of video 1"),
+        (["a.mcap"], ["a"], {"b": "a"}, "there is no bag named 'b'; bags: a"),
+        (["a.mcap"], ["a"], {"a": 9}, "9 is neither the name nor the id of a video of truth.json"),
+        (["a.mcap"], ["a"], ["a"], "expected a JSON object"),
+    ],
+    ids=["twice", "no bags", "no pair", "nameless", "same folder", "one video", "no bag", "no video", "a list"],
+)
+def test_what_does_not_match_is_said(
+    tmp_path: Path, bags: list[str], videos: list[str], mapping: object, message: str
+) -> None:
+    (tmp_path / "map.json").write_text(json.dumps(mapping))
+    truth = truth_of(*(video(k, name) for k, name in enumerate(videos, start=1)))
+    with pytest.raises(SourceError, match=message):
+        match_bags(touch(tmp_path, *bags), truth, tmp_path / "map.json" if mapping else None)
+
+
+def test_categories_are_known_by_their_names() -> None:
+    categories = [Category(4, "car"), Category(9, "person")]
+    assert match_categories(["person", "tree", "car"], truth_of(categories=categories)) == (9, 10, 4)
+    with pytest.raises(SourceError, match=r"none of its categories \(car, person\) is a class of the model \(tree\)"):
+        match_categories(["tree"], truth_of(categories=categories))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Bags a, b and c in three forms, b one frame short of its video; x without ground truth."""
+    bags = tmp_path / "bags"
+    bags.mkdir()
+    for name, count in (("a.mcap", COUNT), ("b.db3", COUNT - 1), ("c.mcap", COUNT), ("x.mcap", 1)):
+        write_source(bags / name, frames(count))
+    truth = truth_of(video(1, "c"), video(2, "b"), video(3, "a"), video(4, "d"))
+    write_ground_truth(tmp_path / "truth.json", truth)
+    return bags
+
+
+def command(folder: Path, model: Path, *options: str) -> list[str]:
+    truth, out = folder.parent / "truth.json", folder.parent / "out"
+    return ["evaluate-bags", str(truth), str(folder), "--model", str(model), "--out", str(out), *options]
+
+
+def test_a_folder_of_bags_in_processes(
+    folder: Path, model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Run, mend the bag that was wrong, run again: only that one is worked on; then nothing is."""
+    out = tmp_path / "out"
+    assert main(command(folder, model, "--jobs", "2")) == 2
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[1:4]] == ["a", "b", "c"]
+    assert said[1].split() == ["a", "5", "1", "0", "run"]
+    assert said[2].endswith(f"{folder / 'b.db3'} has 4 images, but its video has 5 frames")
+    assert said[4:6] == ["without ground truth, not run: x", "without a bag, not measured: d"]
+    assert {entry["video_id"] for entry in json.loads((out / "results.json").read_text())} == {1, 3}
+    first = json.loads((out / "evaluation.json").read_text())
+    assert (first["AP50"], first["IDSW"], first["IDF1"]) == (1, 0, 1)
+
+    write_source(folder / "b.db3", frames(COUNT))
+    states = {}
+    for attempt in ("mended", "again"):
+        assert main(command(folder, model)) == 0
+        states[attempt] = [line.split(maxsplit=4)[4] for line in capsys.readouterr().out.splitlines()[1:4]]
+    assert states == {"mended": ["finished before", "run", "finished before"], "again": ["finished before"] * 3}
+    assert main(command(folder, model, "--set", "max_instances=5")) == 0
+    assert [line.split(maxsplit=4)[4] for line in capsys.readouterr().out.splitlines()[1:4]] == ["run"] * 3
+    results = json.loads((out / "results.json").read_text())
+    assert [entry["video_id"] for entry in results] == [1, 2, 3]
+    assert {entry["category_id"] for entry in results} == {7}
+    assert sorted(path.name for path in out.iterdir()) == ["a", "b", "c", "evaluation.json", "results.json"]
+    files = {"results.json", "tracks.jsonl", "contact_sheet.png", "tracks.mcap", "finished.json"}
+    assert {path.name for path in (out / "a").iterdir()} == files
+
+
+def test_the_numbers_are_those_of_the_joined_file(folder: Path, model: Path, tmp_path: Path) -> None:
+    truth = truth_of(video(1, "c"), video(3, "a"))
+    matching = match_bags(find_bags(folder), truth)
+    jobs = make_jobs(matching, tmp_path / "out", Settings(model), Wanted(category_ids=(7,)))
+    with ThreadPoolExecutor(2) as executor:  # any executor will do
+        outcomes = dict(run_jobs(jobs, executor))
+    assert {name: outcome.problem for name, outcome in outcomes.items()} == {"a": "", "c": ""}
+    numbers = merge_and_evaluate(truth, jobs, tmp_path / "out", "coco")
+    write_ground_truth(tmp_path / "two.json", truth)
+    alone = evaluate(tmp_path / "two.json", tmp_path / "out" / "results.json", size_limits="coco")
+    assert numbers == alone
+
+
+class _Dying(Executor):
+    """An engine that loses every job."""
+
+    def submit(self, *_: object, **__: object):  # type: ignore[no-untyped-def]
+        from concurrent.futures import Future
+
+        future: Future[object] = Future()
+        future.set_exception(RuntimeError("the machine is gone"))
+        return future
+
+
+def test_a_worker_that_dies_is_told(folder: Path, model: Path, tmp_path: Path) -> None:
+    matching = match_bags(find_bags(folder), truth_of(video(3, "a")))
+    jobs = make_jobs(matching, tmp_path / "out", Settings(model), Wanted())
+    ((name, outcome),) = run_jobs(jobs, _Dying())
+    assert (name, outcome.problem) == ("a", "its worker failed: the machine is gone")
+
+
+def test_jobs_that_are_told_to_stop_go_on_later(folder: Path, model: Path, tmp_path: Path) -> None:
+    """The stop file is there from the first frame on, so the job is stopped in its midst."""
+    truth = truth_of(video(1, "c"), video(3, "a"))
+    jobs = make_jobs(match_bags(find_bags(folder), truth), tmp_path / "out", Settings(model), Wanted())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".stop").touch()
+    first = run_job(jobs["a"]).summary
+    with local_processes(1) as executor:
+        later = dict(run_jobs({"a": jobs["a"]}, executor))
+    assert not (tmp_path / "out" / ".stop").exists(), "what a command left that was killed does not stop the next one"
+    second = later["a"].summary
+    assert first is not None
+    assert (first["interrupted"], first["frames"]) == (True, 1)
+    assert second is not None
+    assert (second["interrupted"], second["frames"], second["frames_taken_over"]) == (False, COUNT, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["Ctrl-C", "SIGTERM", "killed"])
+def test_a_command_that_is_ended_takes_its_processes_along(
+    folder: Path, model: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """The command waits for a bag whose file is a FIFO; Ctrl-C goes to all processes, as a terminal sends it."""
+    start = "import sys; from instance_flow.cli import main; sys.exit(main())"
+    (folder / "a.mcap").unlink()
+    (folder / "a").mkdir()
+    os.mkfifo(folder / "a" / "part.mcap")
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, *command(folder, model)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with (folder / "a" / "part.mcap").open("wb"):  # opens when a worker has come to read it
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    # It comes back when the last process that holds the pipes has ended.
+    said, errors = process.communicate(timeout=120)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+        return
+    assert process.returncode == 128 + number, (said, errors)
+    assert "stopped; run the same command again to go on" in errors
+    assert not (tmp_path / "out" / ".stop").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda _: ["--scheduler", "nonsense:1"], "nonsense"),
+        (lambda folder: ["--videos", str(folder / "gone.json")], "gone.json: there is no such file"),
+        (lambda folder: ["--out", str(folder / "a.mcap")], "is a file, but --out needs a folder"),
+    ],
+    ids=["no scheduler", "no mapping", "out is a file"],
+)
+def test_bad_input(folder: Path, model: Path, change: object, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = change(folder)  # type: ignore[operator]
+    if "--scheduler" in options:
+        try:
+            import distributed  # noqa: F401
+
+            pytest.skip("dask.distributed is installed, and waits long for a scheduler that is not there")
+        except ImportError:
+            message = "--scheduler needs dask.distributed"
+    assert main(command(folder, model, *options)) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_the_workers_of_a_dask_scheduler(folder: Path, model: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    truth = truth_of(video(1, "c"), video(3, "a"))
+    matching = match_bags(find_bags(folder), truth)
+    jobs = make_jobs(matching, tmp_path / "out", replace(Settings(model), threads=1), Wanted(category_ids=(7,)))
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        dask_cluster(cluster.scheduler_address) as executor,
+    ):
+        outcomes = dict(run_jobs(jobs, executor))
+    assert {name: outcome.problem for name, outcome in outcomes.items()} == {"a": "", "c": ""}
+    assert merge_and_evaluate(truth, jobs, tmp_path / "out", "coco")["IDF1"] == 1
+
+
+def test_the_model_of_these_tests_is_of_the_class_of_their_truth() -> None:
+    assert match_categories(INFO.class_names, truth_of()) == (7,)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stream that stops and goes on elsewhere: what it gives must be what it would have given without the stop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline, Tracks
+from instance_flow.snapshot import Snapshot, read_snapshot, write_snapshot
+from instance_flow.stream import Stream
+from instance_flow.structures import Image, ModelInfo, Prediction
+from instance_flow_training.oracle import OracleNetwork
+from instance_flow_training.synthetic import Clip, WorldConfig, generate_clip
+
+STOP, END = 10, 20
+PERIOD = 100_000_000
+GO_ON = """
+import sys
+import numpy as np
+from instance_flow import Pipeline
+from instance_flow.snapshot import read_snapshot
+from instance_flow.stream import Stream
+model, state, images, out = sys.argv[1:]
+stream = Stream(Pipeline.load(model, "cpu"))
+stream.restore(read_snapshot(state))
+rest = np.load(images)
+tracks = [stream.step(image, stamp, "rgb8") for image, stamp in zip(rest["images"], rest["stamps"].tolist())]
+np.savez(out, **{f"{t} {name}": value for t, frame in enumerate(tracks) for name, value in vars(frame).items()})
+"""
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return generate_clip(90_001, "reentry", WorldConfig(size=(96, 160), frames=END))
+
+
+def run(stream: Stream, clip: Clip, frames: range) -> list[Tracks]:
+    return [stream.step(clip.images[t], t * PERIOD, "rgb8") for t in frames]
+
+
+def assert_same(one: Sequence[Tracks], other: Sequence[Tracks]) -> None:
+    for a, b in zip(one, other, strict=True):
+        for part in fields(Tracks):
+            x, y = np.asarray(getattr(a, part.name)), np.asarray(getattr(b, part.name))
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y, err_msg=f"frame {a.frame_index}: {part.name}")
+
+
+def test_a_new_process_goes_on_to_the_last_bit(bundled_model: Path, clip: Clip, tmp_path: Path) -> None:
+    whole = run(Stream(Pipeline.load(bundled_model, "cpu")), clip, range(END))
+    first = Stream(Pipeline.load(bundled_model, "cpu"))
+    assert_same(run(first, clip, range(STOP)), whole[:STOP])
+    write_snapshot(tmp_path / "state.npz", first.snapshot())
+    stamps = np.arange(STOP, END) * PERIOD
+    np.savez(tmp_path / "images.npz", images=clip.images[STOP:], stamps=stamps)
+    paths = [str(tmp_path / name) for name in ("state.npz", "images.npz", "out.npz")]
+    subprocess.run([sys.executable, "-c", GO_ON, str(bundled_model), *paths], check=True)
+    out = np.load(tmp_path / "out.npz")
+    for t, frame in enumerate(whole[STOP:]):
+        assert len(frame) > 0
+        for name, value in vars(frame).items():
+            assert out[f"{t} {name}"].dtype == np.asarray(value).dtype
+            np.testing.assert_array_equal(out[f"{t} {name}"], value, err_msg=f"frame {frame.frame_index}: {name}")
+
+
+def test_every_frame_is_one_to_stop_at(clip: Clip) -> None:
+    """The oracle counts its frames itself, so it goes along; all else comes from the snapshot."""
+    network = OracleNetwork(clip)
+    whole = run(Stream(Pipeline(network)), clip, range(END))
+    stream, tracks = Stream(Pipeline(network)), []
+    for t in range(END):
+        tracks += run(stream, clip, range(t, t + 1))
+        state = stream.snapshot()
+        stream = Stream(Pipeline(network))
+        stream.restore(state)
+    assert_same(tracks, whole)
+
+
+def test_a_snapshot_is_a_copy(clip: Clip) -> None:
+    pipeline = Pipeline(OracleNetwork(clip))
+    stream = Stream(pipeline)
+    run(stream, clip, range(STOP))
+    state = stream.snapshot()
+    before = {name: array.copy() for name, array in state.items()}
+    other = Stream(pipeline)
+    other.restore(state)
+    run(other, clip, range(STOP, END))
+    assert state.keys() == before.keys()
+    for name, array in state.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_several_scales_keep_the_features_of_each(bundled_model: Path, clip: Clip) -> None:
+    def stream() -> Stream:
+        return Stream(Pipeline.load(bundled_model, "cpu", scales=(0.5, 1.0)))
+
+    first, second = stream(), stream()
+    run(first, clip, range(4))
+    second.restore(first.snapshot())
+    assert_same(run(second, clip, range(4, 6)), run(first, clip, range(4, 6)))
+    with pytest.raises(InstanceFlowError, match="scaled sizes"):
+        Stream(Pipeline.load(bundled_model, "cpu")).restore(first.snapshot())
+
+
+def test_a_stream_knows_what_its_next_image_must_follow(clip: Clip) -> None:
+    breaks: list[str] = []
+    first, second = Stream(Pipeline(OracleNetwork(clip))), Stream(Pipeline(OracleNetwork(clip)), on_break=breaks.append)
+    run(first, clip, range(STOP))
+    second.restore(first.snapshot())
+    run(second, clip, range(3))
+    assert len(breaks) == 1
+    assert "ran back by 0.900 s" in breaks[0]
+
+
+def test_a_fresh_stream_has_a_snapshot_too(clip: Clip) -> None:
+    used = Stream(Pipeline(OracleNetwork(clip)))
+    whole = run(used, clip, range(3))
+    used.restore(Stream(Pipeline(OracleNetwork(clip))).snapshot())
+    assert_same(run(used, clip, range(3)), whole)
+
+
+class Still:
+    """A network of one object that never moves."""
+
+    def __init__(self, **changes: object) -> None:
+        self.info = replace(ModelInfo(name="still", class_names=("thing",), input_size=(32, 64)), **changes)  # type: ignore[arg-type]
+        self.features: object = np.zeros(3, np.float32)
+
+    def predict(self, image: Image, references: Sequence[object]) -> Prediction:
+        h, w = image.shape[0] // 4, image.shape[1] // 4
+        semantic = np.zeros((len(self.info.class_names) + 1, h, w), np.float32)
+        semantic[1] = 1
+        center = np.zeros((h, w), np.float32)
+        center[4, 8] = 1
+        towards = np.zeros((len(references), 2, h, w), np.float32)
+        return Prediction(semantic, center, np.zeros((2, h, w), np.float32), towards, self.features)
+
+
+def stepped(config: AssemblyConfig | None = None, **changes: object) -> Pipeline:
+    pipeline = Pipeline(Still(**changes), config)
+    pipeline.step(np.zeros((32, 64, 3), np.uint8), 0)
+    return pipeline
+
+
+OTHERS: dict[str, tuple[Callable[[], Pipeline], str]] = {
+    "weights": (lambda: stepped(weights_sha256="ab12"), r"its weights is '', here it is 'ab12'"),
+    "input size": (lambda: stepped(input_size=(64, 64)), r"its input size is \[32, 64\], here it is \[64, 64\]"),
+    "classes": (lambda: stepped(class_names=("thing", "other")), r"its classes is \['thing'\]"),
+    "references": (lambda: stepped(AssemblyConfig(references=2)), "its references is 4, here it is 2"),
+    "policy": (lambda: stepped(AssemblyConfig(reference_policy="recent")), "its reference policy"),
+    "resize": (lambda: stepped(AssemblyConfig(resize="stretch")), "its resize is 'letterbox'"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), OTHERS.values(), ids=OTHERS)
+def test_a_snapshot_of_another_pipeline_is_refused(make: Callable[[], Pipeline], message: str) -> None:
+    pipeline = make()
+    with pytest.raises(InstanceFlowError, match=message):
+        pipeline.restore(stepped().snapshot())
+    assert pipeline.step(np.zeros((32, 64, 3), np.uint8), 1).ages.tolist() == [1], "it goes on as it was"
+
+
+def without(name: str) -> Snapshot:
+    return {key: array for key, array in stepped().snapshot().items() if not key.startswith(name)}
+
+
+BROKEN: dict[str, tuple[Callable[[], Snapshot], str]] = {
+    "nothing": (dict, "no snapshot of a stream"),
+    "newer": (
+        lambda: {**stepped().snapshot(), "origin.format": np.array(99)},
+        "format 99, this program reads format 1",
+    ),
+    "no frame": (lambda: without("pipeline."), "incomplete"),
+    "no features": (lambda: without("memory.0.features"), "incomplete"),
+    "no votes": (lambda: without("tracker.votes"), "incomplete"),
+    "short votes": (lambda: {**stepped().snapshot(), "tracker.votes": np.zeros((0, 1))}, "incomplete"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_snapshot_that_lacks_something_is_refused(make: Callable[[], Snapshot], message: str) -> None:
+    pipeline = stepped()
+    with pytest.raises(InstanceFlowError, match=message):
+        pipeline.restore(make())
+    tracks = pipeline.step(np.zeros((32, 64, 3), np.uint8), 1)
+    assert (tracks.frame_index, tracks.ids.tolist(), tracks.ages.tolist()) == (1, [1], [1]), "it goes on as it was"
+
+
+def test_a_pipelines_snapshot_is_not_a_streams() -> None:
+    with pytest.raises(InstanceFlowError, match="not of a stream"):
+        Stream(stepped()).restore(stepped().snapshot())
+
+
+def test_features_that_are_no_arrays_are_named() -> None:
+    pipeline = stepped()
+    pipeline.network.features = object()  # type: ignore[attr-defined]
+    pipeline.step(np.zeros((32, 64, 3), np.uint8), 1)
+    with pytest.raises(InstanceFlowError, match="of type object"):
+        pipeline.snapshot()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a zip", b"PK\x03\x04 cut off"], ids=str)
+def test_a_file_that_is_no_snapshot_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "state.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InstanceFlowError, match=r"state\.npz"):
+        read_snapshot(path)
+
+
+def test_a_snapshot_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.npz"
+    write_snapshot(path, stepped().snapshot())
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InstanceFlowError, match=r"state\.npz"):
+            read_snapshot(path)

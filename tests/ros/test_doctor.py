@@ -22,7 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profi
 from sensor_msgs.msg import CompressedImage, Image
 
 from instance_flow import cli
-from instance_flow.doctor_finding import OK, PROBLEM, WARNING, Finding
+from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
 from instance_flow_ros.graph_findings import (
     COMPRESSED_IMAGE,
     IMAGE,

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from instance_flow import cli, doctor_python
-from instance_flow.doctor_finding import OK, PROBLEM, WARNING, Finding, format_findings
-from instance_flow.doctor_machine import (
+from instance_flow import cli
+from instance_flow.doctor import python as node_side
+from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding, format_findings
+from instance_flow.doctor.machine import (
     MEBIBYTE,
     Kernels,
     Processor,
@@ -28,7 +29,7 @@ from instance_flow.doctor_machine import (
     look_at_shared_memory,
     look_at_sockets,
 )
-from instance_flow.doctor_providers import (
+from instance_flow.doctor.providers import (
     WORKS,
     Nvidia,
     Runtime,
@@ -39,8 +40,8 @@ from instance_flow.doctor_providers import (
     look_at_nvidia,
     missing_library,
 )
-from instance_flow.doctor_python import NodePython, judge_messages, judge_python, look_at_python
-from instance_flow.doctor_ros import (
+from instance_flow.doctor.python import NodePython, judge_messages, judge_python, look_at_python
+from instance_flow.doctor.ros import (
     installed_middleware,
     judge_discovery,
     judge_domain,
@@ -265,7 +266,7 @@ def node_python(
     cv_bridge: str = NO_BRIDGE,
     ended_at: str = "",
     own_bridge: bool = False,
-    found: tuple[str, ...] = (doctor_python.MESSAGES, doctor_python.NODE),
+    found: tuple[str, ...] = (node_side.MESSAGES, node_side.NODE),
     ros_installed: tuple[str, ...] = (),
 ) -> NodePython:
     errors = {
@@ -422,7 +423,7 @@ def test_versions_of_libraries_are_asked_of_those_that_the_loader_finds(tmp_path
     (tmp_path / "nvidia0").touch()
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19")
     code = (
-        "from pathlib import Path; from instance_flow.doctor_providers import look_at_nvidia; "
+        "from pathlib import Path; from instance_flow.doctor.providers import look_at_nvidia; "
         f"print(look_at_nvidia(Path({str(tmp_path / 'version')!r}), Path({str(tmp_path)!r})))"
     )
     libraries = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("LD_LIBRARY_PATH", "")]))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from instance_flow.doctor_finding import OK, PROBLEM, WARNING, Finding
+from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 

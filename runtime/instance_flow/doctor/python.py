@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instance_flow import doctor_probe
-from instance_flow.doctor_finding import OK, PROBLEM, WARNING, Finding
+from instance_flow.doctor import probe
+from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
 from instance_flow.installation import message_definitions
 from instance_flow.structures import SourceError
 
@@ -80,8 +80,8 @@ def node_python() -> str:
 
 
 def look_at_python(executable: str, environment: Mapping[str, str], opt: Path = Path("/opt/ros")) -> NodePython:
-    """Let that Python say what it can import; see doctor_probe."""
-    command = [executable, doctor_probe.__file__]
+    """Let that Python say what it can import; see probe."""
+    command = [executable, probe.__file__]
     try:
         ended = subprocess.run(
             command, env=dict(environment), capture_output=True, text=True, timeout=_SECONDS, check=False
@@ -94,7 +94,7 @@ def look_at_python(executable: str, environment: Mapping[str, str], opt: Path = 
         executable=said.get("executable", executable),
         version=said.get("python", ""),
         numpy=said.get("numpy version", ""),
-        errors={name: said[name] for name in doctor_probe.MODULES if name in said},
+        errors={name: said[name] for name in probe.MODULES if name in said},
         ended_at=said.get("importing", "python"),
         messages=said.get("messages", {}),
         definitions=_definitions(),

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from instance_flow.doctor_finding import OK, PROBLEM, WARNING, Finding
-from instance_flow.doctor_machine import can_write
-from instance_flow.doctor_python import NODE, package_prefix
+from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
+from instance_flow.doctor.machine import can_write
+from instance_flow.doctor.python import NODE, package_prefix
 
 FAST_DDS = "rmw_fastrtps_cpp"
 

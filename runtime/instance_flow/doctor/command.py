@@ -14,10 +14,9 @@ from typing import Any
 
 import cv2
 
-from instance_flow import doctor_machine as machine
-from instance_flow import doctor_providers as providers
-from instance_flow import doctor_python, doctor_ros
-from instance_flow.doctor_finding import PROBLEM, WARNING, Finding, format_findings, worst_first
+from instance_flow.doctor import machine, providers, ros
+from instance_flow.doctor import python as node_side
+from instance_flow.doctor.finding import PROBLEM, WARNING, Finding, format_findings, worst_first
 
 LISTEN_SECONDS = 5.0
 
@@ -81,16 +80,16 @@ def examine_machine() -> list[Finding]:
 
 def examine_ros(environment: Mapping[str, str], listen: float, topic: str | None) -> list[Finding]:
     """The Python that runs the node, the settings of ROS, and what can be seen on the graph within some seconds."""
-    python = doctor_python.look_at_python(doctor_python.node_python(), environment)
-    findings = doctor_python.judge_python(python, environment)
+    python = node_side.look_at_python(node_side.node_python(), environment)
+    findings = node_side.judge_python(python, environment)
     if not (python.has_ros and environment.get("AMENT_PREFIX_PATH")):
         return findings
     findings += [
-        *doctor_ros.judge_middleware(environment, doctor_ros.installed_middleware(environment)),
-        *doctor_ros.judge_domain(environment),
-        *doctor_ros.judge_discovery(environment),
-        *doctor_ros.judge_profile(doctor_ros.look_at_profile(environment), environment),
-        *doctor_ros.judge_log_folder(environment),
+        *ros.judge_middleware(environment, ros.installed_middleware(environment)),
+        *ros.judge_domain(environment),
+        *ros.judge_discovery(environment),
+        *ros.judge_profile(ros.look_at_profile(environment), environment),
+        *ros.judge_log_folder(environment),
     ]
     if listen and python.can_run_the_node:
         findings += examine_graph(python.executable, environment, listen, topic)

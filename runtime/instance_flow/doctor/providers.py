@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor's look at what runs the network: the model, ONNX Runtime, its execution providers, NVIDIA's libraries.
 
-As in doctor_machine: `look_at_...` collects facts, `judge_...` makes findings of them and touches nothing.
+As in doctor.machine: `look_at_...` collects facts, `judge_...` makes findings of them and touches nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instance_flow.doctor_finding import OK, PROBLEM, WARNING, Finding
+from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
 from instance_flow.installation import bundled_model_path, providers, versions
 from instance_flow.network import PROVIDERS, OnnxNetwork
 from instance_flow.structures import ModelError, ModelInfo

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from instance_flow.doctor_finding import OK, PROBLEM, WARNING, Finding
+from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
 from instance_flow.rle import area
 
 MEBIBYTE = 2**20

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from instance_flow.average_precision import SIZE_LIMITS
-from instance_flow.cli_evaluate_bags import add_evaluate_bags
-from instance_flow.cli_run import add_run
-from instance_flow.cli_values import format_report
-from instance_flow.doctor.command import add_doctor
+from instance_flow.commands.doctor import add_doctor
+from instance_flow.commands.evaluate_bags import add_evaluate_bags
+from instance_flow.commands.run import add_run
+from instance_flow.commands.values import format_report
 from instance_flow.evaluation import evaluate
 from instance_flow.evaluation_table import format_table
 from instance_flow.installation import bundled_model_path, providers, versions

@@ -20,6 +20,8 @@ from instance_flow.structures import LabelMap, ModelInfo, Tracks
 PACKAGE = "instance_flow_msgs"
 LAST_LABEL = 65535
 BYTES_PER_RUN = 4
+MASK_BUDGET = 1_000_000
+"""Bytes of masks in one message, unless told otherwise: far more than 100 usual masks take."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def to_class_table(types: MessageTypes, info: ModelInfo, header: Any) -> Any:
 
 
 def to_instance_array(
-    types: MessageTypes, tracks: Tracks, header: Any, class_names: Sequence[str], mask_budget: int = 0
+    types: MessageTypes, tracks: Tracks, header: Any, class_names: Sequence[str], mask_budget: int = MASK_BUDGET
 ) -> Any:
     """Give the TrackedInstanceArray of one frame's tracks; ``header`` is that of the image.
 

@@ -23,8 +23,8 @@ from instance_flow.atomic import replacing
 from instance_flow.draw import contact_sheet, overlay
 from instance_flow.panels import Panels
 from instance_flow.pipeline import Observation, Pipeline
+from instance_flow.replay.numbers import RunNumbers
 from instance_flow.report import report_page
-from instance_flow.run_numbers import RunNumbers
 from instance_flow.run_statistics import Statistics
 from instance_flow.samples import EvenSamples
 from instance_flow.structures import NEW, STATES, Image, SourceError, Tracks

@@ -73,7 +73,9 @@ class Stream:
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
         """See ``Pipeline.restore``."""
         if missing := {"stream.stamp", "stream.size", "stream.encoding"}.difference(snapshot):
-            raise InstanceFlowError(f"the snapshot is of a pipeline, not of a stream: it has no {', '.join(sorted(missing))}")
+            raise InstanceFlowError(
+                f"the snapshot is of a pipeline, not of a stream: it has no {', '.join(sorted(missing))}"
+            )
         self.pipeline.restore(snapshot)
         self._stamp = unpack_stamp(snapshot["stream.stamp"])
         self._size = tuple(snapshot["stream.size"].tolist()) or None

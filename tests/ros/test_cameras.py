@@ -22,7 +22,7 @@ def node(start_for_all: Callable[..., Probe], tmp_path_factory: pytest.TempPathF
     """A node of two cameras, with a model that is slower than any of them."""
     path = tmp_path_factory.mktemp("model") / "slow.onnx"
     write_model(path, work=1)
-    node = start_for_all(model=path, provider="cpu", cameras="[front, rear]")
+    node = start_for_all(model=path, provider="cpu", references=1, cameras="[front, rear]")
     node.until(lambda: node.state() == "active", "state active")
     return node
 

@@ -91,7 +91,7 @@ def test_signal_ends_the_node_cleanly(start: Callable[..., Probe], blobs_model: 
 @pytest.mark.parametrize("slow_model", [2], indirect=True, ids=[""])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
 def test_signal_ends_a_busy_node_cleanly(start: Callable[..., Probe], slow_model: Path, how: signal.Signals) -> None:
-    node = start(model=slow_model, provider="cpu").until_active()
+    node = start(model=slow_model, provider="cpu", references=1).until_active()
     node.ask(draw([(30, 40, RED)]), SECOND)
     for step in range(1, 4):  # One is in work and one waits, or more are on their way.
         node.send(to_message(draw([(30, 40, RED)]), (step + 1) * SECOND))

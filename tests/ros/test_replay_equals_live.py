@@ -25,8 +25,8 @@ from instance_flow import cli
 from instance_flow.bags import BagWriter
 from instance_flow.image_encodings import decode_compressed
 from instance_flow.installation import bundled_model_path
+from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.structures import Image as Pixels
-from instance_flow.tracks_bag import FORMS
 
 SECOND = 10**9
 TOPIC = "/camera/image_raw"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from lifecycle_msgs.srv import GetState
 from probe import Camera, Probe, to_message, values
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 SECOND = 10**9
@@ -34,7 +37,7 @@ def slow_node(start_for_all: Callable[..., Probe], tmp_path_factory: pytest.Temp
     """A node that needs a quarter of a second or more for each image."""
     path = tmp_path_factory.mktemp("model") / "slow.onnx"
     write_model(path, work=6)
-    return start_for_all(model=path, provider="cpu").until_active()
+    return start_for_all(model=path, provider="cpu", references=1).until_active()
 
 
 @pytest.fixture(autouse=True)
@@ -55,14 +58,6 @@ def test_driver_of_either_reliability_is_heard_and_may_start_again(node: Probe, 
     assert [i.id for i in before.instances] == [i.id for i in after.instances] == [1, 2]
     assert after.frame_index > before.frame_index
     assert {i.state for i in after.instances} == {TrackedInstance.TRACKED}
-
-
-def test_nobody_publishes_is_told(start: Callable[..., Probe], blobs_model: Path) -> None:
-    node = start({"image": "/nobody_is_here"}, model=blobs_model, provider="cpu")
-    status = node.until(
-        lambda: next((s for s in node.statuses if "nobody publishes" in s.message), None), "a word about no publisher"
-    )
-    assert (status.level, "/nobody_is_here" in status.message) == (DiagnosticStatus.WARN, True)
 
 
 def test_late_joiner_gets_the_class_table_and_the_next_answers(node: Probe) -> None:
@@ -167,19 +162,34 @@ def test_services_and_parameters_are_answered_while_the_network_works(slow_node:
     assert slow_node.set_parameter("max_instances", 100) == (True, "")
 
 
-def test_driver_whose_qos_does_not_fit_is_told(start: Callable[..., Probe], blobs_model: Path) -> None:
-    topic = "/stubborn/image_raw"
-    node = start({"image": topic}, model=blobs_model, **{f"qos_overrides.{topic}.subscription.reliability": "reliable"})
-    publisher = node.node.create_publisher(type(to_message(PICTURE, 1)), topic, BEST_EFFORT)
-    node.until(lambda: node.state() == "active", "state active")
-    status = node.until(lambda: next((s for s in node.statuses if "QoS" in s.message), None), "a word about the QoS")
-    assert (status.level, topic in status.message, "reliab" in status.message.lower()) == (
-        DiagnosticStatus.WARN,
-        True,
-        True,
+def test_why_nothing_comes_is_told(start: Callable[..., Probe], blobs_model: Path) -> None:
+    node = start(
+        {"stubborn/image": "/stubborn/image"},
+        model=blobs_model,
+        cameras="[nobody, stubborn, text, silent]",
+        **{"qos_overrides./stubborn/image.subscription.reliability": "reliable"},
     )
-    node.until(lambda: "incompatible QoS" in node.process.log(), "a line of log about the QoS")
-    node.node.destroy_publisher(publisher)
+    drivers = [
+        node.node.create_publisher(Image, "/stubborn/image", BEST_EFFORT),
+        node.node.create_publisher(String, "text/image", 1),
+        node.node.create_publisher(Image, "silent/image", 1),
+    ]
+    for camera, words in {
+        "nobody": "nobody publishes",
+        "stubborn": "the QoS of",
+        "text": "std_msgs/msg/String, but the node expects sensor_msgs/msg/Image",
+        "silent": "silent",
+    }.items():
+        statuses = node.statuses_of(camera)
+        status = node.until(partial(first_with, statuses, words), f"{words!r} in the diagnostics")
+        assert (status.level, f"{camera}/image" in status.message) == (DiagnosticStatus.WARN, True)
+    node.until_logged("incompatible QoS")
+    for driver in drivers:
+        node.node.destroy_publisher(driver)
+
+
+def first_with(statuses: list[DiagnosticStatus], words: str) -> DiagnosticStatus | None:
+    return next((status for status in statuses if words in status.message), None)
 
 
 def flood(node: Probe, images: int) -> int:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from red_thing import HEIGHT, START, STEP, WIDTH, frames, write_source
 
 from instance_flow import rle
-from instance_flow.as_live import Comparison, chosen_frames, survivors
 from instance_flow.bags import BagWriter
 from instance_flow.cli import main
+from instance_flow.replay.as_live import Comparison, chosen_frames, survivors
 from instance_flow.structures import SourceError, Tracks
 from instance_flow.video import Frame
 from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth

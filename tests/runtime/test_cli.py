@@ -16,7 +16,7 @@ import pytest
 from red_thing import HEIGHT, WIDTH, frames, lines_of, write_source
 
 from instance_flow.cli import main
-from instance_flow.cli_values import parse_settings
+from instance_flow.commands.values import parse_settings
 from instance_flow.pipeline import AssemblyConfig
 from instance_flow.rle import decode
 from instance_flow.video import open_source

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from red_thing import HEIGHT, INFO, WIDTH, frames, write_source
 
-from instance_flow.bag_evaluation import make_jobs, merge_and_evaluate, run_job, run_jobs
-from instance_flow.bag_matching import find_bags, match_bags, match_categories
 from instance_flow.cli import main
 from instance_flow.evaluation import evaluate
-from instance_flow.replay_settings import Settings, Wanted
+from instance_flow.replay.bag_evaluation import make_jobs, merge_and_evaluate, run_job, run_jobs
+from instance_flow.replay.bag_matching import find_bags, match_bags, match_categories
+from instance_flow.replay.settings import Settings, Wanted
+from instance_flow.replay.worker_processes import dask_cluster, local_processes
 from instance_flow.rle import encode
 from instance_flow.structures import SourceError
-from instance_flow.worker_processes import dask_cluster, local_processes
 from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 
 pytest.importorskip("rosbags")

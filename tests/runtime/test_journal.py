@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from instance_flow import Pipeline
-from instance_flow.answers import Answer, pack, unpack
-from instance_flow.journal import Journal
-from instance_flow.run_numbers import RunNumbers
+from instance_flow.replay.answers import Answer, pack, unpack
+from instance_flow.replay.journal import Journal
+from instance_flow.replay.numbers import RunNumbers
 from instance_flow.stream import Stream
 from instance_flow.structures import Image, InstanceFlowError, ModelInfo, Prediction, Tracks
 

@@ -16,7 +16,7 @@ from red_thing import START, STEP, frames
 
 from instance_flow.bags import RAW, BagWriter
 from instance_flow.cli import main
-from instance_flow.journal import FRAMES_PER_SNAPSHOT
+from instance_flow.replay.journal import FRAMES_PER_SNAPSHOT
 
 pytest.importorskip("rosbags")
 pytest.importorskip("onnx")
@@ -168,7 +168,7 @@ def test_cameras_go_on_together(tmp_path: Path, model: Path) -> None:
 def test_two_runs_do_not_write_into_one_folder(
     tmp_path: Path, recording: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from instance_flow.journal import FOLDER, Journal
+    from instance_flow.replay.journal import FOLDER, Journal
 
     facts: dict[str, Any] = {}
     with Journal(tmp_path / FOLDER, facts):

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from instance_flow.average_precision import SIZE_LIMITS
-from instance_flow.cli_values import parse_settings
+from instance_flow.commands.values import parse_settings
 from instance_flow.json_files import write_json
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import InstanceFlowError

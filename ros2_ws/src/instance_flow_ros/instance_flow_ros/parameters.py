@@ -12,6 +12,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from instance_flow.messages import MASK_BUDGET
 from instance_flow.stream import MAX_GAP
 
 Config = TypeVar("Config")
@@ -68,7 +69,7 @@ class StreamConfig:
         MAX_GAP, "seconds between two images after which earlier ones are no references any more; 0 = never", 0, 3600
     )
     mask_budget: int = _setting(
-        1_000_000,
+        MASK_BUDGET,
         "most bytes of masks in one message of ~/instances; those of the lowest scores are left out, and has_mask says "
         "so; 0 = no bound",
         0,

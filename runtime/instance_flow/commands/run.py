@@ -9,7 +9,7 @@ from typing import Any
 
 from instance_flow import outputs
 from instance_flow.bags import image_topics, is_bag
-from instance_flow.cli_values import (
+from instance_flow.commands.values import (
     above_zero,
     add_settings,
     format_report,
@@ -18,11 +18,12 @@ from instance_flow.cli_values import (
     read_settings,
     whole,
 )
-from instance_flow.replay import replay
-from instance_flow.replay_settings import NO_BAG, Wanted
-from instance_flow.run import stop_at_signal
+from instance_flow.messages import MASK_BUDGET
+from instance_flow.replay.run import stop_at_signal
+from instance_flow.replay.session import replay
+from instance_flow.replay.settings import NO_BAG, Wanted
+from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.structures import SourceError
-from instance_flow.tracks_bag import FORMS, MASK_BUDGET
 from instance_flow.video import open_source
 from instance_flow.ytvis import load_ground_truth
 

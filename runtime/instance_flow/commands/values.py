@@ -14,7 +14,7 @@ from typing import Any
 from instance_flow.installation import bundled_model_path
 from instance_flow.network import PROVIDERS
 from instance_flow.pipeline import AssemblyConfig
-from instance_flow.replay_settings import Settings
+from instance_flow.replay.settings import Settings
 from instance_flow.stream import MAX_GAP
 from instance_flow.structures import SourceError
 from instance_flow.video import opencv_path

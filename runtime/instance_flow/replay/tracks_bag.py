@@ -12,7 +12,14 @@ import numpy as np
 
 from instance_flow.bags import BagWriter
 from instance_flow.installation import message_definitions
-from instance_flow.messages import PACKAGE, MessageTypes, to_class_table, to_instance_array, to_label_pixels
+from instance_flow.messages import (
+    MASK_BUDGET,
+    PACKAGE,
+    MessageTypes,
+    to_class_table,
+    to_instance_array,
+    to_label_pixels,
+)
 from instance_flow.outputs import Add
 from instance_flow.structures import LabelMap, ModelInfo, Tracks
 from instance_flow.video import Frame
@@ -20,9 +27,6 @@ from instance_flow.video import Frame
 NODE = "/instance_flow"
 FORMS = {"mcap": "tracks.mcap", "db3": "tracks.db3", "folder": "tracks"}
 """Names of the bag by its form: a single file, or a folder of an .mcap file and its metadata.yaml."""
-
-MASK_BUDGET = 1_000_000
-"""Bytes of masks in one message, unless told otherwise: as the node's parameter."""
 
 _LABEL_ENCODING = "16UC1"
 _TYPES = ("TrackedInstanceArray", "TrackedInstance", "RunLengthMask", "ClassTable", "Box2D", "Vector2D")

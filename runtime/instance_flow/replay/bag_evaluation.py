@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from instance_flow import outputs
-from instance_flow.bag_matching import Matching
 from instance_flow.evaluation import evaluate_data
 from instance_flow.json_files import read_json, write_json
-from instance_flow.replay import identify, replay
-from instance_flow.replay_settings import Settings, Wanted
+from instance_flow.replay.bag_matching import Matching
+from instance_flow.replay.session import identify, replay
+from instance_flow.replay.settings import Settings, Wanted
 from instance_flow.structures import InstanceFlowError, Network, SourceError
 from instance_flow.video import open_source
 from instance_flow.ytvis import GroundTruth, write_results

@@ -12,15 +12,15 @@ from typing import Any
 from tqdm import tqdm
 
 from instance_flow.average_precision import SIZE_LIMITS
-from instance_flow.bag_evaluation import Job, Outcome, make_jobs, merge_and_evaluate, run_jobs
-from instance_flow.bag_matching import Matching, find_bags, match_bags, match_categories
-from instance_flow.cli_values import add_settings, output_folder, positive, read_settings
+from instance_flow.commands.values import add_settings, output_folder, positive, read_settings
 from instance_flow.evaluation_table import format_table
-from instance_flow.replay_settings import NO_BAG, Wanted
-from instance_flow.run import stop_at_signal
+from instance_flow.replay.bag_evaluation import Job, Outcome, make_jobs, merge_and_evaluate, run_jobs
+from instance_flow.replay.bag_matching import Matching, find_bags, match_bags, match_categories
+from instance_flow.replay.run import stop_at_signal
+from instance_flow.replay.settings import NO_BAG, Wanted
+from instance_flow.replay.tracks_bag import FORMS
+from instance_flow.replay.worker_processes import dask_cluster, local_processes, threads_for
 from instance_flow.structures import InstanceFlowError
-from instance_flow.tracks_bag import FORMS
-from instance_flow.worker_processes import dask_cluster, local_processes, threads_for
 from instance_flow.ytvis import load_ground_truth
 
 _SIGNALLED, _INCOMPLETE = 128, 2

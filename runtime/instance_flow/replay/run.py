@@ -14,11 +14,11 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from instance_flow.answers import Answer
-from instance_flow.journal import Journal
 from instance_flow.outputs import Add
 from instance_flow.pipeline import Pipeline
-from instance_flow.run_numbers import RunNumbers
+from instance_flow.replay.answers import Answer
+from instance_flow.replay.journal import Journal
+from instance_flow.replay.numbers import RunNumbers
 from instance_flow.run_statistics import Statistics
 from instance_flow.stream import MAX_GAP, Stream
 from instance_flow.structures import InstanceFlowError, SourceError

@@ -10,7 +10,7 @@ from typing import Any
 
 from instance_flow.outputs import Add
 from instance_flow.overlaps import measure_overlaps
-from instance_flow.run_numbers import RunNumbers
+from instance_flow.replay.numbers import RunNumbers
 from instance_flow.structures import SourceError, Tracks
 from instance_flow.tracking_metrics import count
 from instance_flow.video import Frame

@@ -25,7 +25,7 @@ from zlib import crc32
 
 import numpy as np
 
-from instance_flow.answers import Answer, pack, unpack
+from instance_flow.replay.answers import Answer, pack, unpack
 from instance_flow.snapshot import Snapshot, read_snapshot, write_snapshot
 from instance_flow.stream import Stream
 from instance_flow.structures import InstanceFlowError

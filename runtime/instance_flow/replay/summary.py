@@ -10,7 +10,7 @@ from typing import Any
 
 from instance_flow.installation import versions
 from instance_flow.pipeline import Pipeline
-from instance_flow.replay_settings import Settings
+from instance_flow.replay.settings import Settings
 from instance_flow.run_statistics import Statistics
 from instance_flow.video import Camera
 

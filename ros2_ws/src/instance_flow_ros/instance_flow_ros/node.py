@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -139,15 +140,17 @@ class InstanceFlowNode(LifecycleNode):
         loading = _Loading(config, assembly, self.context.ok)
         loading.start()
         told, start = "", monotonic()
-        while True:
-            loading.join(_DIAGNOSTICS_PERIOD)
-            if not loading.is_alive():
-                break
-            doing = loading.doing
-            if doing != told:
-                self.get_logger().info(f"{doing} ({monotonic() - start:.0f} s so far)")
-                told = doing
-            self._publish_status(to_status(self._status_name(), "", DiagnosticStatus.OK, f"configuring: {doing}", {}))
+        try:
+            while not loading.ended.wait(_DIAGNOSTICS_PERIOD) and self.context.ok():
+                doing = loading.doing
+                if doing != told:
+                    self.get_logger().info(f"{doing} ({monotonic() - start:.0f} s so far)")
+                    told = doing
+                self._publish_status_of_all(DiagnosticStatus.OK, f"configuring: {doing}")
+        finally:
+            # A Ctrl-C ends the waiting, but the process must not end while the network runs. Waiting by join() alone
+            # would not do: interrupted, Python 3.11 takes the thread for ended.
+            loading.join()
         pipeline = loading.result()
         info = pipeline.info
         self.get_logger().info(
@@ -172,6 +175,9 @@ class InstanceFlowNode(LifecycleNode):
             self._class_table = None
         self._pipeline = None
         self._problem = ""
+        # Cameras and their streams know one another; left to itself, the session would keep its threads and its memory
+        # of the GPU until Python looks for such rings.
+        gc.collect()
 
     def _listen(self) -> None:
         """Listen to images, while active and enabled."""
@@ -239,7 +245,7 @@ class InstanceFlowNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         if self._pipeline is None:
             level = DiagnosticStatus.ERROR if self._problem else DiagnosticStatus.OK
-            self._publish_status(to_status(self._status_name(), "", level, self._problem or "not configured", {}))
+            self._publish_status_of_all(level, self._problem or "not configured")
             return
         provider, model = self._pipeline.provider, self._pipeline.info.name
         statuses = []
@@ -250,6 +256,14 @@ class InstanceFlowNode(LifecycleNode):
             figures["provider"] = provider
             statuses.append(to_status(self._status_name(camera.name), model, level, message, figures))
         self._publish_status(*statuses)
+
+    def _publish_status_of_all(self, level: bytes, message: str) -> None:
+        """Say the same of every camera, while there are none yet."""
+        try:
+            names = parameters.read(self, NodeConfig).names
+        except ValueError:  # Configuring says what is wrong.
+            names = ("",)
+        self._publish_status(*(to_status(self._status_name(name), "", level, message, {}) for name in names))
 
     def _publish_status(self, *statuses: DiagnosticStatus) -> None:
         header = Header(stamp=self.get_clock().now().to_msg())
@@ -265,6 +279,7 @@ class _Loading(Thread):
     def __init__(self, config: NodeConfig, assembly: AssemblyConfig, goes_on: Callable[[], bool]) -> None:
         super().__init__(name="instance_flow_loading")
         self.doing = ""
+        self.ended = Event()
         self._config, self._assembly, self._goes_on = config, assembly, goes_on
         self._pipeline: Pipeline | None = None
         self._error: Exception | None = None
@@ -280,6 +295,8 @@ class _Loading(Thread):
             self._pipeline = pipeline
         except Exception as error:  # It is raised again where the result is asked for.
             self._error = error
+        finally:
+            self.ended.set()
 
     def result(self) -> Pipeline:
         """The warm pipeline, or the error that there was instead."""

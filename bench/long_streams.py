@@ -22,8 +22,9 @@ import numpy as np
 from evaluator import memory_mib
 from tqdm import tqdm
 
+from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.commands.values import parse_settings
-from instance_flow.pipeline import AssemblyConfig, Pipeline
+from instance_flow.pipeline import Pipeline
 from instance_flow.structures import FloatArray, Image, InstanceFlowError, ModelInfo, Network, Prediction
 from instance_flow_training.id_counts import IdCounts, count_ids
 from instance_flow_training.oracle import OracleNetwork

@@ -12,7 +12,8 @@ from recorder import Answer, DemoError
 from tqdm import tqdm
 
 from instance_flow import Pipeline
-from instance_flow.bags import BagImages, BagWriter
+from instance_flow.bag_writer import BagWriter
+from instance_flow.bags import BagImages
 from instance_flow.installation import message_definitions
 from instance_flow.messages import to_instance_array, to_tracks
 from instance_flow.outputs import SHEET, VIDEO, sheet_output, video_output

@@ -16,6 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path of the same name; the file or folder written there takes the place of ``path`` at the end.
 
     After an exception, ``path`` is as it was before. Folders that are missing on the way to it are made.
+    Raises OSError, too, for a file where there is a folder, and the other way round.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A folder, since a temporary file would keep its private permissions under the new name.
@@ -23,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
         whole = Path(folder) / path.name
         yield whole
         if whole.exists():
-            if path.is_dir():  # It cannot be overwritten, but moved aside, to go with the temporary folder.
+            if path.is_dir() and whole.is_dir():  # It can only be moved aside, to go with the temporary folder.
                 path.replace(Path(folder) / "old")
             whole.replace(path)
 

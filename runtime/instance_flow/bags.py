@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS 2 bags without ROS: the images of one or several topics, and new bags.
+"""ROS 2 bags without ROS: the images of one or several topics. ``bag_writer`` makes new bags.
 
 It needs rosbags (``pip install "instance-flow[bags]"``). A bag is a .mcap file, a .db3 file, or a folder of either,
 with or without its metadata.yaml. Times are integer nanoseconds. Everything that is wrong with a bag is a SourceError.
@@ -9,47 +9,33 @@ from __future__ import annotations
 
 import heapq
 import logging
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from instance_flow.atomic import replacing
 from instance_flow.image_encodings import decode_compressed, decode_raw
 from instance_flow.stamps import stamp_problem, to_nanoseconds
-from instance_flow.structures import Image, InstanceFlowError, SourceError
+from instance_flow.structures import Image, SourceError
 
 if TYPE_CHECKING:
-    from rosbags.interfaces import Connection, Qos
+    from rosbags.interfaces import Connection
     from rosbags.rosbag2 import Reader
     from rosbags.typesys.store import Typestore
 
 RAW = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
-_STORAGE = {".mcap": "mcap", ".db3": "sqlite3"}
-_PIXELS = {
-    "rgb8": (np.uint8, 3),
-    "bgr8": (np.uint8, 3),
-    "mono8": (np.uint8, 1),
-    "mono16": (np.uint16, 1),
-    "16UC1": (np.uint16, 1),
-}
+STORAGE = {".mcap": "mcap", ".db3": "sqlite3"}
+"""Names of the forms of storage, by the endings of their files."""
+
 _RATE_SAMPLE = 30
 
 _log = logging.getLogger("instance_flow")
-
-
-Stamp = int | tuple[int, int]
-"""Nanoseconds, or seconds and nanoseconds as they are to stand in a header."""
 
 Refuse = Callable[[str, int, str], None]
 """Called with topic, number and reason for an image that cannot be used."""
@@ -78,7 +64,7 @@ def is_bag(path: Path) -> bool:
     """Whether the path looks like a ROS 2 bag; says nothing of its soundness."""
     if path.is_dir():
         return (path / "metadata.yaml").is_file() or bool(_loose_files(path))
-    return path.suffix in _STORAGE
+    return path.suffix in STORAGE
 
 
 def image_topics(path: Path) -> dict[str, int]:
@@ -115,14 +101,14 @@ class BagImages:
 
     def images(self, refuse: Refuse) -> Iterator[BagImage]:
         """The images that can be used; ``refuse`` is called for every other one."""
-        typestore = _typestore()
+        types = typestore()
         numbers, said_of = dict.fromkeys(self.topics, -1), set[str]()
         with _open_bag(self.path) as readers:
             for connection, received, data in _messages(readers, self.topics):
                 topic = connection.topic
                 numbers[topic] += 1
                 try:
-                    message = _deserialize(typestore, connection, data)
+                    message = _deserialize(types, connection, data)
                     image = _decode(message)
                 except ValueError as error:
                     refuse(topic, numbers[topic], str(error))
@@ -151,153 +137,8 @@ class BagImages:
         raise SourceError(f"{self.path}: image {number + 1} of {topic}: {reason}")
 
 
-class BagWriter:
-    """Write a bag that appears under its name only when it is whole; use it as a context manager.
-
-    path: ``name.mcap`` or ``name.db3`` makes that one file and replaces an old one; any other name makes a bag folder
-        with metadata.yaml, and one that is there already is a SourceError.
-    storage: "mcap" or "sqlite3" for a folder; a file's name says it.
-    overwrite: a folder takes the place of an old bag folder of that name, too.
-    Raises InstanceFlowError and OSError where it cannot be written. Leaving with an exception leaves nothing behind.
-    """
-
-    def __init__(self, path: Path | str, storage: str = "mcap", overwrite: bool = False) -> None:
-        self.path = Path(path)
-        self._single = self.path.suffix in _STORAGE
-        self._storage = _STORAGE.get(self.path.suffix, storage)
-        if self._storage not in _STORAGE.values():
-            raise ValueError(f"storage is {storage!r}; expected one of {', '.join(_STORAGE.values())}")
-        replaceable = self.path.is_file() if self._single else overwrite and (self.path / "metadata.yaml").is_file()
-        if self.path.exists() and not replaceable:
-            raise SourceError(f"{self.path} exists already; remove it or choose another name for the new bag")
-        self._connections: dict[tuple[str, str], Connection] = {}
-        self.typestore = _typestore()
-
-    def __enter__(self) -> BagWriter:
-        from rosbags.rosbag2 import StoragePlugin, Writer
-
-        with _told(self.path), ExitStack() as stack:
-            whole = stack.enter_context(replacing(self.path))
-            folder = whole.with_name("bag") if self._single else whole
-            if self._single:
-                stack.callback(_move, folder / f"bag{self.path.suffix}", whole)
-            writer = Writer(folder, version=9, storage_plugin=StoragePlugin[self._storage.upper()])
-            self._writer = stack.enter_context(writer)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with _told(self.path):
-            self._stack.__exit__(kind, error, trace)
-
-    def register(self, definitions: Mapping[str, str]) -> None:
-        """Make message types known: full names (``instance_flow_msgs/msg/TrackedInstance``) and texts of .msg files."""
-        from rosbags.typesys import get_types_from_msg
-
-        types: dict[str, Any] = {}
-        for name, text in definitions.items():
-            types.update(get_types_from_msg(text, name))
-        self.typestore.register(types)
-
-    def write_serialized(
-        self, topic: str, message_type: str, data: bytes, received: int, *, latched: bool = False
-    ) -> None:
-        """Write the CDR bytes of a message whose type is a standard one or was registered.
-
-        latched: players offer the topic to those who come later, too (transient local); the topic's first message says.
-        """
-        key = (topic, message_type)
-        with _told(self.path):
-            if key not in self._connections:
-                if message_type not in self.typestore.fielddefs:
-                    raise ValueError(f"message type {message_type} is not known; register its definition first")
-                self._connections[key] = self._writer.add_connection(
-                    *key, typestore=self.typestore, offered_qos_profiles=_latched_qos() if latched else ()
-                )
-            self._writer.write(self._connections[key], received, data)
-
-    def write_message(self, topic: str, message: Any, received: int, *, latched: bool = False) -> None:
-        """Write a message built from ``typestore.types``; latched as in ``write_serialized``."""
-        message_type = message.__msgtype__
-        data = bytes(self.typestore.serialize_cdr(message, message_type))
-        self.write_serialized(topic, message_type, data, received, latched=latched)
-
-    def write_image(
-        self,
-        topic: str,
-        image: NDArray[Any],
-        stamp: Stamp,
-        *,
-        frame_id: str = "",
-        encoding: str = "rgb8",
-        received: int | None = None,
-    ) -> None:
-        """Write pixels as they are: (H, W, 3) uint8 for rgb8 and bgr8, (H, W) uint8 for mono8, uint16 for mono16
-        and 16UC1.
-
-        received: the bag's own time of the message, ``stamp`` unless given.
-        """
-        dtype, channels = _PIXELS.get(encoding, (None, 0))
-        if dtype is None:
-            raise ValueError(f"encoding is {encoding!r}; expected one of {', '.join(_PIXELS)}")
-        if image.dtype != dtype or image.shape[2:] != ((channels,) if channels > 1 else ()) or image.ndim < 2:
-            raise ValueError(f"{encoding} does not hold an array of shape {image.shape} and type {image.dtype}")
-        pixels = np.ascontiguousarray(image)
-        height, width = pixels.shape[:2]
-        message = self.typestore.types[RAW](
-            header=self.header(stamp, frame_id),
-            height=height,
-            width=width,
-            encoding=encoding,
-            is_bigendian=0,
-            step=pixels.nbytes // height,
-            data=pixels.reshape(-1).view(np.uint8),
-        )
-        self.write_message(topic, message, _nanoseconds(stamp) if received is None else received)
-
-    def write_jpeg(
-        self,
-        topic: str,
-        image: Image,
-        stamp: int,
-        *,
-        frame_id: str = "",
-        quality: int = 90,
-        received: int | None = None,
-    ) -> None:
-        """Write (H, W, 3) uint8 RGB as a CompressedImage of the given JPEG quality, 0 to 100."""
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        message = self.typestore.types[COMPRESSED](
-            header=self.header(stamp, frame_id), format="rgb8; jpeg compressed bgr8", data=data.reshape(-1)
-        )
-        self.write_message(topic, message, stamp if received is None else received)
-
-    def header(self, stamp: Stamp, frame_id: str) -> Any:
-        """Give a std_msgs/Header."""
-        types = self.typestore.types
-        seconds, nanoseconds = divmod(stamp, 10**9) if isinstance(stamp, int) else stamp
-        time = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
-        return types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Say which bag SQLite could not write; it is no OSError that it raises then."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise InstanceFlowError(f"{path}: cannot be written ({error}); is the disk full?") from error
-
-
-def _move(file: Path, target: Path) -> None:
-    if file.exists():
-        file.replace(target)
-
-
-def _typestore() -> Typestore:
+def typestore() -> Typestore:
+    """The standard message types; SourceError where rosbags is not installed."""
     try:
         from rosbags.typesys import Stores, get_typestore
     except ImportError as error:
@@ -324,7 +165,7 @@ def _storage_paths(path: Path) -> list[Path]:
 
 @contextmanager
 def _open_bag(path: Path) -> Iterator[list[Reader]]:
-    _typestore()
+    typestore()  # says what is missing
     from rosbags.rosbag2 import Reader
 
     try:
@@ -388,11 +229,11 @@ def _messages(readers: list[Reader], topics: Iterable[str]) -> Iterator[tuple[Co
 
 def _usual_rate(messages: Iterator[tuple[Connection, int, bytes]]) -> float:
     """Messages per second by the median step of the first ones, of their headers or else of their arrival."""
-    typestore = _typestore()
+    types = typestore()
     times = []
     for connection, received, data in islice(messages, _RATE_SAMPLE):
         with suppress(ValueError):  # An image that cannot be used is the reader's business.
-            header = _deserialize(typestore, connection, data).header
+            header = _deserialize(types, connection, data).header
             times.append((to_nanoseconds(header.stamp) or 0, received))
     steps = np.diff(np.array(times, np.int64).reshape(-1, 2), axis=0)
     for column in steps.T:
@@ -402,33 +243,20 @@ def _usual_rate(messages: Iterator[tuple[Connection, int, bytes]]) -> float:
     return 0.0
 
 
-def _deserialize(typestore: Typestore, connection: Connection, data: bytes) -> Any:
+def _deserialize(types: Typestore, connection: Connection, data: bytes) -> Any:
     try:
-        return typestore.deserialize_cdr(data, connection.msgtype)
+        return types.deserialize_cdr(data, connection.msgtype)
     except Exception as error:  # Damaged bytes break a parser in any way there is.
         raise ValueError(f"its {len(data)} bytes are no whole {connection.msgtype}") from error
 
 
 def _decode(message: Any) -> Image:
     if message.__msgtype__ == COMPRESSED:
-        return decode_compressed(message.data)
+        return decode_compressed(message.data, message.format)
     return decode_raw(
         message.data, message.height, message.width, message.step, message.encoding, bool(message.is_bigendian)
     )
 
 
-def _nanoseconds(stamp: Stamp) -> int:
-    return stamp if isinstance(stamp, int) else stamp[0] * 10**9 + stamp[1]
-
-
 def _encoding(message: Any) -> str:
     return str(message.format if message.__msgtype__ == COMPRESSED else message.encoding)
-
-
-def _latched_qos() -> list[Qos]:
-    """QoS of a topic whose last message is kept for those who come later."""
-    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-
-    never = QosTime(2147483647, 4294967295)
-    kept = QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL
-    return [Qos(*kept, never, never, QosLiveliness.AUTOMATIC, never, False)]

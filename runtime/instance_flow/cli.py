@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (InstanceFlowError, ValueError, OSError) as error:
-        sys.stderr.write(f"instance-flow: error: {' '.join(str(error).split())}\n")
+        words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        sys.stderr.write(f"instance-flow: error: {' '.join(words.split())}\n")
         return BAD_INPUT
     return code
 

@@ -30,6 +30,10 @@ def format_table(result: Mapping[str, Any]) -> str:
         f"Percent; IDSW, identity switches, is a count. -: no object to measure. Mean area of an object in the frames "
         f"that\nshow it: small up to {small} pixels, medium up to {medium}."
     )
+    if "tracking" in result:
+        notes += (
+            "\nTracks of all classes: means over the classes, as in TrackEval, where one without an object counts 0."
+        )
     return "\n\n".join([*tables, notes])
 
 

@@ -36,7 +36,8 @@ class ReferenceMemory:
     error from being handed on from frame to frame (Table III), as long as the scene is still that of the anchor. On a
     stream without an end it is not: flow that leads so far back gives the ids of those who left to others who look like
     them. So an object that was out of sight for more than ``anchor_frames`` frames is struck off the anchor, and an
-    anchor without objects is let go: from then on all references are the latest frames (docs/streams.md).
+    anchor that has lost more than half of its objects is let go: from then on all references are the latest frames
+    (docs/streams.md).
 
     Memory does not grow with the stream.
 
@@ -73,7 +74,7 @@ class ReferenceMemory:
         if self._anchor is not None and len(self._anchor.ids):
             seen = np.isin(self._anchor.ids, reference.ids) & self._kept()
             self._away = np.where(seen, 0, self._away + 1)
-            if not self._kept().any():
+            if 2 * np.count_nonzero(self._kept()) < len(self._away):
                 self._anchor, self._seeks_anchor = None, False
         self._hold(reference)
 

@@ -99,6 +99,12 @@ class OnnxNetwork:
         names = [node.name for node in self._session.get_outputs()]
         if not set(OUTPUTS) <= set(names):
             raise ModelError(f"{path}: its outputs are {', '.join(names)}; expected {', '.join(OUTPUTS)}")
+        classes = {node.name: node.shape for node in self._session.get_outputs()}["semantic"][0]
+        if isinstance(classes, int) and classes != len(self.info.class_names) + 1:
+            raise ModelError(
+                f"{path}: it has {classes} classes with background, but describes {len(self.info.class_names)} and "
+                "background; export the model again"
+            )
         self._channels = [shapes[name][1] for name in REFERENCE_INPUTS]
         if not all(isinstance(channels, int) for channels in self._channels):
             raise ModelError(f"{path}: the channels of its reference features are not fixed; export the model again")

@@ -28,7 +28,8 @@ from instance_flow.report import report_page
 from instance_flow.run_statistics import Statistics
 from instance_flow.samples import EvenSamples
 from instance_flow.structures import NEW, STATES, Image, SourceError, Tracks
-from instance_flow.video import Frame, VideoWriter, opencv_path
+from instance_flow.video import Frame, opencv_path
+from instance_flow.video_writer import VideoWriter
 from instance_flow.ytvis import ResultsCollector, write_results
 
 RESULTS, TABLE, VIDEO, SHEET = "results.json", "tracks.jsonl", "overlay.mp4", "contact_sheet.png"

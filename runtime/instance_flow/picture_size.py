@@ -19,8 +19,10 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 _END_OF_JPEG = b"\xff\xd9"
 _END_OF_PNG = b"IEND"
-# Width and height after "P1" to "P6", between white space and comments.
-_PNM = re.compile(rb"P[1-6](?:\s+|\s*#[^\n]*\n)+(\d{1,9})(?:\s+|\s*#[^\n]*\n)+(\d{1,9})\s")
+# Width and height after "P1" to "P6", between white space and comments. There is but one way to read each byte: with
+# two, a file of nothing but spaces takes longer than the universe has.
+_PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
+_PNM_HEADER = 4096  # bytes, in which both have to stand
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 
 
@@ -113,7 +115,7 @@ def _gif(data: bytes) -> Size:
 
 
 def _pnm(data: bytes) -> Size:
-    found = _PNM.match(data)
+    found = _PNM.match(data, 0, _PNM_HEADER)
     if found is None:
         raise ValueError(f"the PNM of {len(data)} bytes is damaged: it does not say how large it is")
     return int(found[2]), int(found[1])

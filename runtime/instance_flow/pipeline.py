@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.appearance import looks
+from instance_flow.assembly_config import EVIDENCE, AssemblyConfig
 from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
 from instance_flow.matching import (
     FLOW_ERROR,
-    POLICIES,
     Matches,
     flows_and_spreads,
     match_by_evidence,
@@ -24,7 +24,7 @@ from instance_flow.matching import (
 )
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.multiscale import MultiScaleNetwork
-from instance_flow.preprocess import FITS, Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
+from instance_flow.preprocess import Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
 from instance_flow.snapshot import Snapshot, check_origin, pack_origin
 from instance_flow.structures import (
     FloatArray,
@@ -39,104 +39,6 @@ from instance_flow.structures import (
     Tracks,
 )
 from instance_flow.tracker import Identities, Tracker
-
-EVIDENCE = "evidence"
-
-
-def _setting(default: Any, low: float, high: float, description: str) -> Any:
-    return field(default=default, metadata={"description": description, "range": (low, high)})
-
-
-def _choice(choices: Sequence[str], default: str, description: str) -> Any:
-    return field(default=default, metadata={"description": description, "choices": tuple(choices)})
-
-
-@dataclass(frozen=True)
-class AssemblyConfig:
-    """What an engineer may turn. 0 leaves a setting to the model file, which knows what it was validated with."""
-
-    center_threshold: float = _setting(
-        0.0, 0.0, 1.0, "Least heat of an object's center. Lower finds more objects and more ghosts. 0 = the model's own"
-    )
-    center_window: float = _setting(
-        0.0,
-        0.0,
-        0.5,
-        "Window in which only the hottest center counts, as a fraction of sqrt(height * width) of the network's input. "
-        "Larger merges close objects, smaller splits large ones. 0 = the model's own",
-    )
-    max_distance: float = _setting(
-        0.0,
-        0.0,
-        1.0,
-        "matching = nearest or mean: farthest that a center carried by instance flow may lie from a reference's center "
-        "and still be the same object, as a fraction of sqrt(height * width) of the network's input. 0 = the model's "
-        "own",
-    )
-    matching: str = _choice(
-        (EVIDENCE, *POLICIES),
-        EVIDENCE,
-        "What an object's identity is judged by: evidence = flow in units of its uncertainty over all references, "
-        "colours, last motion, and ids lost a while ago; nearest = the smallest distance over the references, as in "
-        "the paper; mean = the mean of these distances",
-    )
-    max_cost: float = _setting(
-        8.5,
-        0.0,
-        50.0,
-        "matching = evidence: bound of the cost; lower gives more new ids, higher more wrong ones. Far and alike may "
-        "cost as little as near and unlike: no distance alone rules a match out",
-    )
-    lost_frames: int = _setting(
-        30, 0, 10_000, "matching = evidence: for so many frames an object that no reference shows is still remembered"
-    )
-    references: int = _setting(
-        0, 0, 16, "Number of reference frames: the first and the latest ones. 0 = the model's own, which is the most"
-    )
-    reference_policy: str = _choice(
-        ("first+recent", "recent"),
-        "first+recent",
-        "Which frames are references: the first one that shows anything and the latest ones, or the latest ones alone",
-    )
-    anchor_frames: int = _setting(
-        30,
-        0,
-        10_000,
-        "reference_policy = first+recent: an object that was out of sight for more frames than this is struck off the "
-        "first reference, and once it has none left, all references are the latest frames. 0 = never, as in the paper",
-    )
-    resize: str = _choice(
-        FITS,
-        FITS[0],
-        "How an image of another shape becomes the network's input: letterbox = as a whole, with grey borders; stretch "
-        "= each side by itself, which uses all of the input but bends the shapes that the network has learned",
-    )
-    score: str = _choice(
-        ("product", "semantic", "center"),
-        "product",
-        "What an object's score is: the probability of its class, the heat of its center, or their product (Eq. 6)",
-    )
-    max_instances: int = _setting(100, 1, 1000, "Most objects in one frame; the best centers are kept")
-
-    def __post_init__(self) -> None:
-        for name, spec in self.__dataclass_fields__.items():
-            value, choices = getattr(self, name), spec.metadata.get("choices")
-            if choices is None:
-                _check_number(name, value, *spec.metadata["range"], whole=isinstance(spec.default, int))
-            elif value not in choices:
-                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
-
-    def check(self, info: ModelInfo) -> None:
-        """Raises ValueError where a model cannot have these settings."""
-        if self.references > info.max_references:
-            raise ValueError(f"references is {self.references}, but this model takes at most {info.max_references}")
-
-
-def _check_number(name: str, value: Any, low: float, high: float, *, whole: bool) -> None:
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not fits or not low <= value <= high:
-        kind = "whole number" if whole else "number"
-        raise ValueError(f"{name} is {value!r}; it must be a {kind} from {low} to {high}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.pipeline import Pipeline
+from instance_flow.preprocess import check_image
 from instance_flow.snapshot import Snapshot, pack_stamp, unpack_stamp
 from instance_flow.structures import Image, InstanceFlowError, Tracks
 
@@ -45,6 +46,7 @@ class Stream:
 
         encoding: what the image came as, empty where unknown.
         """
+        check_image(image)  # before it breaks the stream
         size = (image.shape[0], image.shape[1])
         if reason := self._new_scene(size, stamp):
             self.reset()

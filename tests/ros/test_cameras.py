@@ -64,6 +64,16 @@ def test_break_of_one_stream_leaves_the_other_alone(node: Probe, front: Camera, 
     assert "front/image: the image stamps ran back by 44.000 s" in log
 
 
+def test_each_camera_tells_what_is_wrong_with_its_images(node: Probe, front: Camera, rear: Camera) -> None:
+    """The lines about one camera's frames are few, but never at the cost of another's."""
+    broken = to_message(TWO, SECOND)
+    broken.step = 10
+    for name, camera in (("front", front), ("rear", rear)):
+        camera.ask(to_message(TWO, SECOND))
+        camera.send(broken)
+        node.until_logged(f"{name}/image: an image could not be used: ")
+
+
 def test_reset_is_for_all(node: Probe, front: Camera, rear: Camera) -> None:
     assert [camera.ask(to_message(TWO, SECOND)).frame_index for camera in (front, rear)] == [0, 0]
     assert [camera.ask(to_message(TWO, SECOND + 1)).frame_index for camera in (front, rear)] == [1, 1]

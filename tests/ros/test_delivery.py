@@ -18,7 +18,7 @@ from camera_process import CameraProcess
 from diagnostic_msgs.msg import DiagnosticStatus
 from probe import Probe, values
 
-FRAMES = 90
+FRAMES = 60
 
 
 @pytest.fixture(scope="module")

@@ -158,6 +158,10 @@ def publish(probe: Probe, message_type: type, topic: str, qos: QoSProfile, make:
     probe.node.create_timer(0.1, lambda: publisher.publish(make()))
 
 
+def until_state(node: Probe, state: str) -> None:
+    node.until(lambda: node.state() == state, f"state {state}")
+
+
 def expect(findings: list[Finding], check: str, status: str, words: str) -> None:
     assert any(is_about(f, check, status, words) for f in findings), findings
 
@@ -183,57 +187,48 @@ def test_command_finds_a_node_that_is_well(start: Callable[..., Probe], blobs_mo
     assert not [f for f in findings if f.check.startswith("QoS")]
 
 
-def test_reliable_node_and_best_effort_camera(start: Callable[..., Probe], blobs_model: Path) -> None:
-    topic = "/doctor/best_effort"
+def test_nodes_with_a_trouble_each(start: Callable[..., Probe], blobs_model: Path) -> None:
+    """QoS that does not fit; compressed images, without stamps, for a node that expects raw ones; never configured."""
+    topic, packed = "/doctor/best_effort", "/doctor/packed"
+    data = array("B", cv2.imencode(".jpg", draw([(30, 40, RED)]))[1].tobytes())
     override = {f"qos_overrides.{topic}.subscription.reliability": "reliable"}
-    node = start({"image": topic}, model=blobs_model, provider="cpu", **override)
-    publish(node, Image, topic, qos_profile_sensor_data, picture)
-    node.until(lambda: node.state() == "active", "state active")
-    findings = look(node, *CHECK)
+    picky = start({"image": topic}, model=blobs_model, provider="cpu", **override)
+    raw = start({"image": packed}, model=blobs_model, provider="cpu")
+    idle = start(autostart=False, use_sim_time=True)
+    publish(picky, Image, topic, qos_profile_sensor_data, picture)
+    publish(
+        picky,
+        CompressedImage,
+        packed,
+        qos_profile_sensor_data,
+        lambda: CompressedImage(header=to_header(0), format="jpeg", data=data),
+    )
+    for node, state in ((picky, "active"), (raw, "active"), (idle, "unconfigured")):
+        until_state(node, state)
+    findings = look(picky, *CHECK)
     expect(findings, f"QoS on {topic}", PROBLEM, "eliab")
     expect(findings, f"QoS on {topic}", PROBLEM, f"set qos_overrides.{topic}.subscription.reliability")
     expect(findings, f"images on {topic}", OK, "128 x 96 rgb8")
+    expect(findings, packed, PROBLEM, f"-p image_transport:=compressed -r image/compressed:={packed}`")
+    expect(findings, f"images on {packed}", WARNING, "128 x 96 jpeg, stamps are 0")
+    name = f"{idle.node.get_namespace()}/instance_flow"
+    expect(findings, name, WARNING, f"`ros2 lifecycle set {name} configure`, then `ros2 lifecycle set {name} activate`")
+    expect(findings, name, PROBLEM, "nobody publishes /clock")
 
 
 def test_node_on_a_topic_that_nobody_has_and_a_listener_that_asks_for_the_past(
     start: Callable[..., Probe], blobs_model: Path
 ) -> None:
     node = start({"image": "/doctor/typo"}, model=blobs_model, provider="cpu")
-    node.until(lambda: node.state() == "active", "state active")
+    until_state(node, "active")
     latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     node.listen(TrackedInstanceArray, "instance_flow/instances", latched)
-    findings = look(node, *CHECK)
-    expect(findings, "/doctor/typo", PROBLEM, f"-r image:={node.node.get_namespace()}/image`")
+    silent = f"{node.node.get_namespace()}/image"
+    findings = look(node, *CHECK, "--topic", silent)
+    expect(findings, "/doctor/typo", PROBLEM, f"-r image:={silent}`")
+    expect(findings, f"images on {silent}", PROBLEM, f"none came within {SECONDS:g} s")
     listener = f"{node.node.get_namespace()}/probe"
     expect(findings, f"QoS on {node.node.get_namespace()}/instance_flow/instances", PROBLEM, f"offered in {listener}")
-
-
-def test_compressed_images_without_stamps_for_a_node_that_expects_raw_ones(
-    start: Callable[..., Probe], blobs_model: Path
-) -> None:
-    topic = "/doctor/packed"
-    data = array("B", cv2.imencode(".jpg", draw([(30, 40, RED)]))[1].tobytes())
-    node = start({"image": topic}, model=blobs_model, provider="cpu")
-    publish(
-        node,
-        CompressedImage,
-        topic,
-        qos_profile_sensor_data,
-        lambda: CompressedImage(header=to_header(0), format="jpeg", data=data),
-    )
-    node.until(lambda: node.state() == "active", "state active")
-    findings = look(node, *CHECK, "--topic", topic)
-    expect(findings, topic, PROBLEM, f"-p image_transport:=compressed -r image/compressed:={topic}`")
-    expect(findings, f"images on {topic}", WARNING, "128 x 96 jpeg, stamps are 0")
-
-
-def test_node_that_was_never_configured(start: Callable[..., Probe]) -> None:
-    node = start(autostart=False, use_sim_time=True)
-    node.until(lambda: node.state() == "unconfigured", "state unconfigured")
-    findings = look(node, *CHECK)
-    name = f"{node.node.get_namespace()}/instance_flow"
-    expect(findings, name, WARNING, f"`ros2 lifecycle set {name} configure`, then `ros2 lifecycle set {name} activate`")
-    expect(findings, name, PROBLEM, "nobody publishes /clock")
 
 
 def test_empty_graph() -> None:

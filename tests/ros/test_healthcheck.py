@@ -45,11 +45,19 @@ def ask(node: str, capsys: pytest.CaptureFixture[str], timeout: str = "30") -> t
     return code, capsys.readouterr().out
 
 
-def test_active_node_is_healthy(start: Start, blobs_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_active_node_is_healthy_until_it_hangs(
+    start: Start, blobs_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     probe = start(model=blobs_model).until_active()
-    code, words = ask(f"{probe.node.get_namespace()}/instance_flow", capsys)
-    assert (code, words.count("\n")) == (HEALTHY, 1)
-    assert "healthy: " in words
+    name = f"{probe.node.get_namespace()}/instance_flow"
+    code, words = ask(name, capsys)
+    assert (code, words.count("\n"), words.startswith("healthy: ")) == (HEALTHY, 1, True)
+    try:
+        os.kill(probe.process.pid, signal.SIGSTOP)
+        assert ask(name, capsys, timeout="3")[0] == UNHEALTHY
+    finally:
+        os.kill(probe.process.pid, signal.SIGCONT)
+    assert ask(name, capsys)[0] == HEALTHY
 
 
 def test_node_that_waits_for_its_manager_is_healthy(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,18 +74,6 @@ def test_node_that_could_not_load_its_model_is_not(start: Start, capsys: pytest.
     code, words = ask(f"{probe.node.get_namespace()}/instance_flow", capsys)
     assert code == UNHEALTHY
     assert "/nowhere.onnx" in words
-
-
-def test_node_that_hangs_is_not(start: Start, blobs_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    probe = start(model=blobs_model).until_active()
-    name = f"{probe.node.get_namespace()}/instance_flow"
-    assert ask(name, capsys)[0] == HEALTHY
-    try:
-        os.kill(probe.process.pid, signal.SIGSTOP)
-        assert ask(name, capsys, timeout="3")[0] == UNHEALTHY
-    finally:
-        os.kill(probe.process.pid, signal.SIGCONT)
-    assert ask(name, capsys)[0] == HEALTHY
 
 
 def test_node_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:

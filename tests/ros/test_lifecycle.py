@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import resource
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,10 @@ from pathlib import Path
 import cv2
 import pytest
 from blobs import RED, draw, write_model
+from diagnostic_msgs.msg import DiagnosticStatus
 from probe import Probe, to_message
 from sensor_msgs.msg import CompressedImage
+from std_srvs.srv import SetBool
 
 SECOND = 10**9
 
@@ -73,6 +77,14 @@ def test_activation_that_fails_is_told_and_leaves_nothing_behind(
     assert "listening to /bad_qos failed" in node.process.log()
     assert not node.change_state("activate")
     assert node.state() == "inactive"
+    status = node.next_status()
+    assert (status.level, "listening to /bad_qos failed" in status.message) == (DiagnosticStatus.ERROR, True)
+    assert node.call(SetBool, "enable", SetBool.Request(data=False)).success
+    assert node.change_state("activate")
+    response = node.call(SetBool, "enable", SetBool.Request(data=True))
+    assert (response.success, "listening to /bad_qos failed" in response.message) == (False, True)
+    assert node.state() == "active"
+    assert node.change_state("deactivate")
     assert node.change_state("cleanup")
     assert node.change_state("configure")
     instances = node.node.resolve_topic_name("instance_flow/instances")
@@ -96,6 +108,21 @@ def test_signal_ends_a_busy_node_cleanly(start: Callable[..., Probe], slow_model
     for step in range(1, 4):  # One is in work and one waits, or more are on their way.
         node.send(to_message(draw([(30, 40, RED)]), (step + 1) * SECOND))
     assert node.process.stop(how) == 0, node.process.log()
+    assert "Traceback" not in node.process.log()
+
+
+@pytest.mark.parametrize("slow_model", [6], indirect=True, ids=[""])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_impatient_ctrl_c_does_no_harm(start: Callable[..., Probe], slow_model: Path, first: signal.Signals) -> None:
+    node = start(model=slow_model, provider="cpu", references=1).until_active()
+    node.ask(draw([(30, 40, RED)]), SECOND)
+    node.send(to_message(draw([(30, 40, RED)]), 2 * SECOND))
+    with pytest.raises(subprocess.TimeoutExpired):
+        node.process.wait(0.05)
+    os.kill(node.process.pid, first)
+    with pytest.raises(subprocess.TimeoutExpired):
+        node.process.wait(0.05)
+    assert node.process.stop(signal.SIGINT) == 0, node.process.log()
     assert "Traceback" not in node.process.log()
 
 

@@ -22,7 +22,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from instance_flow import AssemblyConfig, Pipeline, cli, outputs
-from instance_flow.bags import BagWriter
+from instance_flow.bag_writer import BagWriter
 from instance_flow.messages import to_instance_array, to_tracks
 from instance_flow.rle import from_run_lengths
 from instance_flow_ros.bridge import ImageBridge

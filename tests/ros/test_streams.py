@@ -34,9 +34,9 @@ def node(start_for_all: Callable[..., Probe], blobs_model: Path) -> Probe:
 
 @pytest.fixture(scope="module")
 def slow_node(start_for_all: Callable[..., Probe], tmp_path_factory: pytest.TempPathFactory) -> Probe:
-    """A node that needs a quarter of a second or more for each image."""
+    """A node that needs a tenth of a second or more for each image."""
     path = tmp_path_factory.mktemp("model") / "slow.onnx"
-    write_model(path, work=6)
+    write_model(path, work=3)
     return start_for_all(model=path, provider="cpu", references=1).until_active()
 
 
@@ -116,6 +116,20 @@ def test_new_scene_begins_with_id_1_and_is_said_once(
         assert (answer.frame_index, [(i.id, i.class_name) for i in answer.instances]) == (index, [(1, "blue")])
         assert (answer.height, answer.width) == size
     assert node.process.log().count(reason) == 1
+
+
+def test_row_of_breaks_is_said_once_and_stands_in_the_diagnostics(node: Probe) -> None:
+    """As of two cameras on one topic: ids that begin at 1 with every image are no tracking, and no flood of lines."""
+    before = node.process.log().count("the image size changed")
+    stamps = iter(range(1, 10**6))
+
+    def warned() -> DiagnosticStatus | None:
+        for size in ((96, 128), (80, 128)):
+            node.ask(draw([(30, 40, BLUE)], size), next(stamps) * SECOND // 10)
+        return first_with(node.statuses[-1:], "again and again the image size changed")
+
+    assert node.until(warned, "a status of breaks").level == DiagnosticStatus.WARN
+    assert node.process.log().count("the image size changed") == before + 1
 
 
 def test_half_a_message_is_survived(node: Probe) -> None:

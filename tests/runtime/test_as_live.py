@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from red_thing import HEIGHT, START, STEP, WIDTH, frames, write_source
+from red_thing import HEIGHT, START, STEP, WIDTH, frames, lines_of, write_source
 
 from instance_flow import rle
-from instance_flow.bags import BagWriter
+from instance_flow.bag_writer import BagWriter
 from instance_flow.cli import main
 from instance_flow.replay.as_live import Comparison, chosen_frames, survivors
 from instance_flow.structures import SourceError, Tracks
@@ -189,7 +189,9 @@ def test_a_bag_as_live(tmp_path: Path, model: Path, capsys: pytest.CaptureFixtur
     pytest.importorskip("rosbags")
     source, out = write_source(tmp_path / "clip.mcap", frames(7)), tmp_path / "out"
     masks = [None] * 7
-    truth = GroundTruth((Video(1, HEIGHT, WIDTH, 7),), (Category(1, "red"),), (Annotation(1, 1, 1, masks),))
+    pictures = tuple(f"clip/{k}.jpg" for k in range(7))
+    videos = Video(1, HEIGHT, WIDTH, 7), Video(4, HEIGHT, WIDTH, 7, pictures)
+    truth = GroundTruth(videos, (Category(1, "red"),), (Annotation(1, 4, 1, masks),))
     write_ground_truth(tmp_path / "truth.json", truth)
     command = ["run", str(source), "--model", str(model), "--out", str(out), "--json", "--no-video", "--as-live", "5"]
     assert main([*command, "--ground-truth", str(tmp_path / "truth.json")]) == 0
@@ -201,10 +203,43 @@ def test_a_bag_as_live(tmp_path: Path, model: Path, capsys: pytest.CaptureFixtur
     assert facts["against_full_run"] == {"IDSW": 0, "IDF1": 1, "HOTA": 1, "AssA": 1}
     assert set(facts["against_ground_truth"]) == {"as_live", "full_run"}
     (result,) = json.loads((out / "results.json").read_text())
+    assert result["video_id"] == 4
     assert [mask is not None for mask in result["segmentations"]] == [True, False, True, False, True, False, True]
     page = (out / "report.html").read_text()
     assert "As live" in page
     assert "dropped" in page
+
+
+def test_the_machine_drops_frames_for_those_after_the_last_one_that_is_run(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a run is told to stop early decides nothing about the frames before, so that another may go on with it."""
+    pytest.importorskip("rosbags")
+    source, out = write_source(tmp_path / "clip.mcap", frames(7)), tmp_path / "out"
+    command = ["run", str(source), "--model", str(model), "--out", str(out), "--json", "--no-video", "--as-live", "5"]
+    assert main([*command, "--max-frames", "4"]) == 0
+    facts = json.loads(capsys.readouterr().out)["as_live"]
+    assert (facts["frames"], facts["dropped"]) == (4, 2)
+    assert [line["number"] for line in lines_of(out / "tracks.jsonl")] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        pytest.param(["--video-id", "9"], "has no video with the id 9; give its id by --video-id", id="by_id"),
+        pytest.param([], "no video has its pictures in a folder named clip; give its id by --video-id", id="by_name"),
+    ],
+)
+def test_truth_without_the_video_is_told_before_the_work(
+    options: list[str], words: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rosbags")
+    source, out = write_source(tmp_path / "clip.mcap", frames(2)), tmp_path / "out"
+    write_ground_truth(tmp_path / "truth.json", GroundTruth((Video(1, 8, 40, 2),), (Category(1, "red"),), ()))
+    command = ["run", str(source), "--model", str(model), "--out", str(out), "--as-live", "5"]
+    assert main([*command, "--ground-truth", str(tmp_path / "truth.json"), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_cameras_share_the_machine(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.bags import RAW, BagImages, BagWriter, image_topics, is_bag
+from instance_flow.bag_writer import BagWriter
+from instance_flow.bags import COMPRESSED, RAW, BagImages, image_topics, is_bag
+from instance_flow.image_encodings import decode_compressed
 from instance_flow.structures import SourceError
 
 pytest.importorskip("rosbags")
@@ -73,6 +76,18 @@ def test_compressed_images(tmp_path: Path, name: str, storage: str) -> None:
     (read,) = BagImages(tmp_path / name)
     np.testing.assert_allclose(read.image.astype(int), image, atol=6)
     assert (read.stamp, read.received, read.frame_id) == (START, START, "optical")
+
+
+@pytest.mark.parametrize("format", ["bayer_rggb8; jpeg compressed ", "mono8; png compressed ", "png"])
+def test_the_format_of_a_compressed_image_counts(tmp_path: Path, format: str) -> None:
+    """A Bayer pattern is compressed as a grey picture: only the format tells. The live node reads it, too."""
+    _, data = cv2.imencode(".png", pictures(1)[0, ..., 0])
+    with BagWriter(tmp_path / "one.mcap") as bag:
+        message = bag.typestore.types[COMPRESSED](bag.header(START, ""), format, data.reshape(-1))
+        bag.write_message("/camera/compressed", message, START)
+    (read,) = BagImages(tmp_path / "one.mcap")
+    np.testing.assert_array_equal(read.image, decode_compressed(data, format))
+    assert read.encoding == format
 
 
 @pytest.mark.parametrize(

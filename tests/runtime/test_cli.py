@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from red_thing import HEIGHT, WIDTH, frames, lines_of, write_source
 
+from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.cli import main
 from instance_flow.commands.values import parse_settings
-from instance_flow.pipeline import AssemblyConfig
 from instance_flow.rle import decode
 from instance_flow.video import open_source
 from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth

@@ -178,9 +178,11 @@ def test_bytes_after_the_end_do_no_harm() -> None:
         (b"\xff\xd8\xff\xda\0\x0c", "jpeg", "does not say how large it is"),
         (b"\xff\xd8\xff\xe0\0\x02\0\0\0\0", "jpeg", "no marker at byte 6"),
         (b"BM" + bytes(24), "", "the image is empty"),
+        (b"P6" + b" " * 10_000 + b"5", "", "does not say how large it is"),
+        (b"P6" + b"#\n " * 10_000 + b"5 5 255", "", "does not say how large it is"),
         (bytes(12) + png(1, 1, 8, b"\0\0"), "16UC1; compressedDepth png", "holds distances.*take the compressed topic"),
     ],
-    ids=["nothing", "text", "video", "header only", "no frame", "no marker", "no size", "depth"],
+    ids=["nothing", "text", "video", "header only", "no frame", "no marker", "no size", "spaces", "comments", "depth"],
 )
 def test_no_picture(data: bytes, format: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -173,6 +173,17 @@ def test_a_folder_of_bags_in_processes(
     assert {path.name for path in (out / "a").iterdir()} == files
 
 
+def test_a_bag_of_tracks_that_is_missing_is_made(folder: Path, model: Path, tmp_path: Path) -> None:
+    """Bags that are finished without one are run again, others are not."""
+    matching = match_bags({"a": folder / "a.mcap"}, truth_of(video(3, "a")))
+    before = []
+    for form in ("none", "mcap", "none"):
+        wanted = Wanted(video=False, report=False, bag=form, category_ids=(7,))
+        before.append(run_job(make_jobs(matching, tmp_path / "out", Settings(model), wanted)["a"]).before)
+    assert before == [False, False, True]
+    assert (tmp_path / "out" / "a" / "tracks.mcap").is_file()
+
+
 def test_the_numbers_are_those_of_the_joined_file(folder: Path, model: Path, tmp_path: Path) -> None:
     truth = truth_of(video(1, "c"), video(3, "a"))
     matching = match_bags(find_bags(folder), truth)
@@ -255,8 +266,9 @@ def test_a_command_that_is_ended_takes_its_processes_along(
         (lambda _: ["--scheduler", "nonsense:1"], "nonsense"),
         (lambda folder: ["--videos", str(folder / "gone.json")], "gone.json: there is no such file"),
         (lambda folder: ["--out", str(folder / "a.mcap")], "is a file, but --out needs a folder"),
+        (lambda folder: ["--out", str(folder)], "holds the bags themselves; name another folder for --out"),
     ],
-    ids=["no scheduler", "no mapping", "out is a file"],
+    ids=["no scheduler", "no mapping", "out is a file", "out is the folder of bags"],
 )
 def test_bad_input(folder: Path, model: Path, change: object, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = change(folder)  # type: ignore[operator]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from instance_flow import Pipeline
 from instance_flow.replay.answers import Answer, pack, unpack
 from instance_flow.replay.journal import Journal
 from instance_flow.replay.numbers import RunNumbers
+from instance_flow.replay.run import Lane, run
+from instance_flow.run_statistics import Statistics
 from instance_flow.stream import Stream
 from instance_flow.structures import Image, InstanceFlowError, ModelInfo, Prediction, Tracks
+from instance_flow.video import Camera, Frame, Refuse
 
 FACTS = {"source": "clip", "max_gap": 2.0}
 
@@ -71,13 +74,15 @@ def test_a_refusal_comes_back() -> None:
     assert unpack(pack(answer)) == answer
 
 
-def write(folder: Path, count: int, facts: dict[str, Any] = FACTS, interval: int = 4) -> list[Answer]:
+def write(
+    folder: Path, count: int, facts: dict[str, Any] = FACTS, interval: int = 4, seconds: float = 0.0
+) -> list[Answer]:
     """A run that dies, without a word, after so many frames."""
     answers, own = [], stream()
     journal = Journal(folder, facts, interval)
     journal.__enter__()
     for number in range(count):
-        answers.append(Answer(own.step(picture(number), number * 10**8)))
+        answers.append(Answer(own.step(picture(number), number * 10**8), seconds))
         journal.add(answers[-1])
         journal.end_frame([own])
     journal._stack.close()
@@ -103,6 +108,33 @@ def test_what_led_to_the_last_snapshot_is_taken_over(tmp_path: Path, count: int,
             assert same(own.step(picture(number), stamp), whole.step(picture(number), stamp))
         journal.complete()
     assert not (tmp_path / "journal").exists()
+
+
+class Pictures:
+    """A source of so many frames."""
+
+    name, rate = "pictures", 10.0
+
+    def __init__(self, length: int) -> None:
+        self.length: int | None = length
+        self.cameras: Sequence[Camera] = (Camera("", "", length, self.rate),)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames(lambda *_: None)
+
+    def frames(self, refuse: Refuse) -> Iterator[Frame]:  # noqa: ARG002 - all of them can be used
+        for number in range(self.length or 0):
+            yield Frame(picture(number), number * 10**8, "", "", number=number)
+
+
+def test_time_that_went_before_counts(tmp_path: Path) -> None:
+    """A run that goes on is no faster than one that was never stopped."""
+    write(tmp_path / "journal", 4, seconds=1000.0)
+    lane = Lane(Pipeline(Squares()), [], Statistics())
+    with Journal(tmp_path / "journal", FACTS) as journal:
+        run(Pictures(6), [lane], journal=journal)
+    assert (lane.taken_over, lane.statistics.frames) == (4, 6)
+    assert 4000 <= lane.statistics.elapsed < 4500
 
 
 def change_byte(path: Path, place: int) -> None:

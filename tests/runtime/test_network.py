@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,16 @@ def test_a_bad_model_file_is_refused_in_one_sentence(tmp_path: Path, content: by
         Pipeline.load(path, provider="cpu")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_description_of_other_classes_is_refused(bundled_model: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(bundled_model)
+    info = replace(OnnxNetwork(bundled_model, "cpu").info, class_names=("cat", "dog"))
+    onnx.helper.set_model_props(model, write_metadata(info))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InstanceFlowError, match="it has 7 classes with background, but describes 2"):
+        OnnxNetwork(tmp_path / "model.onnx", "cpu")
 
 
 def test_a_description_survives_writing_and_reading() -> None:

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from red_thing import START, STEP, frames, lines_of, write_source
 
 from instance_flow import Pipeline
-from instance_flow.bags import BagImages, BagWriter
+from instance_flow.bag_writer import BagWriter
+from instance_flow.bags import RAW, BagImages
 from instance_flow.cli import main
 from instance_flow.messages import to_label_pixels, to_tracks
+from instance_flow.replay.journal import FOLDER
 from instance_flow.rle import decode
 from instance_flow.stamps import to_nanoseconds
 from instance_flow.stream import Stream
@@ -127,6 +129,67 @@ def test_several_topics_and_none_chosen(tmp_path: Path, model: Path, capsys: pyt
     assert run(tmp_path / "two.mcap", model, tmp_path / "out") == 2
     assert "choose one or more, or all of them: /left (1 images), /right (1 images)" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_camera_without_one_usable_image(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report is JSON all the same, and names the files that there are. A camera may be called like anything."""
+    with BagWriter(tmp_path / "two.mcap") as bag:
+        for k, image in enumerate(frames(2)):
+            bag.write_image("/journal/image_raw", image, START + k * STEP)
+            nothing = bag.typestore.types[RAW](bag.header(START, ""), 1, 1, "sparkling", 0, 1, image.reshape(-1)[:1])
+            bag.write_message("/rear/image_raw", nothing, START + k * STEP)
+    assert run(tmp_path / "two.mcap", model, tmp_path / "out", "--all-topics") == 0
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    cameras = json.loads(capsys.readouterr().out, parse_constant=refuse)["cameras"]
+    assert {name: camera["frames"] for name, camera in cameras.items()} == {"journal": 2, "rear": 0}
+    for name, camera in cameras.items():
+        there = {str(path) for path in (tmp_path / "out" / name).iterdir()}
+        assert there == set(camera["files"])
+
+
+@pytest.mark.parametrize(
+    ("name", "out"),
+    [
+        ("tracks.mcap", "."),
+        ("tracks", "."),
+        ("tracks/tracks.mcap", "."),
+        ("overlay.mp4", "."),
+        ("pictures", "pictures"),
+        ("folder", "folder"),
+    ],
+    ids=["file", "bag folder", "file of a bag folder", "video", "pictures into their folder", "bag into its folder"],
+)
+def test_a_run_does_not_touch_what_it_reads(
+    tmp_path: Path, model: Path, name: str, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / name
+    if name in ("tracks", "tracks/tracks.mcap", "folder"):
+        with BagWriter(tmp_path / Path(name).parts[0]) as bag:
+            bag.write_image("/camera", frames(1)[0], START)
+    else:
+        write_source(source, frames(1))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run(source, model, tmp_path / out) == 2
+    assert "would write over its source" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_recording_beside_the_files_of_a_run_stays(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has the name that our bag folder would have, but `ros2 bag record` made it."""
+    source, recorded = write_source(tmp_path / "clip.mcap", frames(2)), tmp_path / "out" / "tracks"
+    recorded.mkdir(parents=True)
+    for name in ("metadata.yaml", "tracks_0.mcap"):
+        (recorded / name).write_text("a recording")
+    assert run(source, model, tmp_path / "out") == 0
+    assert "removed" not in json.loads(capsys.readouterr().out)
+    assert run(source, model, tmp_path / "out", "--bag", "folder") == 2
+    assert f"{recorded} exists already; remove it or choose another name" in capsys.readouterr().err
+    assert sorted(path.name for path in recorded.iterdir()) == ["metadata.yaml", "tracks_0.mcap"]
 
 
 def write_bag(path: Path, images: Sequence[NDArray[np.uint8]], stamps: Sequence[int], encoding: str = "rgb8") -> Path:
@@ -272,9 +335,7 @@ def test_a_full_disk_leaves_what_was_there(
     assert said[-1].startswith("instance-flow: error: ")
     for path, content in before.items():
         assert path.read_bytes() == content
-    assert not [
-        path for path in out.rglob("*") if path.is_file() and path not in before and path.parent.name != "journal"
-    ]
+    assert not [path for path in out.rglob("*") if path.is_file() and path not in before and path.parent.name != FOLDER]
     assert run(source, model, out, "--bag", form) == 0, "once there is room again"
 
 
@@ -289,7 +350,7 @@ def test_a_recording_that_was_cut_off(
     assert f"{source}: cannot be read as a ROS 2 bag" in said
     assert said.count("\n") == 1
     left = list((tmp_path / "out").iterdir()) if (tmp_path / "out").exists() else []
-    assert not [path for path in left if path.name != "journal"]
+    assert not [path for path in left if path.name != FOLDER]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

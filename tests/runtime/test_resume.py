@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from red_thing import START, STEP, frames
 
-from instance_flow.bags import RAW, BagWriter
+from instance_flow.bag_writer import BagWriter
+from instance_flow.bags import RAW
 from instance_flow.cli import main
-from instance_flow.replay.journal import FRAMES_PER_SNAPSHOT
+from instance_flow.replay.journal import FOLDER, FRAMES_PER_SNAPSHOT, Journal
 
 pytest.importorskip("rosbags")
 pytest.importorskip("onnx")
@@ -88,9 +89,17 @@ def uninterrupted(recording: Path, model: Path, tmp_path_factory: pytest.TempPat
         ([(10, signal.SIGKILL)], 0),
         ([(FRAMES_PER_SNAPSHOT + 1, signal.SIGKILL), (COUNT - 2, signal.SIGKILL)], 2 * FRAMES_PER_SNAPSHOT),
         ([(LOOP + 5, signal.SIGINT)], LOOP + 6),
+        ([(LOOP + 5, signal.SIGINT), (10, signal.SIGINT)], LOOP + 6),
         ([(30, signal.SIGTERM), (60, signal.SIGKILL), (90, signal.SIGINT)], 90),
     ],
-    ids=["killed", "killed before the first snapshot", "killed twice", "Ctrl-C", "SIGTERM, killed, Ctrl-C"],
+    ids=[
+        "killed",
+        "killed before the first snapshot",
+        "killed twice",
+        "Ctrl-C",
+        "Ctrl-C again while it catches up",
+        "SIGTERM, killed, Ctrl-C",
+    ],
 )
 def test_a_run_goes_on_where_it_was_stopped(
     tmp_path: Path,
@@ -106,9 +115,7 @@ def test_a_run_goes_on_where_it_was_stopped(
         code = run_until(at, number, arguments)
         assert code == (-number if number == signal.SIGKILL else 128 + number)
         left = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
-        assert left == {"journal"} or number != signal.SIGKILL or len(stops) > 1, (
-            "nothing half-written has a final name"
-        )
+        assert left == {FOLDER} or number != signal.SIGKILL or len(stops) > 1, "nothing half-written has a final name"
     capsys.readouterr()
     assert main(arguments) == 0
     report = json.loads(capsys.readouterr().out)
@@ -165,12 +172,28 @@ def test_cameras_go_on_together(tmp_path: Path, model: Path) -> None:
         assert contents(tmp_path / "out" / name) == contents(tmp_path / "whole" / name)
 
 
+def test_a_run_as_live_goes_on(
+    tmp_path: Path, recording: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two streams take turns in one journal: the frames that the slower machine manages, and all of them."""
+    options = ["--no-report", "--as-live", "7"]
+    whole, stopped = (command(recording, model, tmp_path / name, *options) for name in ("whole", "out"))
+    assert run_until(COUNT - 3, signal.SIGKILL, stopped) == -signal.SIGKILL
+    reports = []
+    for arguments in (stopped, whole):
+        assert main(arguments) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0]["frames_taken_over"] == 2 * FRAMES_PER_SNAPSHOT
+    assert reports[0]["as_live"] == reports[1]["as_live"]
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_two_runs_do_not_write_into_one_folder(
     tmp_path: Path, recording: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from instance_flow.replay.journal import FOLDER, Journal
-
     facts: dict[str, Any] = {}
-    with Journal(tmp_path / FOLDER, facts):
-        assert main(command(recording, model, tmp_path)) == 2
-    assert f"{tmp_path}: another run is writing there" in capsys.readouterr().err
+    out = tmp_path / "out"
+    with Journal(out / FOLDER, facts):
+        for options in ([], ["--panels"]):
+            assert main(command(recording, model, out, *options)) == 2
+            assert f"{out}: another run is writing there" in capsys.readouterr().err

@@ -70,15 +70,18 @@ def test_a_new_process_goes_on_to_the_last_bit(bundled_model: Path, clip: Clip, 
             np.testing.assert_array_equal(out[f"{t} {name}"], value, err_msg=f"frame {frame.frame_index}: {name}")
 
 
-def test_every_frame_is_one_to_stop_at(clip: Clip) -> None:
+@pytest.mark.parametrize("anchor_frames", [0, 2], ids=["anchor for good", "anchor let go"])
+def test_every_frame_is_one_to_stop_at(clip: Clip, anchor_frames: int) -> None:
     """The oracle counts its frames itself, so it goes along; all else comes from the snapshot."""
-    network = OracleNetwork(clip)
-    whole = run(Stream(Pipeline(network)), clip, range(END))
-    stream, tracks = Stream(Pipeline(network)), []
+    network, config = OracleNetwork(clip), AssemblyConfig(anchor_frames=anchor_frames)
+    pipeline = Pipeline(network, config)
+    whole = run(Stream(pipeline), clip, range(END))
+    assert (pipeline._memory.references[0].frame_index == 0) == (anchor_frames == 0)
+    stream, tracks = Stream(Pipeline(network, config)), []
     for t in range(END):
         tracks += run(stream, clip, range(t, t + 1))
         state = stream.snapshot()
-        stream = Stream(Pipeline(network))
+        stream = Stream(Pipeline(network, config))
         stream.restore(state)
     assert_same(tracks, whole)
 

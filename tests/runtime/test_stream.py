@@ -82,6 +82,14 @@ def test_breaks(
     assert all(part in text for part, text in zip(breaks, told, strict=True)), told
 
 
+def test_image_that_is_none_breaks_nothing() -> None:
+    stream = Stream(Pipeline(Squares()), on_break=pytest.fail)
+    stream.step(TALL, 9 * SECOND)
+    with pytest.raises(ValueError, match=r"shape \(0, 0, 3\)"):
+        stream.step(np.zeros((0, 0, 3), np.uint8), SECOND)
+    assert stream.step(TALL, 10 * SECOND).states.tolist() == [TRACKED]
+
+
 def test_gap_of_any_length_may_be_allowed() -> None:
     stream = Stream(Pipeline(Squares()), max_gap=0, on_break=pytest.fail)
     assert [stream.step(TALL, stamp * SECOND).states.tolist() for stamp in (1, 9000)] == [[NEW], [TRACKED]]

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.bags import BagWriter
+from instance_flow.bag_writer import BagWriter
 from instance_flow.structures import InstanceFlowError, SourceError
-from instance_flow.video import PLAYBACK_RATE, VideoWriter, open_source
+from instance_flow.video import PLAYBACK_RATE, open_source
+from instance_flow.video_writer import VideoWriter
 
 
 def shades(count: int, height: int = 32, width: int = 48) -> list[NDArray[np.uint8]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from instance_flow.pipeline import AssemblyConfig
+from instance_flow.assembly_config import AssemblyConfig
 from instance_flow_training import ablations
 from instance_flow_training.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
 from instance_flow_training.config import load_config

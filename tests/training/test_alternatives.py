@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.matching import instance_flows, match_instances
 from instance_flow.memory import Reference
-from instance_flow.pipeline import AssemblyConfig, Matcher, Pipeline, Scene
+from instance_flow.pipeline import Matcher, Pipeline, Scene
 from instance_flow.structures import Instances, Prediction
 from instance_flow_training.alternatives import (
     match_by_affinity,

@@ -18,7 +18,8 @@ from instance_flow.flow_colours import NOTHING, flow_colours
 from instance_flow.panels import nice
 from instance_flow.tile_page import GAP, HEADING, TITLE
 from instance_flow.tiles import heat_colours
-from instance_flow.video import VideoWriter, open_source
+from instance_flow.video import open_source
+from instance_flow.video_writer import VideoWriter
 from instance_flow_training.losses import BatchTargets
 from instance_flow_training.model import IntraMaps
 from instance_flow_training.pictures import training_panels

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.json_files import write_json
-from instance_flow.pipeline import AssemblyConfig, Matcher, Pipeline
+from instance_flow.pipeline import Matcher, Pipeline
 from instance_flow.structures import InstanceFlowError
 from instance_flow_training.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
 from instance_flow_training.alternatives import match_by_affinity, match_by_average, match_by_iou

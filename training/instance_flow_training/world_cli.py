@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``instance-flow-world``: write made clips as a YouTube-VIS data set, bags, videos and contact sheets."""
+"""Write made clips as a YouTube-VIS data set, bags, videos and contact sheets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from instance_flow.draw import contact_sheet
 from instance_flow.structures import InstanceFlowError
-from instance_flow.video import VideoWriter
+from instance_flow.video_writer import VideoWriter
 from instance_flow_training.synthetic import ALL_SITUATIONS, SITUATIONS, Clip, WorldConfig, generate_clip
 from instance_flow_training.world_files import clip_name, write_bag, write_ytvis
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from instance_flow.bags import BagWriter
+from instance_flow.bag_writer import BagWriter
 from instance_flow.rle import encode
 from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 from instance_flow_training import outlines

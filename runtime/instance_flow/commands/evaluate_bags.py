@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from instance_flow.average_precision import SIZE_LIMITS
-from instance_flow.commands.values import add_settings, output_folder, positive, read_settings
+from instance_flow.commands.values import SIGNALLED, add_settings, output_folder, positive, read_settings
 from instance_flow.evaluation_table import format_table
 from instance_flow.replay.bag_evaluation import Job, Outcome, make_jobs, merge_and_evaluate, run_jobs
 from instance_flow.replay.bag_matching import Matching, find_bags, match_bags, match_categories
@@ -20,10 +20,10 @@ from instance_flow.replay.run import stop_at_signal
 from instance_flow.replay.settings import NO_BAG, Wanted
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.replay.worker_processes import dask_cluster, local_processes, threads_for
-from instance_flow.structures import InstanceFlowError
+from instance_flow.structures import InstanceFlowError, SourceError
 from instance_flow.ytvis import load_ground_truth
 
-_SIGNALLED, _INCOMPLETE = 128, 2
+_INCOMPLETE = 2
 
 
 def add_evaluate_bags(commands: Any) -> None:
@@ -69,6 +69,8 @@ def evaluate_bags_command(options: argparse.Namespace) -> int:
     categories = match_categories(settings.load().info.class_names, ground_truth)
     wanted = Wanted(video=False, report=False, bag=options.bag, category_ids=categories)
     folder = output_folder(options.out)
+    if folder.resolve() == options.folder.resolve():
+        raise SourceError(f"{folder} holds the bags themselves; name another folder for --out")
     folder.mkdir(parents=True, exist_ok=True)
     jobs = make_jobs(matching, folder.resolve(), settings, wanted, options.topic)
     with stop_at_signal() as stopped:
@@ -77,7 +79,7 @@ def evaluate_bags_command(options: argparse.Namespace) -> int:
         print(_table(jobs, outcomes, matching))
         if stopped():
             sys.stderr.write("instance-flow: stopped; run the same command again to go on\n")
-            return _SIGNALLED + stopped()
+            return SIGNALLED + stopped()
     finished = {name: job for name, job in jobs.items() if _is_finished(outcomes.get(name))}
     if not finished:
         raise InstanceFlowError(f"{options.folder}: not one bag could be run to its end")

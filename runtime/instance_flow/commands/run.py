@@ -10,6 +10,7 @@ from typing import Any
 from instance_flow import outputs
 from instance_flow.bags import image_topics, is_bag
 from instance_flow.commands.values import (
+    SIGNALLED,
     above_zero,
     add_settings,
     format_report,
@@ -19,16 +20,14 @@ from instance_flow.commands.values import (
     whole,
 )
 from instance_flow.messages import MASK_BUDGET
+from instance_flow.replay.bag_matching import videos_by_name
 from instance_flow.replay.run import stop_at_signal
 from instance_flow.replay.session import replay
 from instance_flow.replay.settings import NO_BAG, Wanted
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.structures import SourceError
 from instance_flow.video import open_source
-from instance_flow.ytvis import load_ground_truth
-
-_SIGNALLED = 128
-"""A process that a signal ended has this and the signal's number as its exit code."""
+from instance_flow.ytvis import GroundTruth, load_ground_truth
 
 
 def add_run(commands: Any) -> None:
@@ -51,7 +50,9 @@ def add_run(commands: Any) -> None:
     )
     topics.add_argument("--all-topics", action="store_true", help="take every topic of images in the bag")
     add_settings(parser)
-    parser.add_argument("--max-frames", type=positive, metavar="N", help="stop after so many frames")
+    parser.add_argument(
+        "--max-frames", type=positive, metavar="N", help="stop after so many frames of the source, all topics together"
+    )
     _add_outputs(parser)
     _add_as_live(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -65,13 +66,13 @@ def run_command(options: argparse.Namespace) -> int:
     source = open_source(options.source, _topics(options))
     network = settings.load()
     folder = output_folder(options.out or Path("out") / source.name)
-    wanted = _wanted(options)
+    wanted = _wanted(options, source.name)
     with stop_at_signal() as stopped:
         summary = replay(source, options.source, folder, network, settings, wanted, stopped=stopped)
         if summary["interrupted"]:
             _hint(summary, wanted)
         print(format_report(summary, options.json))
-        return _SIGNALLED + stopped() if summary["interrupted"] else 0
+        return SIGNALLED + stopped() if summary["interrupted"] else 0
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -101,9 +102,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video-id",
         type=positive,
-        default=1,
         metavar="N",
-        help=f"of the video in {outputs.RESULTS}; that of the ground truth to evaluate against (default: 1)",
+        help=f"of the video in {outputs.RESULTS}; that of the ground truth to evaluate against (default: 1, or with "
+        "--ground-truth that of the video whose pictures are in a folder of the bag's name)",
     )
 
 
@@ -112,11 +113,14 @@ def _add_as_live(parser: argparse.ArgumentParser) -> None:
         "--as-live",
         type=above_zero,
         metavar="RATE",
-        help="drop the frames of a bag that the node would drop on a machine that manages so many per second, and say "
-        "what that costs in identity switches",
+        help="drop the frames of a bag that the node would drop on a machine that manages so many per second, all "
+        "topics together, and say what that costs in identity switches",
     )
     parser.add_argument(
-        "--ground-truth", type=Path, metavar="FILE", help="with --as-live: measure the cost against this file, too"
+        "--ground-truth",
+        type=Path,
+        metavar="FILE",
+        help="with --as-live: measure the cost against the bag's video in this file, too",
     )
 
 
@@ -130,7 +134,8 @@ def _topics(options: argparse.Namespace) -> list[str]:
     return [topic for topic, count in image_topics(options.source).items() if count]
 
 
-def _wanted(options: argparse.Namespace) -> Wanted:
+def _wanted(options: argparse.Namespace, name: str) -> Wanted:
+    ground_truth = load_ground_truth(options.ground_truth) if options.ground_truth else None
     return Wanted(
         video=not options.no_video,
         report=not options.no_report,
@@ -138,11 +143,21 @@ def _wanted(options: argparse.Namespace) -> Wanted:
         bag=options.bag,
         label_images=options.label_images,
         mask_budget=options.mask_budget,
-        video_id=options.video_id,
+        video_id=options.video_id or (_video_id(ground_truth, name) if ground_truth else 1),
         max_frames=options.max_frames,
         as_live=options.as_live,
-        ground_truth=load_ground_truth(options.ground_truth) if options.ground_truth else None,
+        ground_truth=ground_truth,
     )
+
+
+def _video_id(ground_truth: GroundTruth, name: str) -> int:
+    """The id of the video that a bag of this name shows."""
+    video = videos_by_name(ground_truth).get(name)
+    if video is None:
+        raise SourceError(
+            f"{ground_truth.source}: no video has its pictures in a folder named {name}; give its id by --video-id"
+        )
+    return video.id
 
 
 def _hint(summary: dict[str, Any], wanted: Wanted) -> None:

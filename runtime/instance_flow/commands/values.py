@@ -11,13 +11,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.installation import bundled_model_path
 from instance_flow.network import PROVIDERS
-from instance_flow.pipeline import AssemblyConfig
 from instance_flow.replay.settings import Settings
 from instance_flow.stream import MAX_GAP
 from instance_flow.structures import SourceError
 from instance_flow.video import opencv_path
+
+SIGNALLED = 128
+"""A process that a signal ended has this and the signal's number as its exit code."""
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +44,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="references older than a longer pause are forgotten, as the node does (default: %(default)s; 0 = never)",
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly; may be given again"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the assembly, named as the node's parameter; may be given again; keys: "
+        + ", ".join(asdict(AssemblyConfig())),
     )
 
 

@@ -120,11 +120,17 @@ class Comparison:
         return add
 
 
-def _true_objects(ground_truth: GroundTruth, video_id: int, video: Video, chosen: Sequence[int]) -> list[Annotation]:
-    """The true objects in the chosen frames."""
+def find_video(ground_truth: GroundTruth, video_id: int) -> Video:
+    """The video of that id; SourceError where there is none."""
     own = next((entry for entry in ground_truth.videos if entry.id == video_id), None)
     if own is None:
         raise SourceError(f"{ground_truth.source}: has no video with the id {video_id}; give its id by --video-id")
+    return own
+
+
+def _true_objects(ground_truth: GroundTruth, video_id: int, video: Video, chosen: Sequence[int]) -> list[Annotation]:
+    """The true objects in the chosen frames."""
+    own = find_video(ground_truth, video_id)
     if (own.height, own.width) != (video.height, video.width) or own.length <= max(chosen, default=0):
         raise SourceError(
             f"{ground_truth.source}: video {own.id} has {own.length} frames of {own.width} x {own.height}, but at "

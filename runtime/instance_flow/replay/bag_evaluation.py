@@ -15,7 +15,8 @@ from instance_flow.evaluation import evaluate_data
 from instance_flow.json_files import read_json, write_json
 from instance_flow.replay.bag_matching import Matching
 from instance_flow.replay.session import identify, replay
-from instance_flow.replay.settings import Settings, Wanted
+from instance_flow.replay.settings import NO_BAG, Settings, Wanted
+from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.structures import InstanceFlowError, Network, SourceError
 from instance_flow.video import open_source
 from instance_flow.ytvis import GroundTruth, write_results
@@ -135,7 +136,7 @@ def _run(job: Job) -> Outcome:
         "category_ids": list(job.wanted.category_ids or ()),
     }
     finished = job.folder / FINISHED
-    if (known := _finished(finished, belongs_to, job.folder)) is not None:
+    if (known := _finished(finished, belongs_to, job)) is not None:
         return Outcome(known, before=True)
     if len(source.cameras) > 1 or source.length != job.length:
         raise SourceError(f"{job.bag} has {source.length} images, but its video has {job.length} frames")
@@ -155,9 +156,10 @@ def _load(settings: Settings) -> Network:
     return settings.load()
 
 
-def _finished(path: Path, belongs_to: Mapping[str, Any], folder: Path) -> dict[str, Any] | None:
-    """The summary of a bag that was run to its end with just this; None where it was not."""
-    if not path.exists() or not (folder / outputs.RESULTS).exists():
+def _finished(path: Path, belongs_to: Mapping[str, Any], job: Job) -> dict[str, Any] | None:
+    """The summary of a bag that was run to its end with just this, and has the wanted files; None where it was not."""
+    needed = [path.name, outputs.RESULTS, *(FORMS[form] for form in [job.wanted.bag] if form != NO_BAG)]
+    if not all((job.folder / name).exists() for name in needed):
         return None
     try:
         known = read_json(path)

@@ -43,7 +43,7 @@ def match_bags(bags: Mapping[str, Path], ground_truth: GroundTruth, mapping: Pat
     mapping: JSON file with an object {name of a bag: name or id of a video}, for those that are named differently.
     Raises SourceError where a name stands for two videos, the mapping is damaged, or nothing matches.
     """
-    by_name = _videos_by_name(ground_truth)
+    by_name = videos_by_name(ground_truth)
     wanted = {name: by_name[name] for name in bags if name in by_name}
     for bag, video in _read_mapping(mapping).items() if mapping else ():
         if bag not in bags:
@@ -78,7 +78,8 @@ def match_categories(class_names: Sequence[str], ground_truth: GroundTruth) -> t
     return tuple(ids.get(name, unknown) for name in class_names)
 
 
-def _videos_by_name(ground_truth: GroundTruth) -> dict[str, Video]:
+def videos_by_name(ground_truth: GroundTruth) -> dict[str, Video]:
+    """The videos by the name of the folder that their pictures lie in; SourceError where two have the same."""
     named: dict[str, Video] = {}
     for video in ground_truth.videos:
         name = _name(video)

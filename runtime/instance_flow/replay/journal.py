@@ -30,7 +30,9 @@ from instance_flow.snapshot import Snapshot, read_snapshot, write_snapshot
 from instance_flow.stream import Stream
 from instance_flow.structures import InstanceFlowError
 
-FOLDER = "journal"
+FOLDER = "run.journal"
+"""Beside the files of a run; no camera can have that name."""
+
 FRAMES_PER_SNAPSHOT = 50
 """So many frames are worked on again at most. A snapshot takes about as long as one frame."""
 
@@ -133,7 +135,7 @@ class Journal:
     def _lock(self) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InstanceFlowError(
                 f"{self.folder.parent}: another run is writing there; wait for its end, or choose another folder"
             ) from None

@@ -33,6 +33,7 @@ class Lane:
 
     camera: index into ``Source.cameras``.   chosen: numbers of the frames to be worked on; None = all.
     statistics: filled as the run goes.
+    taken_over, seconds_before: how many frames an earlier run had worked on, and for how long.
     """
 
     pipeline: Pipeline
@@ -42,6 +43,8 @@ class Lane:
     chosen: frozenset[int] | None = None
     max_gap: float = MAX_GAP
     stream: Stream = field(init=False)
+    taken_over: int = field(init=False, default=0)
+    seconds_before: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self.stream = Stream(self.pipeline, self.max_gap, self._note_break)
@@ -116,11 +119,12 @@ def run(
         begun, interrupted = perf_counter(), False
         for frame in stack.enter_context(_frames(source, lanes, max_frames, progress)):
             fresh = _step(lanes, frame, past, journal)
+            elapsed = perf_counter() - begun + sum(lane.seconds_before for lane in lanes)
             for lane in lanes:
-                lane.statistics.elapsed = perf_counter() - begun
+                lane.statistics.elapsed = elapsed
             if fresh and journal is not None:
                 journal.end_frame(streams)
-            if fresh and stopped():
+            if stopped():
                 interrupted = True
                 break
         _finish(source, lanes, interrupted)
@@ -177,6 +181,9 @@ def _step(lanes: Sequence[Lane], frame: Frame, past: Iterator[Answer], journal: 
             fresh, answer = True, lane.answer(frame)
             if journal is not None:
                 journal.add(answer)
+        else:
+            lane.taken_over += 1
+            lane.seconds_before += answer.seconds
         lane.take(frame, answer)
     return fresh
 

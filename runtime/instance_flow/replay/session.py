@@ -5,24 +5,26 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from instance_flow import outputs
 from instance_flow.atomic import remove_leftovers
+from instance_flow.bag_writer import is_written
 from instance_flow.outputs import Add
 from instance_flow.pipeline import Pipeline
-from instance_flow.replay.as_live import Comparison, chosen_frames
+from instance_flow.replay.as_live import Comparison, chosen_frames, find_video
 from instance_flow.replay.journal import FOLDER, Journal
 from instance_flow.replay.run import Lane, run
 from instance_flow.replay.settings import NO_BAG, Settings, Wanted
 from instance_flow.replay.summary import about_run, describe_as_live, summarise_as_live, summarise_camera, summarise_run
 from instance_flow.replay.tracks_bag import FORMS, tracks_bag_output
 from instance_flow.run_statistics import Statistics
-from instance_flow.structures import Network
+from instance_flow.structures import Network, SourceError
 from instance_flow.video import BagSource, Camera, Source
 
 _FILES = (*outputs.FILES, *FORMS.values())
@@ -32,18 +34,17 @@ _log = logging.getLogger("instance_flow")
 
 @dataclass(frozen=True)
 class _Part:
-    """One camera's part of a run. ``lanes``: the one that the files are of; for ``as_live`` also that of all frames."""
+    """One camera's part of a run.
+
+    files: names of those that it writes.   lanes: the one that the files are of; for ``as_live`` also that of all
+    frames.   as_live: called at the end, what the frames that were dropped cost; empty where every frame is run.
+    """
 
     camera: Camera
     folder: Path
     files: tuple[str, ...]
     lanes: list[Lane]
-    comparison: Comparison | None
-
-    def dropped(self) -> int:
-        """How many frames the machine that is played did not manage."""
-        lane = self.lanes[0]
-        return 0 if lane.chosen is None else sum(n not in lane.chosen for n in range(lane.statistics.seen))
+    as_live: Callable[[], dict[str, Any]]
 
 
 def replay(
@@ -62,9 +63,11 @@ def replay(
     path: where the source was opened.   network: of these settings.
     One camera's files go into the folder itself, those of several into a folder per camera. Files of earlier runs that
     this one does not write are removed at its end.
-    Raises what ``run`` does, and ValueError where the source cannot do what is wanted.
+    Raises what ``run`` does, ValueError where the source cannot do what is wanted, and SourceError where the folder is
+    the source's own.
     """
     parts = _parts(source, path, folder, network, settings, wanted)
+    _check_apart(path, parts)
     lanes = [lane for part in parts for lane in part.lanes]
     facts = {**identify(path, source), **settings.facts(), "as_live": wanted.as_live}
     with _journal(folder, {**facts, "runs_on": lanes[0].pipeline.provider}, wanted) as journal:
@@ -72,9 +75,9 @@ def replay(
             for name in _FILES:
                 remove_leftovers(part.folder / name)
         run(source, lanes, journal=journal, max_frames=wanted.max_frames, stopped=stopped, progress=progress)
-    taken_over = 0 if journal is None else journal.length
+    taken_over = sum(part.lanes[-1].taken_over for part in parts)
     summary = summarise_run(source.name, lanes[0].pipeline, lanes[0].statistics.interrupted, taken_over)
-    cameras = {part.camera.name: _summarise(part, wanted) for part in parts}
+    cameras = {part.camera.name: _summarise(part) for part in parts}
     return {**summary, **cameras.get("", {"cameras": cameras})}
 
 
@@ -86,26 +89,36 @@ def identify(path: Path, source: Source) -> dict[str, Any]:
     return {"source": str(whole), "files": states, "topics": [camera.topic for camera in source.cameras]}
 
 
+def _check_apart(path: Path, parts: Sequence[_Part]) -> None:
+    """A run must neither write over what it reads, nor remove that as a file of an earlier run."""
+    whole = path.resolve()
+    for part in parts:
+        folder = part.folder.resolve()
+        taken = [folder / name for name in _FILES]
+        if whole == folder or any(place == whole or place in whole.parents for place in taken):
+            raise SourceError(f"{part.folder}: a run there would write over its source {path}; name another folder")
+
+
 @contextmanager
 def _journal(folder: Path, belongs_to: Mapping[str, Any], wanted: Wanted) -> Iterator[Journal | None]:
-    if wanted.panels:
-        # They show what the network said of every frame, which no journal holds.
-        yield None
-        return
-    with Journal(folder / FOLDER, belongs_to) as journal:
+    """It keeps other runs away from the folder, also where this one cannot be gone on with."""
+    with Journal(folder / FOLDER, {**belongs_to, "panels": wanted.panels}) as journal:
         if journal.length:
             _log.warning("%s: going on with the run that was stopped; remove it to begin anew", journal.folder)
-        yield journal
+        # Panels show what the network said of every frame, which no journal holds.
+        yield None if wanted.panels else journal
 
 
 def _parts(
     source: Source, path: Path, folder: Path, network: Network, settings: Settings, wanted: Wanted
 ) -> list[_Part]:
     chosen: list[frozenset[int]] | None = None
+    if wanted.ground_truth is not None:
+        find_video(wanted.ground_truth, wanted.video_id)  # told now, and not after hours
     if wanted.as_live is not None:
         if not isinstance(source, BagSource):
             raise ValueError(f"{path}: only a bag says when its images arrived, so nothing else can be played as live")
-        chosen = chosen_frames(source.arrivals()[: wanted.max_frames], wanted.as_live)
+        chosen = chosen_frames(source.arrivals(), wanted.as_live)
     parts = []
     for index, camera in enumerate(source.cameras):
         frames = chosen[index] if chosen is not None and index < len(chosen) else None
@@ -127,9 +140,17 @@ def _part(
     pipeline, statistics = Pipeline(network, settings.config), Statistics()
     comparison = None if chosen is None else Comparison(chosen)
 
+    @cache
+    def as_live() -> dict[str, Any]:
+        if chosen is None or comparison is None or wanted.as_live is None:
+            return {}
+        dropped = sum(number not in chosen for number in range(statistics.seen))
+        cost = comparison.cost(statistics.seen, wanted.ground_truth, wanted.video_id)
+        return summarise_as_live(wanted.as_live, statistics.seen, dropped, cost)
+
     def about() -> dict[str, dict[str, Any]]:
         facts = about_run(path, camera, pipeline, settings)
-        return facts if comparison is None else {**facts, "As live": describe_as_live(_summarise_as_live(part, wanted))}
+        return {**facts, "As live": describe_as_live(as_live())} if as_live() else facts
 
     own = _outputs(folder, camera, pipeline, statistics, about, wanted)
     lanes = [Lane(pipeline, list(own.values()), statistics, index, chosen, settings.max_gap)]
@@ -137,8 +158,7 @@ def _part(
         lanes[0].outputs = [*lanes[0].outputs, comparison.live()]
         full = Pipeline(network, settings.config)
         lanes.append(Lane(full, [comparison.full()], Statistics(), index, None, settings.max_gap))
-    part = _Part(camera, folder, tuple(name for names in own for name in names), lanes, comparison)
-    return part
+    return _Part(camera, folder, tuple(name for names in own for name in names), lanes, as_live)
 
 
 def _outputs(
@@ -175,18 +195,10 @@ def _outputs(
     return chosen
 
 
-def _summarise(part: _Part, wanted: Wanted) -> dict[str, Any]:
-    files = [str(part.folder / name) for name in part.files]
+def _summarise(part: _Part) -> dict[str, Any]:
+    files = [str(path) for path in (part.folder / name for name in part.files) if path.exists()]
     summary = summarise_camera(part.lanes[0].statistics, files, _remove_old_files(part))
-    return summary if part.comparison is None else {**summary, "as_live": _summarise_as_live(part, wanted)}
-
-
-def _summarise_as_live(part: _Part, wanted: Wanted) -> dict[str, Any]:
-    statistics, comparison = part.lanes[0].statistics, part.comparison
-    if comparison is None or wanted.as_live is None:
-        return {}
-    cost = comparison.cost(statistics.seen, wanted.ground_truth, wanted.video_id)
-    return summarise_as_live(wanted.as_live, statistics.seen, part.dropped(), cost)
+    return {**summary, "as_live": part.as_live()} if part.as_live() else summary
 
 
 def _remove_old_files(part: _Part) -> list[str]:
@@ -195,7 +207,7 @@ def _remove_old_files(part: _Part) -> list[str]:
     for path in (part.folder / name for name in _FILES if name not in part.files):
         if path.is_file():
             path.unlink()
-        elif (path / "metadata.yaml").is_file():
+        elif is_written(path):
             shutil.rmtree(path)
         else:
             continue

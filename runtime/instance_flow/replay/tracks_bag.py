@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from instance_flow.bags import BagWriter
+from instance_flow.bag_writer import BagWriter
 from instance_flow.installation import message_definitions
 from instance_flow.messages import (
     MASK_BUDGET,

@@ -39,8 +39,10 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-_QUIET = 5.0
-"""Seconds between two lines of log about bad frames."""
+_QUIET, _REPEAT = 5.0, 300.0
+"""Seconds between two lines of log about bad frames of one camera: at least, and where they say the same."""
+_BREAKS = 2
+"""Breaks of the stream in one period that are more than a recording which begins again."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Camera:
     ) -> None:
         self.name = name
         self.statistics = Statistics()
-        self._problem = self._stamp_problem = ""
+        self._problem = self._stamp_problem = self._last_break = ""
+        self._broke = self._broke_before = False
+        self._complained: dict[str, tuple[str, float]] = {}
         self._node, self._bridge, self._put, self._config = node, bridge, put, config
         self._stream = Stream(pipeline, config.max_gap, self._on_break)
         self._kind = CompressedImage if transport == COMPRESSED else Image
@@ -135,6 +139,7 @@ class Camera:
         try:
             image = self._decode(message)
             encoding = message.format if isinstance(message, CompressedImage) else message.encoding
+            self._broke_before, self._broke = self._broke, False
             tracks = self._stream.step(image, stamp, encoding)
             self._publish(message.header, image, tracks)
             now = self._node.get_clock().now().nanoseconds
@@ -162,6 +167,8 @@ class Camera:
             return DiagnosticStatus.WARN, why_nothing_comes(self._node, self._subscription, self._kind), figures
         if not report.recent[ANSWERED]:
             return DiagnosticStatus.WARN, "images come in, but none was answered since the last report", figures
+        if report.recent[BROKEN] >= _BREAKS:
+            return DiagnosticStatus.WARN, f"tracking, but again and again {self._last_break}", figures
         if self._stamp_problem:
             return DiagnosticStatus.WARN, f"tracking, but {self._stamp_problem}", figures
         return DiagnosticStatus.OK, "tracking", figures
@@ -180,20 +187,30 @@ class Camera:
         self.statistics.count(LOST, status.total_count_change)
 
     def _on_break(self, reason: str) -> None:
+        """Announce a break; not every one of a row, as when two cameras publish on one topic."""
         self.statistics.count(BROKEN)
-        self._node.get_logger().warning(f"{self.topic}: {reason}")
+        self._broke, self._last_break = True, reason
+        if not self._broke_before:
+            self._node.get_logger().warning(f"{self.topic}: {reason}")
 
     def _refuse(self, reason: str) -> None:
         self.statistics.count(REFUSED)
         self._problem = reason
-        self._node.get_logger().warning(f"{self.topic}: {reason}", throttle_duration_sec=_QUIET)
+        self._complain(REFUSED, reason)
+
+    def _complain(self, kind: str, words: str) -> None:
+        """Log, but not for every frame. rclpy's own throttle would take all cameras for one."""
+        now = monotonic()
+        told, when = self._complained.get(kind, ("", -np.inf))
+        if now - when >= (_REPEAT if words == told else _QUIET):
+            self._complained[kind] = words, now
+            self._node.get_logger().warning(f"{self.topic}: {words}")
 
     def _check_stamp(self, header: Header) -> None:
         problem = stamp_problem(header.stamp)
         if problem and not self._stamp_problem:
-            self._node.get_logger().warning(
-                f"{self.topic}: {problem}. Such images are tracked without a time: velocities and ages are unknown",
-                throttle_duration_sec=_QUIET,
+            self._complain(
+                "stamp", f"{problem}. Such images are tracked without a time: velocities and ages are unknown"
             )
         self._stamp_problem = problem
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, qos_check_compatible
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 
 def why_nothing_comes(node: Node, subscription: Subscription, kind: type) -> str:
@@ -21,14 +22,28 @@ def why_nothing_comes(node: Node, subscription: Subscription, kind: type) -> str
     if others:
         return f"no images on {topic}: its publishers send {', '.join(others)}, but the node expects {expected}"
     for info in publishers:
-        verdict, reason = qos_check_compatible(info.qos_profile, subscription.qos_profile)
-        if verdict == QoSCompatibility.ERROR:
-            publisher = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+        if reason := qos_problem(info.qos_profile, subscription.qos_profile):
             return (
-                f"no images on {topic}: the QoS of {publisher} does not fit the node's ({reason.strip(' ;')}); "
+                f"no images on {topic}: the QoS of {node_of(info)} does not fit the node's ({reason}); "
                 f"change the publisher, or qos_overrides.{topic}.subscription of this node"
             )
     return f"no images on {topic}: it has {len(publishers)} publishers, but they are silent"
+
+
+def qos_problem(offered: QoSProfile, asked: QoSProfile) -> str:
+    """Why a publisher and a subscription do not hear one another; empty where they do."""
+    verdict, reason = qos_check_compatible(offered, asked)
+    return reason.removeprefix("ERROR: ").strip(" ;") if verdict == QoSCompatibility.ERROR else ""
+
+
+def node_of(endpoint: TopicEndpointInfo) -> str:
+    """Give the full name of the node that a publisher or subscription belongs to."""
+    return full_name(endpoint.node_name, endpoint.node_namespace)
+
+
+def full_name(name: str, namespace: str) -> str:
+    """Give the full name of a node."""
+    return f"{namespace.rstrip('/')}/{name}"
 
 
 def _type_name(kind: Any) -> str:

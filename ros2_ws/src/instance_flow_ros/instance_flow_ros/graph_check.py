@@ -24,7 +24,7 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node as RosNode
 from rclpy.node import NodeNameNonExistentError
-from rclpy.qos import QoSCompatibility, qos_check_compatible, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.topic_endpoint_info import TopicEndpointInfo
@@ -35,6 +35,7 @@ from instance_flow.image_encodings import decode_compressed
 from instance_flow.stamps import to_nanoseconds
 from instance_flow_ros import middleware
 from instance_flow_ros.bridge import choose_bridge, to_rgb
+from instance_flow_ros.graph import full_name, node_of, qos_problem
 from instance_flow_ros.graph_findings import (
     COMPRESSED_IMAGE,
     IMAGE,
@@ -167,7 +168,7 @@ class _Observer:
     def graph(self, seconds: float) -> Graph:
         """Sum up what was seen."""
         nodes = tuple(self._describe(name) for name in self._ours())
-        names = [_full_name(*found) for found in self._node.get_node_names_and_namespaces()]
+        names = [full_name(*found) for found in self._node.get_node_names_and_namespaces()]
         own = {node.name.lstrip("/") for node in nodes}
         return Graph(
             seconds=seconds,
@@ -223,7 +224,7 @@ class _Observer:
         own = {topic for name in self._ours() for topic in self._outputs(name)}
         topics = [name for name, kinds in self._node.get_topic_names_and_types() if set(kinds) & set(_KINDS)]
         return {
-            name: {_full_name(info.node_name, info.node_namespace): info.topic_type for info in self._publishers(name)}
+            name: {node_of(info): info.topic_type for info in self._publishers(name)}
             for name in topics
             if name not in own
         }
@@ -258,18 +259,14 @@ class _Observer:
         for topic in sorted(topics):
             subscribers = self._node.get_subscriptions_info_by_topic(topic)
             for publisher, subscriber in product(self._publishers(topic), subscribers):
-                sender, hearer = (_full_name(info.node_name, info.node_namespace) for info in (publisher, subscriber))
-                verdict, reason = qos_check_compatible(publisher.qos_profile, subscriber.qos_profile)
-                if verdict == QoSCompatibility.ERROR and {sender, hearer} & set(ours):
-                    yield Mismatch(topic, sender, hearer, reason.removeprefix("ERROR: ").strip(" ;"))
+                sender, hearer = node_of(publisher), node_of(subscriber)
+                reason = qos_problem(publisher.qos_profile, subscriber.qos_profile)
+                if reason and {sender, hearer} & set(ours):
+                    yield Mismatch(topic, sender, hearer, reason)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self._statuses[status.name] = Status(status.name, int.from_bytes(status.level, "big"), status.message)
-
-
-def _full_name(name: str, namespace: str) -> str:
-    return f"{namespace.rstrip('/')}/{name}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
-from threading import Event, Thread
 from time import monotonic
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -23,7 +22,6 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from instance_flow import AssemblyConfig, Pipeline
-from instance_flow.installation import bundled_model_path
 from instance_flow.messages import to_class_table
 from instance_flow.structures import InstanceFlowError, Network
 from instance_flow_ros import parameters
@@ -31,6 +29,7 @@ from instance_flow_ros.bridge import choose_bridge
 from instance_flow_ros.camera import Camera, Frame
 from instance_flow_ros.conversions import TYPES
 from instance_flow_ros.diagnostics import to_status
+from instance_flow_ros.loading import Loading
 from instance_flow_ros.parameters import NodeConfig, StreamConfig
 from instance_flow_ros.worker import NewestItemWorker
 
@@ -80,13 +79,16 @@ class InstanceFlowNode(LifecycleNode):
         try:
             self._configure()
         except (InstanceFlowError, ValueError) as error:
-            return self._fail(str(error))
+            problem = str(error)
         except Exception:
-            self._release()
-            return self._fail(f"configuring failed in an unexpected way:\n{traceback.format_exc()}")
-        return super().on_configure(state)
+            problem = f"configuring failed in an unexpected way:\n{traceback.format_exc()}"
+        else:
+            return super().on_configure(state)
+        self._release()
+        return self._fail(problem)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._problem = ""
         if super().on_activate(state) != SUCCESS:
             return FAILURE
         try:
@@ -109,6 +111,7 @@ class InstanceFlowNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
         self._release()
+        self._problem = "shut down for good; start the process again"
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -129,15 +132,14 @@ class InstanceFlowNode(LifecycleNode):
         network = self._load(config, assembly)
         stream = parameters.read(self, StreamConfig)
         self._pipeline = Pipeline(network, assembly)
-        self._cameras = [
-            Camera(self, name, config.image_transport, Pipeline(network, assembly), stream, self._bridge, self._put)
-            for name in config.names
-        ]
+        for name in config.names:
+            pipeline = Pipeline(network, assembly)
+            self._cameras.append(Camera(self, name, config.image_transport, pipeline, stream, self._bridge, self._put))
         self._publish_class_table()
 
     def _load(self, config: NodeConfig, assembly: AssemblyConfig) -> Network:
         """Load the model and warm it up in a thread beside, and say every second on /diagnostics how far it is."""
-        loading = _Loading(config, assembly, self.context.ok)
+        loading = Loading(config, assembly, self.context.ok)
         loading.start()
         told, start = "", monotonic()
         try:
@@ -185,9 +187,12 @@ class InstanceFlowNode(LifecycleNode):
             for camera in self._cameras:
                 camera.subscribe()
 
-    def _stop(self) -> None:
+    def _be_deaf(self) -> None:
         for camera in self._cameras:
             camera.unsubscribe()
+
+    def _stop(self) -> None:
+        self._be_deaf()
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -213,13 +218,15 @@ class InstanceFlowNode(LifecycleNode):
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = request.data
-        if self._enabled:
+        try:
             self._listen()
-        else:
-            for camera in self._cameras:
-                camera.unsubscribe()
-        response.success = True
-        response.message = f"working on images: {'on' if self._enabled else 'off'}"
+        except ValueError as error:
+            self._enabled = False
+            response.message = str(error)
+        if not self._enabled:
+            self._be_deaf()
+        response.success = self._enabled == request.data
+        response.message = response.message or f"working on images: {'on' if self._enabled else 'off'}"
         return response
 
     def _on_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
@@ -252,7 +259,8 @@ class InstanceFlowNode(LifecycleNode):
         for camera in self._cameras:
             level, message, figures = camera.judge()
             if self._worker is None:
-                level, message = DiagnosticStatus.OK, "configured, not active"
+                level = DiagnosticStatus.ERROR if self._problem else DiagnosticStatus.OK
+                message = self._problem or "configured, not active"
             figures["provider"] = provider
             statuses.append(to_status(self._status_name(camera.name), model, level, message, figures))
         self._publish_status(*statuses)
@@ -271,41 +279,3 @@ class InstanceFlowNode(LifecycleNode):
 
     def _status_name(self, camera: str = "") -> str:
         return f"{self.get_fully_qualified_name().lstrip('/')}: {camera or 'stream'}"
-
-
-class _Loading(Thread):
-    """Loads a model and warms it up. ``doing``: what it is at, in words. ``goes_on``: asked between two steps."""
-
-    def __init__(self, config: NodeConfig, assembly: AssemblyConfig, goes_on: Callable[[], bool]) -> None:
-        super().__init__(name="instance_flow_loading")
-        self.doing = ""
-        self.ended = Event()
-        self._config, self._assembly, self._goes_on = config, assembly, goes_on
-        self._pipeline: Pipeline | None = None
-        self._error: Exception | None = None
-
-    def run(self) -> None:
-        """What the thread does."""
-        try:
-            config = self._config
-            model = config.model or bundled_model_path()
-            self._progress(f"loading model {model} for provider {config.provider}")
-            pipeline = Pipeline.load(model, config.provider, self._assembly, threads=config.threads)
-            pipeline.warmup(pipeline.info.input_size, self._progress)
-            self._pipeline = pipeline
-        except Exception as error:  # It is raised again where the result is asked for.
-            self._error = error
-        finally:
-            self.ended.set()
-
-    def result(self) -> Pipeline:
-        """The warm pipeline, or the error that there was instead."""
-        if self._error is not None:
-            raise self._error
-        assert self._pipeline is not None
-        return self._pipeline
-
-    def _progress(self, doing: str) -> None:
-        if not self._goes_on():
-            raise InstanceFlowError("told to end while the model was loaded")
-        self.doing = doing

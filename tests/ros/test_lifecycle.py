@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from ament_index_python.packages import get_package_prefix
 from blobs import RED, draw, write_model
 from diagnostic_msgs.msg import DiagnosticStatus
 from probe import Probe, to_message
@@ -44,6 +45,14 @@ def test_round_trip_through_all_states(start: Callable[..., Probe], blobs_model:
         assert node.state() == "unconfigured"
     assert node.change_state("shutdown")
     assert node.state() == "finalized"
+    status = node.next_status()
+    assert (status.level, status.message) == (DiagnosticStatus.ERROR, "shut down for good; start the process again")
+
+
+def test_help_starts_no_node() -> None:
+    executable = Path(get_package_prefix("instance_flow_ros")) / "lib" / "instance_flow_ros" / "instance_flow_node"
+    done = subprocess.run([executable, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.startswith("usage: instance_flow_node"), done.stderr) == (0, True, "")
 
 
 def test_missing_model_is_told_and_can_be_mended(

@@ -49,7 +49,8 @@ The instance-flow node: images come in on the topic image, tracks go out on ~/in
   instance_flow_node --ros-args -r image:=/camera/image_raw
   instance_flow_node --ros-args -p "cameras:=[front, rear]"     images on front/image and rear/image
 
-Parameters with their meaning: share/instance_flow_ros/config/instance_flow.yaml. What is wrong: instance-flow doctor."""
+Parameters with their meaning are in share/instance_flow_ros/config/instance_flow.yaml.
+When something does not work: instance-flow doctor"""
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 import rclpy
@@ -84,5 +85,6 @@ def main(args: Sequence[str] | None = None) -> int:
         interrupt.ending = True
         if node is not None:
             node.close()
-        rclpy.try_shutdown()
+        with suppress(Exception):  # A signal that comes just now does the same.
+            rclpy.try_shutdown()
     return 0

@@ -40,16 +40,16 @@ class MessageTypes:
     uint32s: Callable[[RunLengths], Any]
 
 
-def to_label(track_id: int) -> int:
-    """Give the pixel value of a track in the label image: ids from 1 up, folded into 1..65535."""
-    return (track_id - 1) % LAST_LABEL + 1
+def to_label(track_ids: Any) -> Any:
+    """Give the pixel value of a track in the label image, of one id or an array: from 1 up, folded into 1..65535."""
+    return (track_ids - 1) % LAST_LABEL + 1
 
 
 def to_label_pixels(label_map: LabelMap) -> NDArray[np.uint16]:
     """Give the pixels (H, W) uint16 of the label image for a map (H, W) of track ids, 0 = background in both."""
     if label_map.size == 0 or label_map.max() <= LAST_LABEL:
         return label_map.astype(np.uint16)
-    return np.where(label_map > 0, (label_map - 1) % LAST_LABEL + 1, 0).astype(np.uint16)
+    return np.where(label_map > 0, to_label(label_map), 0).astype(np.uint16)
 
 
 def to_class_table(types: MessageTypes, info: ModelInfo, header: Any) -> Any:

@@ -174,25 +174,6 @@ def area(counts: RunLengths) -> int:
     return int(total)
 
 
-@njit(cache=True, nogil=True)
-def intersection(a: RunLengths, b: RunLengths) -> int:
-    """Count the pixels that are foreground in both run lengths, which are of masks of one size."""
-    i, j = 1, 1
-    a_start = np.int64(a[0]) if len(a) else np.int64(0)
-    b_start = np.int64(b[0]) if len(b) else np.int64(0)
-    common = np.int64(0)
-    while i < len(a) and j < len(b):
-        a_end, b_end = a_start + np.int64(a[i]), b_start + np.int64(b[j])
-        common += max(np.int64(0), min(a_end, b_end) - max(a_start, b_start))
-        if a_end <= b_end:
-            a_start = a_end + (np.int64(a[i + 1]) if i + 1 < len(a) else 0)
-            i += 2
-        else:
-            b_start = b_end + (np.int64(b[j + 1]) if j + 1 < len(b) else 0)
-            j += 2
-    return int(common)
-
-
 def _check_size(size: Any) -> tuple[int, int]:
     try:
         height, width = (int(n) for n in size)

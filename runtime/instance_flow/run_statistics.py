@@ -222,7 +222,7 @@ class Statistics:
 
     def add(self, tracks: Tracks, seconds: float) -> None:
         """Take the next frame, and the seconds that its step took. Ids and frame_index go on through resets
-        (``run_numbers``)."""
+        (``replay.numbers``)."""
         self.frames += 1
         self.objects += len(tracks)
         self.size = (tracks.label_map.shape[0], tracks.label_map.shape[1])

@@ -78,6 +78,11 @@ MACHINE: dict[str, tuple[list[Finding], str, str]] = {
         "60 MiB",
     ),
     "/dev/shm large": (judge_shared_memory(SharedMemory(MUCH, MUCH, 0, 0)), OK, "4096 MiB"),
+    "another user": (
+        judge_shared_memory(SharedMemory(MUCH, MUCH, 0, 0, ("robot", "user 1001")))[1:],
+        WARNING,
+        "processes of robot, user 1001 use it too",
+    ),
     "left over": (judge_shared_memory(SharedMemory(MUCH, MUCH, 3, LITTLE))[1:], WARNING, "fastdds shm clean"),
     "sockets small": (
         judge_sockets({"net.core.rmem_max": 212992, "net.core.wmem_max": 4194304}),
@@ -384,8 +389,11 @@ def test_left_over_segments_are_those_whose_lock_nobody_holds(tmp_path: Path) ->
     with (tmp_path / f"fastrtps_{'1' * 16}_el").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         memory = look_at_shared_memory(tmp_path)
+        seen_by_another = look_at_shared_memory(tmp_path, os.getuid() + 1)
     assert memory is not None
-    assert (memory.leftovers, memory.leftover_bytes) == (1, 1000)
+    assert (memory.leftovers, memory.leftover_bytes, memory.strangers) == (1, 1000, ())
+    assert seen_by_another is not None
+    assert seen_by_another.strangers == (tmp_path.owner(),)
     assert look_at_shared_memory(tmp_path / "none") is None
 
 

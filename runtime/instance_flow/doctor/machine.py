@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -65,22 +67,45 @@ def judge_processor(processor: Processor) -> list[Finding]:
 
 @dataclass(frozen=True)
 class SharedMemory:
-    """Bytes of /dev/shm in all and free; what ended processes of Fast DDS have left there."""
+    """Bytes of /dev/shm in all and free; what ended processes of Fast DDS have left there.
+
+    strangers: other users of this machine whose processes use it now.
+    """
 
     total: int
     free: int
     leftovers: int
     leftover_bytes: int
+    strangers: tuple[str, ...] = ()
 
 
-def look_at_shared_memory(folder: Path = Path("/dev/shm")) -> SharedMemory | None:
-    """None where there is no such folder."""
+def look_at_shared_memory(folder: Path = Path("/dev/shm"), user: int | None = None) -> SharedMemory | None:
+    """None where there is no such folder. user: id of the one that looks, unless it is that of this process."""
     if not folder.is_dir():
         return None
     space = os.statvfs(folder)
-    left = [path for path in folder.iterdir() if _SEGMENT_NAME.fullmatch(path.name) and _is_left_over(path)]
+    segments = [path for path in folder.iterdir() if _SEGMENT_NAME.fullmatch(path.name)]
+    left = [path for path in segments if _is_left_over(path)]
     sizes = sum(path.stat().st_size for path in left)
-    return SharedMemory(space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize, len(left), sizes)
+    own = os.getuid() if user is None else user
+    strangers = _owners(path for path in segments if path not in left) - {own}
+    total, free = space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize
+    return SharedMemory(total, free, len(left), sizes, tuple(sorted(map(_user_name, strangers))))
+
+
+def _owners(segments: Iterable[Path]) -> set[int]:
+    found = set()
+    for segment in segments:
+        with suppress(FileNotFoundError):  # Its process has just ended.
+            found.add(segment.stat().st_uid)
+    return found
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # A user of a container, whom this machine does not know by name.
+        return f"user {uid}"
 
 
 def _is_left_over(segment: Path) -> bool:
@@ -109,6 +134,13 @@ def judge_shared_memory(memory: SharedMemory | None) -> list[Finding]:
     if memory.leftovers:
         found = f"ended processes have left {memory.leftovers} segments, {_mebibytes(memory.leftover_bytes)}"
         findings.append(Finding(WARNING, "shared memory left over", found, "Remove them with `fastdds shm clean`."))
+    if memory.strangers:
+        found = f"processes of {', '.join(memory.strangers)} use it too: images never pass between two users in it"
+        advice = (
+            "Run the camera's driver and the node as one user, or give the node fastdds_images_udp.xml "
+            "(docs/deploy.md, One user)."
+        )
+        findings.append(Finding(WARNING, "shared memory of others", found, advice))
     return findings
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from ros_setup import REPOSITORY, Row, own_domain, parser, probed_node, show
+from ros_setup import REPOSITORY, Row, bench_domain, parser, probed_node, show
 
 _SIZES = ((640, 480), (1280, 720))
 _IMAGES = 30
@@ -38,7 +38,7 @@ def main() -> None:
     options.add_argument("--frames", type=int, default=300, help="images to send (default: %(default)s)")
     chosen = options.parse_args()
     rows: list[Row] = []
-    with own_domain() as folder, probed_node(folder, **({"model": chosen.model} if chosen.model else {})) as node:
+    with bench_domain() as folder, probed_node(folder, **({"model": chosen.model} if chosen.model else {})) as node:
         node.until(lambda: node.state() == "active", "state active")
         for width, height in _SIZES:
             np.save(folder / "images.npy", list(pictures(width, height)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ros_setup import Row, own_domain, parser, probed_node, show
+from ros_setup import Row, bench_domain, parser, probed_node, show
 
 _AT = (0, 1_000, 5_000, 10_000, 20_000)
 _PAUSE, _RESTART = 500, 1_700
@@ -33,7 +33,7 @@ def measure(frames: int) -> list[Row]:
     places = [(x, y) for y in (16, 48, 80) for x in (16, 48, 80, 112)]
     pictures = [draw([(x, y, (RED, BLUE)[k % 2]) for k, (x, y) in enumerate(places[:n])]) for n in range(len(places))]
     rows: list[Row] = []
-    with own_domain() as folder:
+    with bench_domain() as folder:
         write_model(folder / "blobs.onnx")
         with probed_node(folder, model=folder / "blobs.onnx", provider="cpu") as node:
             node.until_active().ask(pictures[0], 1)

@@ -24,17 +24,11 @@ Row = Mapping[str, str | float]
 
 
 @contextmanager
-def own_domain() -> Iterator[Path]:
-    """A ROS domain that nobody else uses, on this machine only, with the profiles that we ship; gives a new folder."""
-    from domain_coordinator import domain_id
+def bench_domain() -> Iterator[Path]:
+    """A ROS domain of our own, and a new folder that it gives."""
+    from own_domain import own_domain
 
-    from instance_flow_ros import middleware
-
-    with domain_id() as domain, tempfile.TemporaryDirectory() as folder:
-        os.environ["ROS_DOMAIN_ID"] = str(domain)
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        os.environ["ROS_LOG_DIR"] = folder
-        middleware.prepare()
+    with tempfile.TemporaryDirectory() as folder, own_domain(Path(folder)):
         yield Path(folder)
 
 

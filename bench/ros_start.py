@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 import numpy as np
-from ros_setup import own_domain, parser, probed_node, show
+from ros_setup import bench_domain, parser, probed_node, show
 
 _READY = re.compile(r"ready after ([\d.]+) s")
 
@@ -26,7 +26,7 @@ def main() -> None:
     options.add_argument("--model", default="", help="model file (default: the bundled one)")
     options.add_argument("--runs", type=int, default=3)
     chosen = options.parse_args()
-    with own_domain() as folder:
+    with bench_domain() as folder:
         os.environ["NUMBA_CACHE_DIR"] = str(folder / "kernels")
         rows = [{"run": run + 1, **measure(folder, chosen.model)} for run in range(chosen.runs)]
     show(rows, chosen.json)

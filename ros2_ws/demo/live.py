@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import rclpy
-from domain_coordinator import domain_id
 from node_process import NodeProcess
+from own_domain import own_domain
 from recorder import Answer, DemoError, Recorder
 from report import compare_with_offline, summarise, write_bag, write_pictures
 from tqdm import tqdm
@@ -22,7 +21,6 @@ from tqdm import tqdm
 from instance_flow.bags import BagImages
 from instance_flow.installation import bundled_model_path
 from instance_flow.structures import InstanceFlowError
-from instance_flow_ros import middleware
 
 HERE = Path(__file__).resolve().parent
 _LONGEST_START = 600.0
@@ -80,11 +78,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def prepare_ros(stack: ExitStack, out: Path) -> None:
-    """Keep to ourselves: a domain that nobody else uses, on this machine only."""
-    os.environ["ROS_DOMAIN_ID"] = str(stack.enter_context(domain_id()))
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_LOG_DIR"] = str(out / "ros_log")
-    middleware.prepare()
+    """Keep to ourselves."""
+    stack.enter_context(own_domain(out / "ros_log"))
     rclpy.init()
     stack.callback(rclpy.try_shutdown)
 

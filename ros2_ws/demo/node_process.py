@@ -15,6 +15,11 @@ PACKAGE = "instance_flow_ros"
 EXECUTABLE = "instance_flow_node"
 
 
+def program(executable: str = EXECUTABLE, package: str = PACKAGE) -> Path:
+    """Where an executable of a package is installed, as `ros2 run` finds it."""
+    return Path(get_package_prefix(package)) / "lib" / package / executable
+
+
 class NodeProcess:
     """Started on construction.
 
@@ -25,7 +30,7 @@ class NodeProcess:
         self, log: Path, parameters: Mapping[str, Any] | None = None, remappings: Mapping[str, str] | None = None
     ) -> None:
         self._log = log
-        command = [str(Path(get_package_prefix(PACKAGE)) / "lib" / PACKAGE / EXECUTABLE), "--ros-args"]
+        command = [str(program()), "--ros-args"]
         for name, value in (parameters or {}).items():
             command += ["-p", f"{name}:={_yaml(value)}"]
         for name, target in (remappings or {}).items():

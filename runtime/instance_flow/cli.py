@@ -7,6 +7,7 @@ import argparse
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from instance_flow.average_precision import SIZE_LIMITS
 from instance_flow.commands.doctor import add_doctor
 from instance_flow.commands.evaluate_bags import add_evaluate_bags
 from instance_flow.commands.run import add_run
-from instance_flow.commands.values import format_report
+from instance_flow.commands.values import SIGNALLED, format_report
 from instance_flow.evaluation import evaluate
 from instance_flow.evaluation_table import format_table
 from instance_flow.installation import bundled_model_path, providers, versions
@@ -25,7 +26,8 @@ from instance_flow.json_files import write_json
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import InstanceFlowError, ModelError, SourceError
 
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+BAD_INPUT = 2
+INTERRUPTED, BROKEN_PIPE = SIGNALLED + signal.SIGINT, SIGNALLED + signal.SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

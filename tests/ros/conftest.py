@@ -56,15 +56,9 @@ def blobs_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_domain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    from domain_coordinator import domain_id
+    from own_domain import own_domain
 
-    from instance_flow_ros import middleware
-
-    with domain_id() as domain, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(domain))
-        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        patch.setenv("ROS_LOG_DIR", str(tmp_path_factory.mktemp("ros_log")))
-        middleware.prepare()
+    with own_domain(tmp_path_factory.mktemp("ros_log")):
         yield
 
 

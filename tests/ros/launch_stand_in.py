@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ament_index_python.packages import get_package_prefix
+from node_process import program
 
 LaunchDescription = list
 LaunchContext = SimpleNamespace
@@ -64,8 +64,7 @@ class Node:
     @property
     def command(self) -> list[str]:
         """What launch_ros would start: a dictionary of parameters becomes a file, a relative namespace begins at /."""
-        program = Path(get_package_prefix(self.package)) / "lib" / self.package / self.executable
-        command = [str(program), *self.arguments, "--ros-args", *self.ros_arguments]
+        command = [str(program(self.executable, self.package)), *self.arguments, "--ros-args", *self.ros_arguments]
         if self.name:
             command += ["-r", f"__node:={self.name}"]
         if self.namespace:

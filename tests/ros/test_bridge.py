@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_images import GOLDEN, Golden
+from golden_messages import to_golden_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -21,20 +22,9 @@ def message(encoding: str, row: bytes, padding: bytes = b"") -> Image:
     return Image(height=2, width=2, encoding=encoding, step=len(row + padding), data=data)
 
 
-def of_golden(golden: Golden) -> Image:
-    return Image(
-        height=golden.height,
-        width=golden.width,
-        encoding=golden.encoding,
-        is_bigendian=int(golden.is_bigendian),
-        step=golden.step,
-        data=array("B", golden.data),
-    )
-
-
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
 def test_golden_image(golden: Golden) -> None:
-    golden.check(to_rgb(ImageBridge(), of_golden(golden)))
+    golden.check(to_rgb(ImageBridge(), to_golden_message(golden)))
 
 
 def test_golden_images_with_the_official_bridge() -> None:
@@ -42,7 +32,7 @@ def test_golden_images_with_the_official_bridge() -> None:
     if isinstance(bridge, ImageBridge):
         pytest.skip("no sound cv_bridge is installed")
     for golden in GOLDEN:
-        golden.check(to_rgb(bridge, of_golden(golden)))
+        golden.check(to_rgb(bridge, to_golden_message(golden)))
 
 
 @pytest.mark.parametrize(
@@ -172,4 +162,4 @@ class WrongOnOddRows(ImageBridge):
 def test_what_the_official_bridge_reads_wrongly_is_read_by_ours() -> None:
     for golden in GOLDEN:
         if golden.encoding in ("rgb8", "rgb16") and (golden.is_bigendian or "odd" in golden.name):
-            golden.check(to_rgb(WrongOnOddRows(), of_golden(golden)))
+            golden.check(to_rgb(WrongOnOddRows(), to_golden_message(golden)))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from blobs import RED, draw, write_model
 from golden_images import FAMILIES, GOLDEN
+from golden_messages import to_golden_message
 from probe import Camera, Probe, to_header
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -45,16 +46,7 @@ def overlays(node: Probe) -> list[Image]:
 @pytest.mark.parametrize("encoding", FAMILIES)
 def test_colours_are_those_of_the_golden_images(node: Probe, overlays: list[Image], encoding: str) -> None:
     for golden in (golden for golden in GOLDEN if golden.encoding == encoding):
-        message = Image(
-            header=to_header(next(_stamps) * 10**9),
-            height=golden.height,
-            width=golden.width,
-            encoding=golden.encoding,
-            is_bigendian=int(golden.is_bigendian),
-            step=golden.step,
-            data=array("B", golden.data),
-        )
-        answer = node.camera.ask(message)
+        answer = node.camera.ask(to_golden_message(golden, to_header(next(_stamps) * 10**9)))
         picture = picture_of(answer, node, overlays)
         assert (answer.height, answer.width, answer.instances) == (golden.height, golden.width, [])
         golden.check(picture)

@@ -11,11 +11,9 @@ from pathlib import Path
 from time import time_ns
 
 import pytest
-from ament_index_python.packages import get_package_prefix
 from blobs import BLUE, RED, draw
+from node_process import program
 from probe import Probe, to_message
-
-PACKAGE = "instance_flow_examples"
 
 
 class Listener:
@@ -23,7 +21,7 @@ class Listener:
 
     def __init__(self, log: Path, namespace: str) -> None:
         self._log = log
-        command = [Path(get_package_prefix(PACKAGE)) / "lib" / PACKAGE / "listener.py"]
+        command = [program("listener.py", "instance_flow_examples")]
         with log.open("w") as output:
             self.process = subprocess.Popen(
                 [*command, "--ros-args", "-r", f"__ns:={namespace}"], stdout=output, stderr=output

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ament_index_python.packages import get_package_prefix
 from diagnostic_msgs.msg import DiagnosticStatus
+from node_process import program
 
 from instance_flow_ros import healthcheck
 from instance_flow_ros.healthcheck import HEALTHY, UNHEALTHY
@@ -83,6 +83,6 @@ def test_node_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_command_is_installed() -> None:
     """As an image or systemd runs it: the exit code is all that they look at."""
-    program = Path(get_package_prefix("instance_flow_ros")) / "lib/instance_flow_ros/instance_flow_healthcheck"
-    result = subprocess.run([program, "--timeout", "0.5"], capture_output=True, text=True, check=False)
+    command = [str(program("instance_flow_healthcheck")), "--timeout", "0.5"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (UNHEALTHY, "")

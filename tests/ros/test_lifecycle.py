@@ -14,9 +14,9 @@ from pathlib import Path
 
 import cv2
 import pytest
-from ament_index_python.packages import get_package_prefix
 from blobs import RED, draw, write_model
 from diagnostic_msgs.msg import DiagnosticStatus
+from node_process import program
 from probe import Probe, to_message
 from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import SetBool
@@ -50,8 +50,7 @@ def test_round_trip_through_all_states(start: Callable[..., Probe], blobs_model:
 
 
 def test_help_starts_no_node() -> None:
-    executable = Path(get_package_prefix("instance_flow_ros")) / "lib" / "instance_flow_ros" / "instance_flow_node"
-    done = subprocess.run([executable, "--help"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([program(), "--help"], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.startswith("usage: instance_flow_node"), done.stderr) == (0, True, "")
 
 

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import json
-import resource
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 from numpy.typing import NDArray
 from red_thing import START, STEP, frames, lines_of, write_source
 
@@ -307,17 +306,6 @@ def test_a_stamp_that_says_nothing_is_copied_all_the_same(
     found = [message for message in said if message.__msgtype__.endswith("TrackedInstanceArray")]
     assert all(np.isnan(message.instances[0].velocity.x) for message in found)
     assert len([record for record in caplog.records if problem in record.message]) == 1, "said once"
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Stands in for a full disk: what would make a file larger fails to be written."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("form", ["mcap", "db3", "folder"])

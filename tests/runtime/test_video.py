@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from full_disk import files_of_at_most
 from numpy.typing import NDArray
 
 from instance_flow.bag_writer import BagWriter
@@ -186,17 +185,6 @@ NOT_UTF_8 = os.fsdecode(b"clip \xff.mp4")
 def test_a_name_on_which_opencv_would_crash_is_refused(tmp_path: Path, use: Callable[[Path], Any]) -> None:
     with pytest.raises(SourceError, match="this name is not UTF-8"):
         use(tmp_path / NOT_UTF_8)
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Stands in for a full disk: what would make a file larger fails to be written."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("missing", [1.0, 0.5, 0.0], ids=["all", "half of the frames", "the index at the end"])

@@ -23,7 +23,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from instance_flow import AssemblyConfig, Pipeline
 from instance_flow.messages import to_class_table
-from instance_flow.structures import InstanceFlowError, Network
+from instance_flow.structures import InstanceFlowError
 from instance_flow_ros import parameters
 from instance_flow_ros.bridge import choose_bridge
 from instance_flow_ros.camera import Camera, Frame
@@ -129,15 +129,14 @@ class InstanceFlowNode(LifecycleNode):
         known = [field.name for kind in (NodeConfig, AssemblyConfig, StreamConfig) for field in fields(kind)]
         for name in parameters.unknown(self._parameter_overrides, self):
             self.get_logger().warning(f"parameter {name} is not known and has no effect; known are {', '.join(known)}")
-        network = self._load(config, assembly)
+        self._pipeline = self._load(config, assembly)
         stream = parameters.read(self, StreamConfig)
-        self._pipeline = Pipeline(network, assembly)
         for name in config.names:
-            pipeline = Pipeline(network, assembly)
+            pipeline = Pipeline(self._pipeline.network, assembly)
             self._cameras.append(Camera(self, name, config.image_transport, pipeline, stream, self._bridge, self._put))
         self._publish_class_table()
 
-    def _load(self, config: NodeConfig, assembly: AssemblyConfig) -> Network:
+    def _load(self, config: NodeConfig, assembly: AssemblyConfig) -> Pipeline:
         """Load the model and warm it up in a thread beside, and say every second on /diagnostics how far it is."""
         loading = Loading(config, assembly, self.context.ok)
         loading.start()
@@ -159,7 +158,7 @@ class InstanceFlowNode(LifecycleNode):
             f"model {info.name} runs on {pipeline.provider}, ready after {monotonic() - start:.1f} s; "
             f"objects: {', '.join(info.class_names)}"
         )
-        return pipeline.network
+        return pipeline
 
     def _publish_class_table(self) -> None:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

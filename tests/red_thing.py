@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from instance_flow.bag_writer import BagWriter
-from instance_flow.network import write_metadata
+from instance_flow.network import reference_input, write_metadata
 from instance_flow.structures import ModelInfo
 from instance_flow.video_writer import VideoWriter
 
@@ -27,6 +27,7 @@ def red_network(info: ModelInfo = INFO) -> bytes:
     """An ONNX model that finds the red pixels, takes them for one object, and remembers its center as its features."""
     onnx = pytest.importorskip("onnx")
     make = onnx.helper.make_node
+    references = [[reference_input(level, k) for k in range(info.max_references)] for level in (0, 1)]
     nodes = [
         make("Slice", ["image", "from", "to", "axes", "steps"], ["cells"]),
         make("Cast", ["cells"], ["colours"], to=onnx.TensorProto.FLOAT),
@@ -57,7 +58,8 @@ def red_network(info: ModelInfo = INFO) -> bytes:
             make("Transpose", [f"grid_{name}"], [f"grid_{name}_t"], perm=[0, 3, 1, 2]),
             make("Mul", [f"grid_{name}_t", "zero"], [f"grid_{name}_zero"]),
             make("Add", [f"grid_{name}_zero", f"{name}_center"], [f"features_{axis}"]),
-            make("ReduceMean", [f"reference_features_{axis}", "axes_1_2_3"], [f"{name}_before"]),
+            make("Concat", references[axis], [f"joined_{axis}"], axis=0),
+            make("ReduceMean", [f"joined_{axis}", "axes_1_2_3"], [f"{name}_before"]),
             make("Sub", [f"{name}_before", name], [f"{name}_reference"]),
         ]
     nodes += [
@@ -78,7 +80,7 @@ def red_network(info: ModelInfo = INFO) -> bytes:
     value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
     grid = ["h16", "w16"]
     inputs = [value("image", onnx.TensorProto.UINT8, [1, "H", "W", 3])]
-    inputs += [value(f"reference_features_{level}", kind, ["R", 1, *grid]) for level in (0, 1)]
+    inputs += [value(name, kind, [f"has_{name}", 1, *grid]) for level in references for name in level]
     results = [value("semantic", kind, [2, "h", "w"]), value("center", kind, ["h", "w"])]
     results += [value("offset", kind, [2, "h", "w"]), value("reference_offset", kind, ["R", 2, "h", "w"])]
     results += [value(f"features_{level}", kind, [1, 1, *grid]) for level in (0, 1)]

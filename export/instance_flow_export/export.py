@@ -9,13 +9,14 @@ import logging
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
 
-from instance_flow.network import OUTPUTS, REFERENCE_INPUTS, write_metadata
+from instance_flow.network import OUTPUTS, reference_input, write_metadata
 from instance_flow.structures import InstanceFlowError, ModelInfo
 from instance_flow_export.proof import ProofError, prove
 from instance_flow_training.checkpoint import load_network
@@ -24,6 +25,7 @@ from instance_flow_training.model import OFFSET, InstanceFlowNet
 from instance_flow_training.validate import model_info
 
 OPSET = 20
+REFERENCES = 4
 
 
 def weights_hash(network: torch.nn.Module) -> str:
@@ -36,25 +38,27 @@ def weights_hash(network: torch.nn.Module) -> str:
 
 
 def export_graph(network: InstanceFlowNet, size: tuple[int, int], dynamic: bool) -> onnx.ModelProto:
-    """The ONNX graph of ``InstanceFlowNet.forward``; names equal the Python signature.
+    """The ONNX graph of ``InstanceFlowNet.forward``, with an input for every reference (``split_references``).
 
     Args:
         size: (height, width), multiples of 32.
-        dynamic: any number of references from 0, and any size; else ``size`` and 4 references, for TensorRT and CUDA
-            graphs.
+        dynamic: any size, and each of the REFERENCES may be missing; else ``size`` and all of them, for TensorRT and
+            CUDA graphs.
     """
     height, width = size
     channels = network.cached_channels
     # Two references and a batch of one: the exporter would take an example dimension of 1 for a constant.
-    count = 2 if dynamic else 4
+    count = 2 if dynamic else REFERENCES
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     features = [torch.zeros(count, channels, height // s, width // s) for s in network.feature_strides]
+    stacked = [f"stacked_reference_features_{level}" for level in range(len(features))]
     dims: dict[str, dict[int, Any]] | None = None
     if dynamic:
         grid_height, grid_width = (torch.export.Dim(name, min=2, max=256) for name in ("grid_height", "grid_width"))
         references = torch.export.Dim("references", min=0, max=64)
         dims = {"image": {1: 32 * grid_height, 2: 32 * grid_width}}
-        for name, stride in zip(REFERENCE_INPUTS, network.feature_strides, strict=True):
+        for level, stride in enumerate(network.feature_strides):
+            name = f"reference_features_{level}"
             dims[name] = {0: references, 2: 32 // stride * grid_height, 3: 32 // stride * grid_width}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -63,14 +67,40 @@ def export_graph(network: InstanceFlowNet, size: tuple[int, int], dynamic: bool)
             (image, *features),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["image", *REFERENCE_INPUTS],
+            input_names=["image", *stacked],
             output_names=list(OUTPUTS),
             dynamic_shapes=dims,
             verbose=False,
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
-    return program.model_proto
+    graph = program.model_proto
+    for level, name in enumerate(stacked):
+        split_references(graph, name, [reference_input(level, k) for k in range(REFERENCES)], dynamic)
+    return graph
+
+
+def split_references(model: onnx.ModelProto, stacked: str, names: Sequence[str], dynamic: bool) -> None:
+    """Put inputs ``names`` of one reference each in the place of the input ``stacked``, in place.
+
+    The graph joins them. So every frame's features stay in the buffer that the network wrote them to, on its device,
+    for as long as the frame is a reference: nothing is moved when the references change. dynamic: a batch of 0 stands
+    for a reference that is missing.
+    """
+    graph = model.graph
+    position = next(i for i, node in enumerate(graph.input) if node.name == stacked)
+    shape = graph.input[position].type.tensor_type.shape.dim
+    sizes = [dim.dim_param or dim.dim_value for dim in shape[1:]]
+    kind = graph.input[position].type.tensor_type.elem_type
+    inputs = list(graph.input)
+    inputs[position : position + 1] = [
+        # A name for each, as some of them may be there and some not.
+        onnx.helper.make_tensor_value_info(name, kind, [f"has_{name}" if dynamic else 1, *sizes])
+        for name in names
+    ]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    graph.node.insert(0, onnx.helper.make_node("Concat", list(names), [stacked], name=f"join_{stacked}", axis=0))
 
 
 def export(

@@ -97,6 +97,6 @@ def prove(network: InstanceFlowNet, info: ModelInfo, path: Path, frames: int = F
 
 def _errors(ours: Prediction, theirs: Prediction) -> dict[str, float]:
     errors = {name: relative_error(getattr(ours, name), getattr(theirs, name)) for name in MAPS}
-    for level, (a, b) in enumerate(zip(ours.features, theirs.features, strict=True)):
+    for level, (a, b) in enumerate(zip(ours.features, theirs.features.to_arrays(), strict=True)):
         errors[f"features_{level}"] = relative_error(a.cpu().numpy(), b)
     return errors

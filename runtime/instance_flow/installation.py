@@ -11,8 +11,9 @@ from pathlib import Path
 
 import cv2
 
+from instance_flow.execution import PROVIDERS
 from instance_flow.messages import PACKAGE
-from instance_flow.network import PROVIDERS, OnnxNetwork
+from instance_flow.network import OnnxNetwork
 from instance_flow.structures import ModelError, SourceError
 
 BUNDLED_MODEL = "instance-flow-worlds.onnx"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +68,16 @@ class ReferenceMemory:
             kept = self._kept()
             held[0] = replace(self._anchor, centers=self._anchor.centers[kept], ids=self._anchor.ids[kept])
         return held
+
+    def foreseen(self, unfinished: Sequence[Any]) -> list[Any]:
+        """Features of the references that there will be when frames with these features are added, in their order.
+
+        All that cannot be known before their objects are is whether the anchor will be let go: it seldom is.
+        """
+        memory = self.resized(self.capacity, self._anchored, self._anchor_frames)
+        for features in unfinished:
+            memory._hold(Reference(-1, None, features, np.zeros((0, 2), np.float32), np.zeros(0, np.int64)))
+        return [reference.features for reference in memory._held()]
 
     def add(self, reference: Reference) -> None:
         """Remember the newest frame and forget the one that falls out."""

@@ -1,43 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The deployed network: a self-describing ONNX file on ONNX Runtime."""
+"""The deployed network: a self-describing ONNX file on ONNX Runtime.
+
+Features of reference frames stay where the network wrote them, on its device, for as long as somebody holds them
+(``buffers.Pool``); the graph joins those that it is given. What goes over to the device is the image, what comes back
+are the maps. The same is done on every provider, the CPU's too.
+"""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.structures import Image, ModelError, ModelInfo, Prediction
+from instance_flow.buffers import Held, Pool
+from instance_flow.execution import ExecutionConfig, first_line, open_session
+from instance_flow.stages import Stopwatch
+from instance_flow.structures import FloatArray, Image, ModelError, ModelInfo, Prediction
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = "instance_flow"
-REFERENCE_INPUTS = ("reference_features_0", "reference_features_1")
-OUTPUTS = ("semantic", "center", "offset", "reference_offset", "features_0", "features_1")
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+LEVELS = 2
+MAPS = ("semantic", "center", "offset", "reference_offset")
+FEATURES = ("features_0", "features_1")
+OUTPUTS = (*MAPS, *FEATURES)
+MOST_GRAPHS = 64
+"""CUDA graphs of one session at most: each takes memory of the device. A stream in its stride needs four or five."""
 
-_log = logging.getLogger("instance_flow")
+_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
-Features = tuple[NDArray[np.float32], ...]
+Arrays = tuple[NDArray[Any], ...]
 """Per fusion level (1, channels, H / s, W / s) with s of ``ModelInfo.feature_strides``."""
 
 
-def _onnxruntime() -> Any:
-    # Since 1.31 it keeps a count of what it runs, for its makers, unless told otherwise before the import.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ModelError(
-            "ONNX Runtime is not installed; run `pip install onnxruntime`, or onnxruntime-gpu on a machine with CUDA"
-        ) from error
-    return onnxruntime
+def reference_input(level: int, k: int) -> str:
+    """Name of the graph's input for reference ``k`` at a fusion level."""
+    return f"reference_features_{level}_{k}"
 
 
 def write_metadata(info: ModelInfo) -> dict[str, str]:
@@ -58,6 +62,11 @@ def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
         version = int(values.pop("format_version"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: its description is damaged; export the model again") from error
+    if version < FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: model format {version} is older than what this program reads, format {FORMAT_VERSION}; export "
+            "the model again from its checkpoint"
+        )
     if version > FORMAT_VERSION:
         raise ModelError(
             f"{path}: model format {version} is newer than this program, which reads up to {FORMAT_VERSION}; "
@@ -70,12 +79,50 @@ def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
         raise ModelError(f"{path}: its description is incomplete ({error}); export the model again") from error
 
 
+class CachedFeatures:
+    """One frame's features on the network's device; their buffers are used again when this is referred to no more."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, held: Held[tuple[Any, ...]]) -> None:
+        self.held = held
+
+    def to_arrays(self) -> Arrays:
+        """A copy on the host."""
+        return tuple(np.array(value.numpy()) for value in self.held.item)
+
+
+@dataclass(frozen=True)
+class _Workspace:
+    """ONNX Runtime's values that a frame goes through; all on the device."""
+
+    image: Any
+    maps: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A frame that the network is done with, its maps still on the device.
+
+    features: of this frame, to be handed in again when it serves as a reference.
+    """
+
+    features: CachedFeatures
+    references: int
+    workspace: Held[_Workspace]
+
+    def download(self) -> Prediction:
+        """The maps, in single precision."""
+        maps = {name: _to_host(value) for name, value in self.workspace.item.maps.items()}
+        maps["reference_offset"] = maps["reference_offset"][: self.references]
+        return Prediction(**maps, features=self.features)
+
+
 class OnnxNetwork:
-    """An ONNX model on one execution provider.
+    """An ONNX model on one execution provider. May be called from several threads; frames are computed one by one.
 
     Args:
         path: the model file.   provider: auto | cpu | cuda | tensorrt.
-        threads: CPU threads of the network; 0 = one for each core.
 
     Attributes:
         fixed_size: (height, width) if the graph takes only that size, else None.
@@ -84,55 +131,176 @@ class OnnxNetwork:
         ModelError: for a file that is missing, damaged or foreign, and for a provider that does not start here.
     """
 
-    def __init__(self, path: str | Path, provider: str = "auto", threads: int = 0):
+    def __init__(self, path: str | Path, provider: str = "auto", execution: ExecutionConfig | None = None):
         path = Path(path)
         if not path.is_file():
             raise ModelError(f"{path}: no such model file; give the .onnx file that instance-flow-export wrote")
-        self.provider, self._session = _open_session(path, provider, threads)
+        self._execution = execution or ExecutionConfig()
+        self.provider, self._session = open_session(path, provider, self._execution)
         self.info = read_metadata(path, self._session.get_modelmeta().custom_metadata_map)
         _check_description(path, self.info)
-        shapes = {node.name: node.shape for node in self._session.get_inputs()}
-        if set(shapes) != {"image", *REFERENCE_INPUTS}:
-            raise ModelError(
-                f"{path}: its inputs are {', '.join(shapes)}; expected image and {', '.join(REFERENCE_INPUTS)}"
-            )
-        names = [node.name for node in self._session.get_outputs()]
-        if not set(OUTPUTS) <= set(names):
-            raise ModelError(f"{path}: its outputs are {', '.join(names)}; expected {', '.join(OUTPUTS)}")
-        classes = {node.name: node.shape for node in self._session.get_outputs()}["semantic"][0]
-        if isinstance(classes, int) and classes != len(self.info.class_names) + 1:
-            raise ModelError(
-                f"{path}: it has {classes} classes with background, but describes {len(self.info.class_names)} and "
-                "background; export the model again"
-            )
-        self._channels = [shapes[name][1] for name in REFERENCE_INPUTS]
-        if not all(isinstance(channels, int) for channels in self._channels):
-            raise ModelError(f"{path}: the channels of its reference features are not fixed; export the model again")
-        references = shapes[REFERENCE_INPUTS[0]][0]
-        self._fixed_references = references if isinstance(references, int) else None
-        height, width = shapes["image"][1:3]
+        inputs = {node.name: node for node in self._session.get_inputs()}
+        outputs = {node.name: node for node in self._session.get_outputs()}
+        _check_graph(path, self.info, inputs, outputs)
+        references = [inputs[reference_input(level, 0)] for level in range(LEVELS)]
+        self._channels = [node.shape[1] for node in references]
+        self._all_references = isinstance(references[0].shape[0], int)
+        self._dtypes = {name: _DTYPES[node.type] for name, node in outputs.items() if name in OUTPUTS}
+        height, width = inputs["image"].shape[1:3]
         self.fixed_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        self._device = "cpu" if self.provider == "cpu" else "cuda"
+        self._lock = Lock()
+        self._pools: dict[tuple[int, ...], Pool[Any]] = {}
+        self._constants: dict[tuple[int, ...], tuple[Any, ...]] = {}
+        self._graphs: dict[tuple[int, ...], int] = {}
 
-    def predict(self, image: Image, references: Sequence[Features]) -> Prediction:
+    @property
+    def records_graphs(self) -> bool:
+        """Whether frames are started as CUDA graphs."""
+        return self._execution.cuda_graph
+
+    def predict(self, image: Image, references: Sequence[CachedFeatures | Arrays]) -> Prediction:
         """See ``structures.Network``; references are ``Prediction.features`` of earlier frames of the same size.
 
         Raises:
-            ModelError: when ONNX Runtime fails, for example when the device's memory is full.
+            ModelError: for a size or a number of references that the model does not take, and when ONNX Runtime fails,
+                for example when the device's memory is full.
         """
-        feeds: dict[str, NDArray[Any]] = {"image": image[None]}
-        for level, (name, stride) in enumerate(zip(REFERENCE_INPUTS, self.info.feature_strides, strict=True)):
-            # A static graph always takes as many references as it was made for. The branches of the references do not
-            # touch one another, so those that are filled with zeros change nothing and are cut off again.
-            missing = max(0, (self._fixed_references or 0) - len(references))
-            grid = image.shape[0] // stride, image.shape[1] // stride
-            filler = np.zeros((missing, self._channels[level], *grid), np.float32)
-            feeds[name] = np.concatenate([*(features[level] for features in references), filler])
-        try:
-            outputs = self._session.run(OUTPUTS, feeds)
-        except Exception as error:
-            raise ModelError(f"the network failed on {self.provider}: {_first_line(error)}") from error
-        semantic, center, offset, reference_offset, *features = outputs
-        return Prediction(semantic, center, offset, reference_offset[: len(references)], tuple(features))
+        return self.launch(image, references, Stopwatch()).download()
+
+    def launch(self, image: Image, references: Sequence[CachedFeatures | Arrays], watch: Stopwatch) -> Launched:
+        """``predict`` without the download, which may go on beside the next frame; with its errors."""
+        size = image.shape[0], image.shape[1]
+        self._check(size, len(references))
+        with self._lock:
+            count = self.info.max_references if self._all_references else len(references)
+            workspace = self._pool((*size, count), partial(self._make_workspace, size, count)).take()
+            workspace.item.image.update_inplace(np.ascontiguousarray(image[None]))
+            cached = [self._cache(features, size) for features in references]
+            features = CachedFeatures(self._feature_pool(size).take())
+            watch.lap("upload")
+            binding = self._bind(workspace, cached, features, size)
+            try:
+                self._session.run_with_iobinding(binding, self._run_options(workspace, cached, features, size))
+            except Exception as error:
+                raise ModelError(f"the network failed on {self.provider}: {first_line(error)}") from error
+            watch.lap("network")
+        return Launched(features, len(references), workspace)
+
+    def _check(self, size: tuple[int, int], references: int) -> None:
+        step = max(32, *self.info.feature_strides)
+        if self.fixed_size not in (None, size) or size[0] % step or size[1] % step:
+            takes = f"{self.fixed_size[1]} x {self.fixed_size[0]}" if self.fixed_size else f"multiples of {step}"
+            raise ModelError(f"an input of {size[1]} x {size[0]} pixels was given, but this model takes {takes} only")
+        if references > self.info.max_references:
+            raise ModelError(f"{references} references were given, but this model takes {self.info.max_references}")
+
+    def _bind(
+        self, workspace: Held[_Workspace], cached: Sequence[CachedFeatures], own: CachedFeatures, size: tuple[int, int]
+    ) -> Any:
+        """Name the buffers that the graph reads and writes; no two of them overlap."""
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input("image", workspace.item.image)
+        missing = self._missing(size)
+        for level in range(LEVELS):
+            for k in range(self.info.max_references):
+                value = cached[k].held.item[level] if k < len(cached) else missing[level]
+                binding.bind_ortvalue_input(reference_input(level, k), value)
+        for name, value in (*workspace.item.maps.items(), *zip(FEATURES, own.held.item, strict=True)):
+            binding.bind_ortvalue_output(name, value)
+        return binding
+
+    def _run_options(
+        self, workspace: Held[_Workspace], cached: Sequence[CachedFeatures], own: CachedFeatures, size: tuple[int, int]
+    ) -> Any:
+        """Which CUDA graph to start: one is recorded for each set of buffers, whose addresses it keeps."""
+        if not self.records_graphs:
+            return None
+        import onnxruntime
+
+        buffers = (*size, workspace.number, own.held.number, *(features.held.number for features in cached))
+        number = self._graphs.get(buffers, len(self._graphs) + 1)
+        if number <= MOST_GRAPHS:
+            self._graphs[buffers] = number
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(number if number <= MOST_GRAPHS else -1))
+        return options
+
+    def _cache(self, features: CachedFeatures | Arrays, size: tuple[int, int]) -> CachedFeatures:
+        """Features on the device; those of a snapshot come from the host."""
+        if isinstance(features, CachedFeatures):
+            return features
+        held = self._feature_pool(size).take()
+        for value, name, array in zip(held.item, FEATURES, features, strict=True):
+            value.update_inplace(np.ascontiguousarray(array, self._dtypes[name]))
+        return CachedFeatures(held)
+
+    def _missing(self, size: tuple[int, int]) -> tuple[Any, ...]:
+        """What stands for a reference that there is not: nothing, or zeros where the graph always takes all of them.
+
+        The branches of the references do not touch one another, and what comes of zeros is cut off again.
+        """
+        if size not in self._constants:
+            values = self._make_features(size, int(self._all_references))
+            for value, name in zip(values, FEATURES, strict=True):
+                value.update_inplace(np.zeros(value.shape(), self._dtypes[name]))
+            self._constants[size] = values
+        return self._constants[size]
+
+    def _feature_pool(self, size: tuple[int, int]) -> Pool[tuple[Any, ...]]:
+        return self._pool(size, partial(self._make_features, size, 1))
+
+    def _pool(self, key: tuple[int, ...], make: Any) -> Pool[Any]:
+        if key not in self._pools:
+            self._pools[key] = Pool(make)
+        return self._pools[key]
+
+    def _make_features(self, size: tuple[int, int], batch: int) -> tuple[Any, ...]:
+        return tuple(
+            self._make((batch, channels, size[0] // stride, size[1] // stride), self._dtypes[name])
+            for channels, stride, name in zip(self._channels, self.info.feature_strides, FEATURES, strict=True)
+        )
+
+    def _make_workspace(self, size: tuple[int, int], references: int) -> _Workspace:
+        cells = size[0] // self.info.output_stride, size[1] // self.info.output_stride
+        leading = ((len(self.info.class_names) + 1,), (), (2,), (references, 2))
+        maps = {
+            name: self._make((*dimensions, *cells), self._dtypes[name])
+            for name, dimensions in zip(MAPS, leading, strict=True)
+        }
+        return _Workspace(self._make((1, *size, 3), np.uint8), maps)
+
+    def _make(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        from onnxruntime import OrtValue
+
+        return OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._device, 0)
+
+
+def _to_host(value: Any) -> FloatArray:
+    """A copy, whatever the device: the buffer is written again by a later frame."""
+    return np.array(value.numpy(), np.float32)
+
+
+def _check_graph(path: Path, info: ModelInfo, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    """Raises ModelError where the graph is not what the description says."""
+    expected = [reference_input(level, k) for level in range(LEVELS) for k in range(info.max_references)]
+    if set(inputs) != {"image", *expected}:
+        raise ModelError(
+            f"{path}: its inputs are {', '.join(inputs)}; expected image and {expected[0]} to {expected[-1]}"
+        )
+    if not set(OUTPUTS) <= set(outputs):
+        raise ModelError(f"{path}: its outputs are {', '.join(outputs)}; expected {', '.join(OUTPUTS)}")
+    classes = outputs["semantic"].shape[0]
+    if isinstance(classes, int) and classes != len(info.class_names) + 1:
+        raise ModelError(
+            f"{path}: it has {classes} classes with background, but describes {len(info.class_names)} and "
+            "background; export the model again"
+        )
+    if not all(isinstance(inputs[name].shape[1], int) for name in expected):
+        raise ModelError(f"{path}: the channels of its reference features are not fixed; export the model again")
+    kinds = {node.type for name, node in (*inputs.items(), *outputs.items()) if name != "image"}
+    if not kinds <= set(_DTYPES):
+        raise ModelError(f"{path}: its maps are of types {', '.join(sorted(kinds))}; expected {', '.join(_DTYPES)}")
 
 
 def _check_description(path: Path, info: ModelInfo) -> None:
@@ -148,56 +316,3 @@ def _check_description(path: Path, info: ModelInfo) -> None:
             f"{path}: its description makes no sense (classes {info.class_names}, input {size}, strides {strides}); "
             "export the model again"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _open_session(path: Path, provider: str, threads: int) -> tuple[str, Any]:
-    if provider not in ("auto", *PROVIDERS):
-        raise ModelError(f"unknown provider {provider!r}; choose auto, {', '.join(PROVIDERS)}")
-    runtime = _onnxruntime()
-    wanted = ["cuda", "cpu"] if provider == "auto" else [provider]
-    available = runtime.get_available_providers()
-    for name in wanted:
-        if PROVIDERS[name] not in available:
-            if provider == "auto":
-                continue
-            raise ModelError(_missing_provider(name, available, runtime))
-        session = _create(runtime, path, name, threads)
-        if session.get_providers()[0] == PROVIDERS[name]:
-            return name, session
-        message = (
-            f"ONNX Runtime {runtime.__version__} has {PROVIDERS[name]} but could not start it; its log above names the "
-            "library that is missing (driver, CUDA, cuDNN or TensorRT)"
-        )
-        if provider != "auto":
-            raise ModelError(f"provider {name!r}: {message}")
-        _log.warning("running on the CPU: %s", message)
-    raise ModelError("this ONNX Runtime has no CPU provider; install onnxruntime or onnxruntime-gpu again")
-
-
-def _missing_provider(name: str, available: list[str], runtime: Any) -> str:
-    return (
-        f"provider {name!r} was asked for, but the installed ONNX Runtime {runtime.__version__} has only "
-        f"{', '.join(available)}; install onnxruntime-gpu in place of onnxruntime, or ask for provider cpu"
-    )
-
-
-def _create(runtime: Any, path: Path, name: str, threads: int) -> Any:
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Idle ONNX Runtime threads that spin starve the camera, the middleware and the numba kernels beside them.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    providers = [PROVIDERS[name]] if name == "cpu" else [PROVIDERS[name], PROVIDERS["cpu"]]
-    if name != "cpu" and hasattr(runtime, "preload_dlls"):
-        # CUDA and cuDNN that came along as wheels are found only so.
-        runtime.preload_dlls()
-    try:
-        return runtime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:
-        raise ModelError(
-            f"{path}: not a readable ONNX model ({_first_line(error)}); download or export it again"
-        ) from error

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from instance_flow.appearance import looks
 from instance_flow.assembly_config import EVIDENCE, AssemblyConfig
+from instance_flow.execution import ExecutionConfig
 from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
 from instance_flow.matching import (
     FLOW_ERROR,
@@ -24,8 +25,10 @@ from instance_flow.matching import (
 )
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.multiscale import MultiScaleNetwork
+from instance_flow.network import Launched, OnnxNetwork
 from instance_flow.preprocess import Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
 from instance_flow.snapshot import Snapshot, check_origin, pack_origin
+from instance_flow.stages import Stopwatch
 from instance_flow.structures import (
     FloatArray,
     Image,
@@ -75,8 +78,27 @@ class Observation:
     tracks: Tracks
 
 
+@dataclass(eq=False)
+class Pending:
+    """A frame between ``Pipeline.begin`` and ``Pipeline.finish``.
+
+    features: of the references that the network was given.
+    prediction: what it gave; still on its device if it can leave it there.
+    own_features: what the frame will be a reference by. They depend on its image alone, and stay if it runs again.
+    """
+
+    fitted: Fit
+    features: list[Any]
+    prediction: Prediction | Launched
+    own_features: Any
+    watch: Stopwatch
+
+
 class Pipeline:
     """Masks, classes, ids and motion of every object, one call per frame.
+
+    ``step`` is ``begin`` and ``finish``. Two threads may share this work, one that begins frames and one that finishes
+    them: then the network works on the next frame while this one's objects are put together (``pipelined``).
 
     Args:
         network: anything that keeps the ``structures.Network`` protocol; several pipelines may share it.
@@ -85,17 +107,21 @@ class Pipeline:
 
     Attributes:
         observer: called with an ``Observation`` at the end of every step, if set.
-        network_seconds: how long the network took in the latest step.
+        seconds, cpu_seconds: where the time of the latest frame went, by ``stages.STAGES``: by the clock, and by the
+            processor for all threads of the process.
     """
 
     def __init__(self, network: Network, config: AssemblyConfig | None = None, matcher: Matcher | None = None):
         self.network = network
         self.observer: Callable[[Observation], None] | None = None
-        self.network_seconds = 0.0
+        self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
         self._matcher: Matcher = matcher or self._match
         self._memory = ReferenceMemory(1)
         self._tracker = Tracker()
         self._frame_index = 0
+        self._unfinished: list[Pending] = []
+        self._changed = Condition()
         self.configure(config or AssemblyConfig())
 
     def configure(self, config: AssemblyConfig) -> None:
@@ -111,9 +137,12 @@ class Pipeline:
         self._threshold = config.center_threshold or info.center_threshold
         self._kernel = _odd_window((config.center_window or info.center_window) * cells)
         self._max_distance = (config.max_distance or info.max_distance) * cells
-        self._memory = self._memory.resized(
-            config.references or info.max_references, config.reference_policy == "first+recent", config.anchor_frames
-        )
+        with self._changed:
+            self._memory = self._memory.resized(
+                config.references or info.max_references,
+                config.reference_policy == "first+recent",
+                config.anchor_frames,
+            )
         self._tracker.lost_frames = config.lost_frames if config.matching == EVIDENCE else 0
 
     @classmethod
@@ -123,7 +152,7 @@ class Pipeline:
         provider: str = "auto",
         config: AssemblyConfig | None = None,
         scales: Sequence[float] = (),
-        threads: int = 0,
+        execution: ExecutionConfig | None = None,
     ) -> Pipeline:
         """Open a model file.
 
@@ -131,11 +160,9 @@ class Pipeline:
             provider: auto | cpu | cuda | tensorrt; what is asked for runs, or a ModelError says why. Only ``auto`` may
                 fall back to the CPU, and it logs a warning when a GPU provider was there but did not start.
             scales: factors of the input size for multi-scale inference; none = the input size alone.
-            threads: CPU threads of the network; 0 = one for each core.
+            execution: threads, CUDA graphs and the like.
         """
-        from instance_flow.network import OnnxNetwork
-
-        network = OnnxNetwork(model, provider, threads)
+        network = OnnxNetwork(model, provider, execution)
         return cls(MultiScaleNetwork(network, scales) if scales else network, config)
 
     @property
@@ -161,33 +188,100 @@ class Pipeline:
 
         After an error the stream is as it was.
         """
+        return self.finish(self.begin(image), stamp)
+
+    def begin(self, image: Image) -> Pending:
+        """Run the network on the next frame, whether or not the frames before it are finished; for the same tracks.
+
+        Which frames are references may depend on what is found in one that is not finished. The likely ones are taken,
+        and ``finish`` runs the network again in the rare case that it was others (``ReferenceMemory.foreseen``).
+
+        Every frame that was begun must be finished, in the same order, or given up. Raises as ``step``.
+        """
+        watch = Stopwatch()
         fitted = fit(image, self.info.input_size, self.config.resize)
-        references = self._memory.references
-        begun = perf_counter()
-        prediction = self.network.predict(fitted.image, [r.features for r in references])
-        self.network_seconds = perf_counter() - begun
+        watch.lap("fit")
+        with self._changed:
+            features = self._memory.foreseen([pending.own_features for pending in self._unfinished])
+        prediction = self._launch(fitted, features, watch)
+        pending = Pending(fitted, features, prediction, prediction.features, watch)
+        with self._changed:
+            self._unfinished.append(pending)
+        return pending
+
+    def finish(self, pending: Pending, stamp: int | None = None) -> Tracks:
+        """Track the objects of the oldest frame that was begun. Arguments and errors as of ``step``."""
+        try:
+            tracks, reference = self._finish(pending, stamp)
+        except BaseException:
+            self.give_up(pending)
+            raise
+        with self._changed:
+            self._memory.add(reference)
+            self._unfinished.remove(pending)
+            self._changed.notify_all()
+        self._frame_index += 1
+        self.seconds, self.cpu_seconds = pending.watch.seconds, pending.watch.cpu_seconds
+        return tracks
+
+    def give_up(self, pending: Pending) -> None:
+        """Leave a frame out that was begun; the stream is as if it had never come."""
+        with self._changed:
+            if pending in self._unfinished:
+                self._unfinished.remove(pending)
+            self._changed.notify_all()
+
+    def wait_until_finished(self) -> None:
+        """Wait for other threads to finish, or give up, what was begun; only then may the stream be reset."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._unfinished)
+
+    @property
+    def network_seconds(self) -> float:
+        """How long the latest frame's network took, copies to and from its device included."""
+        return sum(self.seconds.get(stage, 0.0) for stage in ("upload", "network", "download"))
+
+    def _launch(self, fitted: Fit, features: list[Any], watch: Stopwatch) -> Prediction | Launched:
+        """The network's answer; on its device where it is an ONNX model."""
+        if isinstance(self.network, OnnxNetwork):
+            return self.network.launch(fitted.image, features, watch)
+        prediction = self.network.predict(fitted.image, features)
+        watch.lap("network")
+        return prediction
+
+    def _finish(self, pending: Pending, stamp: int | None) -> tuple[Tracks, Reference]:
+        fitted, watch, references = pending.fitted, pending.watch, self._memory.references
+        watch.skip()
+        features = [reference.features for reference in references]
+        if [id(f) for f in features] != [id(f) for f in pending.features]:
+            pending.prediction = self._launch(fitted, features, watch)
+        prediction = pending.prediction
+        if isinstance(prediction, Launched):
+            prediction = prediction.download()
+        watch.lap("download")
         maps = self._inside(prediction, fitted)
         margin = foreground_margin(maps.semantic)
         instances = self._group(maps, margin, fitted.image)
-        scene = Scene(maps, instances, references, self._max_distance)
-        matches = self._matcher(scene)
+        watch.lap("grouping")
+        matches = self._matcher(Scene(maps, instances, references, self._max_distance))
         identities = self._tracker.update(instances, matches, references, self._frame_index, stamp)
+        watch.lap("matching")
         tracks = self._tracks(instances, identities, margin, fitted, _elapsed(references, identities, stamp))
-        self._memory.add(Reference(self._frame_index, stamp, prediction.features, instances.centers, identities.ids))
-        self._frame_index += 1
+        watch.lap("masks")
         if self.observer is not None:
             self.observer(Observation(fitted, maps, instances, references, identities.ids, tracks))
-        return tracks
+        return tracks, Reference(self._frame_index, stamp, pending.own_features, instances.centers, identities.ids)
 
     def reset(self) -> None:
         """Forget all objects; the next frame is frame 0 and the next id is 1."""
-        self._memory.clear()
+        self.reanchor()
         self._tracker.clear()
         self._frame_index = 0
 
     def reanchor(self) -> None:
         """Forget the references, as after an interruption, but no id: objects may be known again by their colours."""
-        self._memory.clear()
+        with self._changed:
+            self._memory.clear()
 
     def snapshot(self) -> Snapshot:
         """All that decides about the next frames, but for the settings, as copies: plain arrays for ``np.savez``.
@@ -243,11 +337,15 @@ class Pipeline:
         rng = np.random.default_rng(0)
         image = rng.integers(0, 255, (*image_shape[:2], 3), dtype=np.uint8)
         fitted = fit(image, self.info.input_size, self.config.resize)
-        progress("running the network without references")
-        features = self.network.predict(fitted.image, []).features
-        for count in range(1, self._memory.capacity + 1):
-            progress(f"running the network with {count} of {self._memory.capacity} references")
-            self.network.predict(fitted.image, [features] * count)
+        capacity = self._memory.capacity
+        # A network that records graphs records one for each order that the buffers of the references come in.
+        frames = 4 * capacity if getattr(self.network, "records_graphs", False) else capacity + 1
+        features: list[Any] = []
+        for frame in range(frames):
+            progress(f"running the network, {len(features)} of {capacity} references ({frame + 1} of {frames})")
+            features.append(self.network.predict(fitted.image, features).features)
+            del features[1 : 1 + len(features) - capacity]
+        features.clear()
         progress("compiling the kernels, which takes seconds the first time")
         observer, self.observer = self.observer, None
         try:

@@ -35,8 +35,11 @@ def unpack_stamp(value: Any) -> int | None:
 def pack_features(name: str, features: Any) -> Snapshot:
     """A network's features: an array or a number under ``name``, the parts of a tuple under name.0, name.1 and so on.
 
+    Features that lie on a device say by ``to_arrays()`` what they are.
     Raises InstanceFlowError for features that are nothing of the kind.
     """
+    if hasattr(features, "to_arrays"):
+        features = features.to_arrays()
     if isinstance(features, tuple):
         parts = [pack_features(f"{name}.{k}", part) for k, part in enumerate(features)]
         return {key: array for part in parts for key, array in part.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.pipeline import Pipeline
+from instance_flow.pipeline import Pending, Pipeline
 from instance_flow.preprocess import check_image
 from instance_flow.snapshot import Snapshot, pack_stamp, unpack_stamp
 from instance_flow.structures import Image, InstanceFlowError, Tracks
@@ -46,17 +46,27 @@ class Stream:
 
         encoding: what the image came as, empty where unknown.
         """
+        return self.finish(*self.begin(image, stamp, encoding))
+
+    def begin(self, image: Image, stamp: int | None, encoding: str = "") -> tuple[Pending, int | None]:
+        """See ``Pipeline.begin``; gives what ``finish`` takes. Before a break it waits for the frames before it."""
         check_image(image)  # before it breaks the stream
         size = (image.shape[0], image.shape[1])
         if reason := self._new_scene(size, stamp):
+            self.pipeline.wait_until_finished()
             self.reset()
             self._on_break(f"{reason}: all tracks are forgotten, ids begin at 1 again")
         elif reason := self._interruption(stamp, encoding):
+            self.pipeline.wait_until_finished()
             self.pipeline.reanchor()
             self._on_break(f"{reason}: ids go on, but objects are known again by their colours only")
         # A stream without stamps for a while still knows when the last one was.
         self._size, self._encoding, self._stamp = size, encoding, self._stamp if stamp is None else stamp
-        return self.pipeline.step(image, stamp)
+        return self.pipeline.begin(image), stamp
+
+    def finish(self, pending: Pending, stamp: int | None) -> Tracks:
+        """See ``Pipeline.finish``."""
+        return self.pipeline.finish(pending, stamp)
 
     def reset(self) -> None:
         """Forget everything; the next image is the first one."""

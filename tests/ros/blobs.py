@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from instance_flow.network import write_metadata
+from instance_flow.network import reference_input, write_metadata
 from instance_flow.structures import Image, ModelInfo
 
 SIZE = (96, 128)
@@ -39,7 +39,8 @@ def write_model(path: Path, describe: bool = True, work: int = 0, blind: bool = 
     blind: it never finds anything.
     work: number of large matrix products on the way, which change nothing but take some 50 ms each on two cores.
     """
-    inputs: dict[str, list[int | str]] = {f"reference_features_{level}": ["R", 3, "H16", "W16"] for level in (0, 1)}
+    names = [reference_input(level, k) for level in (0, 1) for k in range(INFO.max_references)]
+    inputs: dict[str, list[int | str]] = {name: [f"has_{name}", 3, "H16", "W16"] for name in names}
     outputs: dict[str, list[int | str]] = {
         "semantic": [3, "H4", "W4"],
         "center": ["H4", "W4"],
@@ -91,7 +92,8 @@ def _see(blind: bool) -> list[onnx.NodeProto]:
         node("Concat", ["green", "green"], ["pair"], axis=0),
         node("Mul", ["pair", "zero"], ["offset"]),
         node("Shape", ["offset"], ["offset_shape"]),
-        node("Shape", ["reference_features_0"], ["references"], end=1),
+        node("Concat", [reference_input(0, k) for k in range(INFO.max_references)], ["joined"], axis=0),
+        node("Shape", ["joined"], ["references"], end=1),
         node("Concat", ["references", "offset_shape"], ["reference_shape"], axis=0),
         node("ConstantOfShape", ["reference_shape"], ["reference_offset"]),
         node("AveragePool", ["planes"], ["features_0"], kernel_shape=[16, 16], strides=[16, 16]),

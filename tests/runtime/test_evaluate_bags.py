@@ -19,6 +19,7 @@ from red_thing import HEIGHT, INFO, WIDTH, frames, write_source
 
 from instance_flow.cli import main
 from instance_flow.evaluation import evaluate
+from instance_flow.execution import ExecutionConfig
 from instance_flow.replay.bag_evaluation import make_jobs, merge_and_evaluate, run_job, run_jobs
 from instance_flow.replay.bag_matching import find_bags, match_bags, match_categories
 from instance_flow.replay.settings import Settings, Wanted
@@ -289,7 +290,7 @@ def test_the_workers_of_a_dask_scheduler(folder: Path, model: Path, tmp_path: Pa
     distributed = pytest.importorskip("distributed")
     truth = truth_of(video(1, "c"), video(3, "a"))
     matching = match_bags(find_bags(folder), truth)
-    jobs = make_jobs(matching, tmp_path / "out", replace(Settings(model), threads=1), Wanted(category_ids=(7,)))
+    jobs = make_jobs(matching, tmp_path / "out", replace(Settings(model), execution=ExecutionConfig(threads=1)), Wanted(category_ids=(7,)))
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
         dask_cluster(cluster.scheduler_address) as executor,

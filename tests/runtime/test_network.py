@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ BAD_FILES: dict[str, tuple[bytes | None, str]] = {
     "text": (b"<html>Not found</html>", "not a readable ONNX model"),
     "cut short": (foreign_model()[:40], "not a readable ONNX model"),
     "foreign": (foreign_model(), "not one of instance-flow"),
+    "older": (foreign_model(changed(format_version=1)), "older than what this program reads"),
     "newer": (foreign_model(changed(format_version=99)), "newer than this program"),
     "description damaged": (foreign_model({METADATA_KEY: "{"}), "description is damaged"),
     "description incomplete": (foreign_model(changed(class_names=None)), "description is incomplete"),
@@ -102,3 +104,53 @@ def test_bundled_model_steps_from_no_reference_to_all(bundled_model: Path) -> No
     assert pipeline.provider == "cpu"
     assert tracks.frame_index == pipeline.info.max_references + 1
     assert tracks.label_map.shape == (height, width)
+
+
+@pytest.mark.parametrize("size", [(100, 384), (224, 32 * 7 + 1)], ids=str)
+def test_a_size_that_no_model_takes_is_refused(bundled_model: Path, size: tuple[int, int]) -> None:
+    network = OnnxNetwork(bundled_model, "cpu")
+    with pytest.raises(InstanceFlowError, match=rf"{size[1]} x {size[0]} pixels was given.*multiples of 32"):
+        network.predict(np.zeros((*size, 3), np.uint8), [])
+
+
+def test_too_many_references_are_refused(bundled_model: Path) -> None:
+    network = OnnxNetwork(bundled_model, "cpu")
+    image = np.zeros((64, 96, 3), np.uint8)
+    features = network.predict(image, []).features
+    with pytest.raises(InstanceFlowError, match="5 references were given, but this model takes 4"):
+        network.predict(image, [features] * 5)
+
+
+def test_features_stay_where_they_are_and_come_back_bit_by_bit(bundled_model: Path) -> None:
+    """Handed in as they are or from a snapshot: the same maps; and no later frame writes over what is held."""
+    network = OnnxNetwork(bundled_model, "cpu")
+    images = np.random.default_rng(0).integers(0, 255, (12, 64, 96, 3), dtype=np.uint8)
+    held = [network.predict(image, []).features for image in images[:4]]
+    before = [features.to_arrays() for features in held]
+    expected = network.predict(images[4], before)
+    for image in images[5:]:
+        network.predict(image, held)
+    found = network.predict(images[4], held)
+    for name in ("semantic", "center", "offset", "reference_offset"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    for features, arrays in zip(held, before, strict=True):
+        for now, then in zip(features.to_arrays(), arrays, strict=True):
+            np.testing.assert_array_equal(now, then)
+
+
+def test_maps_are_nobody_elses(bundled_model: Path) -> None:
+    network = OnnxNetwork(bundled_model, "cpu")
+    images = np.random.default_rng(1).integers(0, 255, (2, 64, 96, 3), dtype=np.uint8)
+    first = network.predict(images[0], [])
+    kept = first.center.copy()
+    network.predict(images[1], [])
+    np.testing.assert_array_equal(first.center, kept)
+
+
+def test_two_threads_get_the_maps_of_one(bundled_model: Path) -> None:
+    network = OnnxNetwork(bundled_model, "cpu")
+    images = np.random.default_rng(2).integers(0, 255, (8, 64, 96, 3), dtype=np.uint8)
+    expected = [network.predict(image, []).center for image in images]
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda image: network.predict(image, []).center, images))
+    np.testing.assert_array_equal(found, expected)

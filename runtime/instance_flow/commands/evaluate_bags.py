@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def evaluate_bags_command(options: argparse.Namespace) -> int:
     """Run every bag that is not finished, put the results together, and measure them."""
     ground_truth = load_ground_truth(options.ground_truth)
     matching = match_bags(find_bags(options.folder), ground_truth, options.videos)
-    settings = read_settings(options, 0 if options.scheduler else threads_for(options.jobs))
+    settings = read_settings(options)
+    if not options.scheduler and not settings.execution.threads:
+        settings = replace(settings, execution=replace(settings.execution, threads=threads_for(options.jobs)))
     categories = match_categories(settings.load().info.class_names, ground_truth)
     wanted = Wanted(video=False, report=False, bag=options.bag, category_ids=categories)
     folder = output_folder(options.out)

@@ -6,14 +6,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from instance_flow.assembly_config import AssemblyConfig
+from instance_flow.execution import PROVIDERS, ExecutionConfig
 from instance_flow.installation import bundled_model_path
-from instance_flow.network import PROVIDERS
 from instance_flow.replay.settings import Settings
 from instance_flow.stream import MAX_GAP
 from instance_flow.structures import SourceError
@@ -26,7 +26,7 @@ SIGNALLED = 128
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Options that decide about the tracks."""
     parser.add_argument("--model", type=Path, metavar="FILE", help="ONNX model; the bundled one unless given")
-    parser.add_argument("--provider", default="auto", choices=["auto", *PROVIDERS], help="where the network runs")
+    add_execution(parser)
     parser.add_argument(
         "--scales",
         nargs="+",
@@ -53,11 +53,28 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_settings(options: argparse.Namespace, threads: int = 0) -> Settings:
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """Options that say where and how the network runs, one for each field of ``ExecutionConfig``."""
+    parser.add_argument("--provider", default="auto", choices=["auto", *PROVIDERS], help="where the network runs")
+    for setting in fields(ExecutionConfig):
+        kind: dict[str, Any] = {"type": type(setting.default), "metavar": setting.name.upper()}
+        if isinstance(setting.default, bool):
+            kind = {"action": "store_true"}
+        # argparse would take a per cent sign for a place to fill in.
+        words = setting.metadata["description"].replace("%", "%%")
+        parser.add_argument(f"--{setting.name.replace('_', '-')}", default=setting.default, help=words, **kind)
+
+
+def read_execution(options: argparse.Namespace) -> ExecutionConfig:
+    """What ``add_execution`` asked for; ValueError where no machine, or not this one, can have it."""
+    return ExecutionConfig(**{setting.name: getattr(options, setting.name) for setting in fields(ExecutionConfig)})
+
+
+def read_settings(options: argparse.Namespace) -> Settings:
     """What ``add_settings`` asked for; ValueError and ModelError where that is not possible."""
     model = options.model or bundled_model_path()
-    config = parse_settings(options.set)
-    return Settings(model, options.provider, config, tuple(options.scales), options.max_gap, threads)
+    config, execution = parse_settings(options.set), read_execution(options)
+    return Settings(model, options.provider, config, tuple(options.scales), options.max_gap, execution)
 
 
 def parse_settings(pairs: Sequence[str]) -> AssemblyConfig:

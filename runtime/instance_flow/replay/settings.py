@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instance_flow.assembly_config import AssemblyConfig
+from instance_flow.execution import ExecutionConfig
 from instance_flow.installation import versions
 from instance_flow.messages import MASK_BUDGET
 from instance_flow.multiscale import MultiScaleNetwork
@@ -24,7 +25,7 @@ NO_BAG = "none"
 class Settings:
     """What decides about the tracks of a frame.
 
-    threads: CPU threads of the network, 0 = one per core; these alone decide about nothing.
+    execution: how the network runs; it alone decides about nothing.
     """
 
     model: Path
@@ -32,11 +33,11 @@ class Settings:
     config: AssemblyConfig = field(default_factory=AssemblyConfig)
     scales: tuple[float, ...] = ()
     max_gap: float = MAX_GAP
-    threads: int = 0
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
 
     def load(self) -> Network:
         """Open the model; raises ModelError and ValueError as ``Pipeline.load`` does."""
-        network = OnnxNetwork(self.model, self.provider, self.threads)
+        network = OnnxNetwork(self.model, self.provider, self.execution)
         return MultiScaleNetwork(network, self.scales) if self.scales else network
 
     def facts(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ WORKDIR /opt/instance-flow
 COPY . .
 RUN . ${ROS_SETUP} && make setup PYTHON=/usr/bin/python3
 
-# cpu, cuda, cuda12 or jetpack (deploy/provider.sh); for jetpack, PROVIDER_INDEX is a pip index of wheels for it.
+# cpu, cuda, cuda12, tensorrt or jetpack (deploy/provider.sh); for jetpack, PROVIDER_INDEX is a pip index of wheels for it.
 ARG PROVIDER=cpu
 ARG PROVIDER_INDEX=
 RUN deploy/provider.sh .venv ${PROVIDER} ${PROVIDER_INDEX} \

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instance_flow import engine_cache
-from instance_flow.gpu_session import first_line, open_on_gpu, unreadable
-from instance_flow.provider_check import PROVIDERS, ProviderError
+from instance_flow.gpu import engine_cache
+from instance_flow.gpu.provider_check import PROVIDERS, ProviderError
+from instance_flow.gpu.session import first_line, open_on_gpu, unreadable
 from instance_flow.structures import ModelError
 
 MOST_THREADS = 1024

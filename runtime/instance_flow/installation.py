@@ -11,7 +11,8 @@ from pathlib import Path
 
 import cv2
 
-from instance_flow.execution import PROVIDERS
+from instance_flow.execution import PROVIDERS, import_onnxruntime
+from instance_flow.gpu.provider_check import look_at_provider, why_not
 from instance_flow.messages import PACKAGE
 from instance_flow.network import OnnxNetwork
 from instance_flow.structures import ModelError, SourceError
@@ -76,6 +77,10 @@ def _version(package: str) -> str:
 
 def _try(model: Path, provider: str) -> str:
     try:
+        if provider == "tensorrt":
+            # To start it is to build an engine, which takes minutes.
+            runtime = import_onnxruntime()
+            return why_not(provider, look_at_provider(runtime, provider)) or "works"
         OnnxNetwork(model, provider)
     except ModelError as error:
         return str(error)

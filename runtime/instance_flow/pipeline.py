@@ -12,21 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.appearance import looks
+from instance_flow.assembly import Assembly
 from instance_flow.assembly_config import EVIDENCE, AssemblyConfig
 from instance_flow.execution import ExecutionConfig
-from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
+from instance_flow.grouping import foreground_margin
 from instance_flow.matching import (
-    FLOW_ERROR,
     Matches,
-    flows_and_spreads,
     match_by_evidence,
     match_instances,
 )
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.multiscale import MultiScaleNetwork
 from instance_flow.network import Launched, OnnxNetwork
-from instance_flow.preprocess import Fit, cells_inside, fit, restore_labels, to_image, vectors_to_image
+from instance_flow.preprocess import Fit, fit
 from instance_flow.snapshot import Snapshot, check_origin, pack_origin
 from instance_flow.stages import Stopwatch
 from instance_flow.structures import (
@@ -35,7 +33,6 @@ from instance_flow.structures import (
     InstanceFlowError,
     Instances,
     IntArray,
-    ModelError,
     ModelInfo,
     Network,
     Prediction,
@@ -133,10 +130,7 @@ class Pipeline:
         info = self.network.info
         config.check(info)
         self.config = config
-        self._cells = cells = float(np.sqrt(info.input_size[0] * info.input_size[1])) / info.output_stride
-        self._threshold = config.center_threshold or info.center_threshold
-        self._kernel = _odd_window((config.center_window or info.center_window) * cells)
-        self._max_distance = (config.max_distance or info.max_distance) * cells
+        self._assembly = Assembly(info, config)
         with self._changed:
             self._memory = self._memory.resized(
                 config.references or info.max_references,
@@ -259,14 +253,15 @@ class Pipeline:
         if isinstance(prediction, Launched):
             prediction = prediction.download()
         watch.lap("download")
-        maps = self._inside(prediction, fitted)
+        maps = self._assembly.inside(prediction, fitted)
         margin = foreground_margin(maps.semantic)
-        instances = self._group(maps, margin, fitted.image)
+        instances = self._assembly.group(maps, margin, fitted.image)
         watch.lap("grouping")
-        matches = self._matcher(Scene(maps, instances, references, self._max_distance))
+        matches = self._matcher(Scene(maps, instances, references, self._assembly.max_distance))
         identities = self._tracker.update(instances, matches, references, self._frame_index, stamp)
         watch.lap("matching")
-        tracks = self._tracks(instances, identities, margin, fitted, _elapsed(references, identities, stamp))
+        seconds = _elapsed(references, identities, stamp)
+        tracks = self._assembly.tracks(self._frame_index, instances, identities, margin, fitted, seconds)
         watch.lap("masks")
         if self.observer is not None:
             self.observer(Observation(fitted, maps, instances, references, identities.ids, tracks))
@@ -354,25 +349,6 @@ class Pipeline:
             self.observer = observer
             self.reset()
 
-    def _inside(self, prediction: Prediction, fitted: Fit) -> Prediction:
-        """The maps of the picture's cells, without those of the padding."""
-        rows, columns = cells_inside(fitted, self.info.output_stride)
-        semantic, center, offset, reference_offset = (m[..., :rows, :columns] for m in _finite_maps(prediction))
-        return Prediction(semantic, center, offset, reference_offset, prediction.features)
-
-    def _group(self, maps: Prediction, margin: FloatArray, image: Image) -> Instances:
-        """Section III-C-1 and Eq. 3; margin (h, w) is above 0 on foreground, image is the network's input."""
-        foreground = margin > 0
-        centers, scores = find_centers(
-            maps.center, foreground, self._kernel, self._threshold, self.config.max_instances
-        )
-        labels = group_pixels(maps.offset, foreground, centers)
-        count = len(centers)
-        class_scores = class_means(maps.semantic, labels, count)
-        flows, spreads = flows_and_spreads(maps.offset, maps.reference_offset, labels, count)
-        colours = looks(image, labels, count, self.info.output_stride)
-        return Instances(labels, centers, scores, class_scores, flows, spreads, colours)
-
     def _match(self, scene: Scene) -> Matches:
         instances, config = scene.instances, self.config
         reference_centers = [r.centers for r in scene.references]
@@ -394,61 +370,9 @@ class Pipeline:
             reference_centers,
             reference_ids,
             self._tracker.known(self._frame_index),
-            FLOW_ERROR * self._cells,
+            self._assembly.flow_error,
             config.max_cost,
         )
-
-    def _tracks(
-        self, instances: Instances, identities: Identities, margin: FloatArray, fitted: Fit, seconds: FloatArray
-    ) -> Tracks:
-        """Rows in the order of ids, in pixels of the camera's image; objects without a pixel there are left out."""
-        stride = self.info.output_stride
-        labels, areas, boxes = restore_labels(margin, instances.labels, len(instances), fitted, stride)
-        order = np.argsort(identities.ids)
-        keep = order[areas[order] > 0]
-        id_of_label = np.concatenate([[0], identities.ids]).astype(np.int32)
-        semantic_scores = instances.class_scores[np.arange(len(instances)), identities.class_ids]
-        center_scores = np.clip(instances.center_scores, 0.0, 1.0)
-        velocities = vectors_to_image(identities.motion, fitted, stride) / seconds[:, None]
-        pixels_per_cell = stride / float(np.sqrt(fitted.scale[0] * fitted.scale[1]))
-        return Tracks(
-            frame_index=self._frame_index,
-            label_map=id_of_label[labels],
-            ids=identities.ids[keep],
-            class_ids=identities.class_ids[keep],
-            scores=self._scores(semantic_scores, center_scores)[keep],
-            semantic_scores=semantic_scores[keep],
-            center_scores=center_scores[keep],
-            centers=to_image(instances.centers[keep], fitted, stride),
-            boxes=boxes[keep],
-            areas=areas[keep],
-            velocities=velocities[keep].astype(np.float32),
-            states=identities.states[keep],
-            ages=identities.ages[keep],
-            age_seconds=identities.age_seconds[keep],
-            reference_frames=identities.reference_frames[keep],
-            distances=identities.distances[keep] * np.float32(pixels_per_cell),
-        )
-
-    def _scores(self, semantic: FloatArray, center: FloatArray) -> FloatArray:
-        return {"product": semantic * center, "semantic": semantic, "center": center}[self.config.score]
-
-
-def _odd_window(cells: float) -> int:
-    """The nearest odd window of at least 3 cells; 0 cells = 1, which suppresses nothing."""
-    return max(3, 2 * round((cells - 1) / 2) + 1) if cells > 0 else 1
-
-
-def _finite_maps(prediction: Prediction) -> list[FloatArray]:
-    """The four maps; a single value that is not finite would stay in a track's votes for good."""
-    names = ("semantic", "center", "offset", "reference_offset")
-    for name in names:
-        if not np.isfinite(getattr(prediction, name)).all():
-            raise ModelError(
-                f"the network gave values in {name!r} that are not finite; if it runs in half precision, try another "
-                "provider or a model in single precision"
-            )
-    return [getattr(prediction, name) for name in names]
 
 
 def _elapsed(references: list[Reference], identities: Identities, stamp: int | None) -> FloatArray:

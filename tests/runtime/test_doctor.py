@@ -6,7 +6,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,14 +30,11 @@ from instance_flow.doctor.machine import (
 )
 from instance_flow.doctor.providers import (
     WORKS,
-    Nvidia,
     Runtime,
     judge_model,
     judge_nvidia,
     judge_runtime,
     look_at_model,
-    look_at_nvidia,
-    missing_library,
 )
 from instance_flow.doctor.python import NodePython, judge_messages, judge_python, look_at_python
 from instance_flow.doctor.ros import (
@@ -50,6 +46,7 @@ from instance_flow.doctor.ros import (
     judge_profile,
     look_at_profile,
 )
+from instance_flow.gpu.nvidia import Nvidia
 from instance_flow.installation import message_definitions
 from instance_flow.structures import ModelInfo
 
@@ -400,54 +397,6 @@ def test_left_over_segments_are_those_whose_lock_nobody_holds(tmp_path: Path) ->
 def test_sockets_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "rmem_max").write_text("212992\n")
     assert look_at_sockets(tmp_path) == {"net.core.rmem_max": 212992}
-
-
-@pytest.mark.parametrize(
-    ("line", "version"),
-    [
-        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19", "535.129.03"),
-        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54  Release Build", "550.54"),
-    ],
-    ids=["closed", "open"],
-)
-def test_driver_in_a_container_without_the_device(line: str, version: str, tmp_path: Path) -> None:
-    (tmp_path / "version").write_text(line)
-    nvidia = look_at_nvidia(tmp_path / "version", tmp_path)
-    assert (nvidia.driver, nvidia.usable) == (version, False)
-    assert look_at_nvidia(tmp_path / "none", tmp_path) == NO_GPU
-
-
-def build_library(path: Path, source: str = "", *options: str) -> None:
-    """Compile a shared library of C functions."""
-    path.with_suffix(".cpp").write_text(f'extern "C" {{ {source} }}')
-    files = [str(path.with_suffix(".cpp")), "-o", str(path)]
-    subprocess.run(["c++", "-shared", "-fPIC", f"-Wl,-soname,{path.name}", *files, *options], check=True)
-
-
-def test_versions_of_libraries_are_asked_of_those_that_the_loader_finds(tmp_path: Path) -> None:
-    build_library(tmp_path / "libcuda.so.1", "int cuDriverGetVersion(int *v) { *v = 12040; return 0; }")
-    build_library(tmp_path / "libcudart.so.12", "int cudaRuntimeGetVersion(int *v) { *v = 12020; return 0; }")
-    build_library(tmp_path / "libcudnn.so.9", "unsigned long cudnnGetVersion() { return 90501; }")
-    (tmp_path / "nvidia0").touch()
-    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19")
-    code = (
-        "from pathlib import Path; from instance_flow.doctor.providers import look_at_nvidia; "
-        f"print(look_at_nvidia(Path({str(tmp_path / 'version')!r}), Path({str(tmp_path)!r})))"
-    )
-    libraries = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("LD_LIBRARY_PATH", "")]))
-    environment = {**os.environ, "LD_LIBRARY_PATH": libraries}
-    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert output.stdout.strip() == repr(Nvidia("535.129.03", True, "12.4", "12.2", "9.5.1"))
-
-
-def test_library_that_the_cuda_provider_misses_is_named(tmp_path: Path) -> None:
-    assert missing_library(tmp_path) == ""
-    build_library(tmp_path / "libonnxruntime_providers_shared.so")
-    build_library(tmp_path / "libneeded.so.9", "int needed() { return 0; }")
-    needs = ["-Wl,--no-as-needed", str(tmp_path / "libneeded.so.9")]
-    build_library(tmp_path / "libonnxruntime_providers_cuda.so", "", *needs)
-    (tmp_path / "libneeded.so.9").unlink()
-    assert missing_library(tmp_path) == "libneeded.so.9"
 
 
 def test_model_that_is_not_there_is_told(tmp_path: Path) -> None:

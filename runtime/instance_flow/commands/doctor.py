@@ -17,6 +17,7 @@ import cv2
 from instance_flow.doctor import machine, providers, ros
 from instance_flow.doctor import python as node_side
 from instance_flow.doctor.finding import PROBLEM, WARNING, Finding, format_findings, worst_first
+from instance_flow.gpu.nvidia import look_at_nvidia
 
 LISTEN_SECONDS = 5.0
 
@@ -59,7 +60,7 @@ def doctor_command(options: argparse.Namespace) -> int:
 
 def examine_network(model: Path | None) -> list[Finding]:
     """The model, and what runs it."""
-    nvidia = providers.look_at_nvidia()
+    nvidia = look_at_nvidia()
     path, info = providers.look_at_model(model)
     findings = providers.judge_model(path, info)
     if path is not None and not isinstance(info, str):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instance_flow.nvidia import (
+from instance_flow.gpu.nvidia import (
     Gpu,
     driver_cuda,
     driver_version,

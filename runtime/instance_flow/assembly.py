@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is put together from one frame's maps: objects in cells (section III-C-1), tracks in pixels of the camera."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from instance_flow.appearance import looks
+from instance_flow.assembly_config import AssemblyConfig
+from instance_flow.grouping import all_finite, class_means, find_centers, group_pixels
+from instance_flow.matching import FLOW_ERROR, flows_and_spreads
+from instance_flow.preprocess import Fit, cells_inside, restore_labels, to_image, vectors_to_image
+from instance_flow.structures import FloatArray, Image, Instances, ModelError, ModelInfo, Prediction, Tracks
+from instance_flow.tracker import Identities
+
+
+class Assembly:
+    """A model's settings in cells, and what they are applied to. It remembers nothing of a frame.
+
+    Attributes:
+        max_distance: the paper's epsilon, in cells.
+        flow_error: what flow misses by even where the pixels of an object agree on it, in cells.
+    """
+
+    def __init__(self, info: ModelInfo, config: AssemblyConfig) -> None:
+        cells = float(np.sqrt(info.input_size[0] * info.input_size[1])) / info.output_stride
+        self._stride, self._config = info.output_stride, config
+        self._threshold = config.center_threshold or info.center_threshold
+        self._kernel = _odd_window((config.center_window or info.center_window) * cells)
+        self.max_distance = (config.max_distance or info.max_distance) * cells
+        self.flow_error = FLOW_ERROR * cells
+
+    def inside(self, prediction: Prediction, fitted: Fit) -> Prediction:
+        """The maps of the picture's cells, without those of the padding. Raises ModelError for one that is not finite:
+        a single such value would stay in a track's votes for good."""
+        rows, columns = cells_inside(fitted, self._stride)
+        maps = {}
+        for name in ("semantic", "center", "offset", "reference_offset"):
+            values = getattr(prediction, name)
+            if not all_finite(values):
+                raise ModelError(
+                    f"the network gave values in {name!r} that are not finite; if it runs in half precision, try "
+                    "another provider or a model in single precision"
+                )
+            maps[name] = values[..., :rows, :columns]
+        return Prediction(**maps, features=prediction.features)
+
+    def group(self, maps: Prediction, margin: FloatArray, image: Image) -> Instances:
+        """Section III-C-1 and Eq. 3; margin (h, w) is above 0 on foreground, image is the network's input."""
+        foreground = margin > 0
+        centers, scores = find_centers(
+            maps.center, foreground, self._kernel, self._threshold, self._config.max_instances
+        )
+        labels = group_pixels(maps.offset, foreground, centers)
+        count = len(centers)
+        class_scores = class_means(maps.semantic, labels, count)
+        flows, spreads = flows_and_spreads(maps.offset, maps.reference_offset, labels, count)
+        colours = looks(image, labels, count, self._stride)
+        return Instances(labels, centers, scores, class_scores, flows, spreads, colours)
+
+    def tracks(
+        self,
+        frame_index: int,
+        instances: Instances,
+        identities: Identities,
+        margin: FloatArray,
+        fitted: Fit,
+        seconds: FloatArray,
+    ) -> Tracks:
+        """Rows in the order of ids, in pixels of the camera's image; objects without a pixel there are left out.
+
+        margin: as for ``group``.   seconds: (M,) that each object's motion took, NaN where unknown.
+        """
+        stride = self._stride
+        label_map, areas, boxes = restore_labels(
+            margin, instances.labels, len(instances), fitted, stride, identities.ids
+        )
+        order = np.argsort(identities.ids)
+        keep = order[areas[order] > 0]
+        semantic_scores = instances.class_scores[np.arange(len(instances)), identities.class_ids]
+        center_scores = np.clip(instances.center_scores, 0.0, 1.0)
+        velocities = vectors_to_image(identities.motion, fitted, stride) / seconds[:, None]
+        pixels_per_cell = stride / float(np.sqrt(fitted.scale[0] * fitted.scale[1]))
+        return Tracks(
+            frame_index=frame_index,
+            label_map=label_map,
+            ids=identities.ids[keep],
+            class_ids=identities.class_ids[keep],
+            scores=self._scores(semantic_scores, center_scores)[keep],
+            semantic_scores=semantic_scores[keep],
+            center_scores=center_scores[keep],
+            centers=to_image(instances.centers[keep], fitted, stride),
+            boxes=boxes[keep],
+            areas=areas[keep],
+            velocities=velocities[keep].astype(np.float32),
+            states=identities.states[keep],
+            ages=identities.ages[keep],
+            age_seconds=identities.age_seconds[keep],
+            reference_frames=identities.reference_frames[keep],
+            distances=identities.distances[keep] * np.float32(pixels_per_cell),
+        )
+
+    def _scores(self, semantic: FloatArray, center: FloatArray) -> FloatArray:
+        return {"product": semantic * center, "semantic": semantic, "center": center}[self._config.score]
+
+
+def _odd_window(cells: float) -> int:
+    """The nearest odd window of at least 3 cells; 0 cells = 1, which suppresses nothing."""
+    return max(3, 2 * round((cells - 1) / 2) + 1) if cells > 0 else 1

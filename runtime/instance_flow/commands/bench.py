@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``instance-flow bench``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from instance_flow.benchmark.suite import OBJECTS, SIZES, BenchSettings, Size, run_bench, size_name
+from instance_flow.benchmark.tables import describe, tables
+from instance_flow.installation import bundled_model_path
+from instance_flow.json_files import write_json
+from instance_flow.structures import SourceError
+
+
+def add_bench(commands: Any) -> None:
+    """Add ``bench`` to the commands."""
+    parser = commands.add_parser("bench", help="say where the time of a frame goes on this machine, stage by stage")
+    parser.set_defaults(command=bench_command)
+    parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model; the bundled one unless given")
+    parser.add_argument("--provider", default="auto", metavar="P", help="auto, cpu, cuda or tensorrt (default: auto)")
+    parser.add_argument(
+        "--threads",
+        nargs="+",
+        type=int,
+        default=(0,),
+        metavar="N",
+        help="CPU threads of the network, each number in its turn (default: 0 = one for each core)",
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=parse_size,
+        default=(),
+        metavar="WxH",
+        help="sizes of pictures and of the network's input, beside the model's own (default: "
+        f"{' '.join(map(size_name, SIZES))}, or none for a model that was exported for one size)",
+    )
+    parser.add_argument(
+        "--objects",
+        nargs="+",
+        type=int,
+        default=OBJECTS,
+        metavar="M",
+        help=f"objects in a picture (default: {' '.join(map(str, OBJECTS))})",
+    )
+    parser.add_argument(
+        "--references",
+        nargs="+",
+        type=int,
+        default=(),
+        metavar="R",
+        help="numbers of references (default: 1 and as many as the model takes)",
+    )
+    parser.add_argument(
+        "--frames", type=int, default=30, metavar="N", help="frames of each kind (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to a file")
+
+
+def bench_command(options: argparse.Namespace) -> int:
+    """Measure, and print tables."""
+    if options.json and options.json.is_dir():
+        raise SourceError(f"{options.json} is a folder, but --json needs a file; name one in it")
+    settings = BenchSettings(
+        model=options.model or bundled_model_path(),
+        provider=options.provider,
+        threads=tuple(options.threads),
+        sizes=tuple(options.sizes),
+        objects=tuple(options.objects),
+        references=tuple(options.references),
+        frames=options.frames,
+    )
+    report = measured_with_progress(settings)
+    if options.json:
+        write_json(options.json, report, indent=2)
+    print("\n\n".join([describe(report), *(table.text() for table in tables(report))]))
+    return 0
+
+
+def measured_with_progress(settings: BenchSettings) -> dict[str, Any]:
+    """``run_bench`` with a progress bar on stderr."""
+    with tqdm(unit="frame", disable=None, dynamic_ncols=True) as bar:
+
+        def show(what: str, turns: int) -> None:
+            bar.total = turns
+            bar.set_description(what, refresh=False)
+            bar.update()
+
+        return run_bench(settings, show)
+
+
+def parse_size(text: str) -> Size:
+    """(height, width) of WIDTHxHEIGHT, for argparse."""
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, for example 640x384")
+    return int(found[2]), int(found[1])

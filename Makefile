@@ -17,7 +17,7 @@ WORKSPACE_FILES := $(shell find ros2_ws/src -type f -not -path '*/__pycache__/*'
 # Set by the shim of the ROS wheels in every child of their Python: it belongs to another environment than ours.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help setup demo test lint clean distclean
+.PHONY: help setup demo test lint bench clean distclean
 .DELETE_ON_ERROR:
 # Two pips must not work on one environment.
 .NOTPARALLEL:
@@ -26,6 +26,7 @@ help:
 	@echo "make setup  install the runtime and build the ROS 2 workspace; the other targets do so too"
 	@echo "make demo   play a recording through the live ROS 2 node; pictures, video and tracks go to out/demo"
 	@echo "make test   all tests"
+	@echo "make bench  where the time goes, and how much others take for it; writes docs/performance.md (20 minutes)"
 	@echo "make lint   formatting, style and types"
 	@echo "make clean  remove what was built; make distclean removes $(VENV) too"
 
@@ -36,6 +37,9 @@ demo: $(STAMPS)/workspace
 
 test: $(STAMPS)/develop $(STAMPS)/workspace
 	@$(IN_WORKSPACE) INSTANCE_FLOW_REQUIRE_ROS=1 python -m pytest $(PYTEST_OPTIONS)
+
+bench: $(STAMPS)/develop $(STAMPS)/workspace
+	@$(IN_WORKSPACE) python bench/performance.py --ros --json out/performance.json --write $(BENCH_OPTIONS)
 
 lint: $(STAMPS)/develop $(STAMPS)/ros
 	$(BIN)/ruff check .

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from instance_flow.average_precision import SIZE_LIMITS
+from instance_flow.commands.bench import add_bench
 from instance_flow.commands.doctor import add_doctor
 from instance_flow.commands.evaluate_bags import add_evaluate_bags
 from instance_flow.commands.run import add_run
 from instance_flow.commands.values import SIGNALLED, format_report
+from instance_flow.commands.warmup import add_warmup
 from instance_flow.evaluation import evaluate
 from instance_flow.evaluation_table import format_table
 from instance_flow.installation import bundled_model_path, providers, versions
@@ -87,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     add_evaluate_bags(commands)
     add_doctor(commands)
+    add_warmup(commands)
+    add_bench(commands)
     _add_info(commands)
     return parser
 

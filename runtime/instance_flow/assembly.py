@@ -42,7 +42,7 @@ class Assembly:
                     f"the network gave values in {name!r} that are not finite; if it runs in half precision, try "
                     "another provider or a model in single precision"
                 )
-            maps[name] = values[..., :rows, :columns]
+            maps[name] = np.ascontiguousarray(values[..., :rows, :columns])
         return Prediction(**maps, features=prediction.features)
 
     def group(self, maps: Prediction, margin: FloatArray, image: Image) -> Instances:

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cheapest one-to-one assignment of rows to columns (linear sum assignment)."""
+"""One-to-one assignment of rows to columns: the cheapest in all (linear sum assignment), or the cheapest pair first."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from instance_flow.kernel_input import kernel_input
+from instance_flow.structures import IntArray
 
 
 @njit(cache=True, nogil=True)
@@ -80,3 +85,55 @@ def _cheapest_path(
         row = row_of_column[column]
         still_open -= 1
         open_columns[nearest] = open_columns[still_open]
+
+
+def cheapest_pairs(
+    cost: NDArray[np.floating[Any]], limit: float, identities: IntArray, rank: IntArray | None = None
+) -> list[tuple[int, int]]:
+    """Rows and columns of a cost table (M, K) of at most ``limit``, lowest first, every row and every identity once.
+
+    cost: an infinite one is too high for any limit.
+    identities: (K,) of the columns; may hold one several times.
+    rank: (M, N), which of equal costs in a row comes first, before the order of the columns; where N < K, that of the
+        others is -1.
+    """
+    ranks = np.zeros((len(cost), 0), np.int64) if rank is None else rank
+    highest = float(np.result_type(cost, limit).type(limit))  # as ``cost <= limit`` compares them
+    pairs = _cheapest_pairs(
+        kernel_input(cost, np.float64), highest, kernel_input(identities, np.int64), kernel_input(ranks, np.int64)
+    )
+    return [(m, k) for m, k in pairs.tolist()]
+
+
+@njit(cache=True, nogil=True)
+def _cheapest_pairs(cost: NDArray[np.float64], limit: float, identities: IntArray, rank: IntArray) -> IntArray:
+    """See ``cheapest_pairs``: (P, 2) rows and columns.
+
+    What a row's best column cost when it was last looked for bounds what its best one costs now. So the row with the
+    lowest bound is served if its column is still free, and else it looks again: no table is ever sorted.
+    """
+    rows, columns = cost.shape
+    free = np.ones(columns, np.bool_)
+    bound, best = np.full(rows, -np.inf), np.full(rows, -1, np.int64)
+    pairs, count = np.empty((min(rows, columns), 2), np.int64), 0
+    while count < len(pairs):
+        m = 0
+        for row in range(1, rows):
+            m = row if bound[row] < bound[m] else m
+        if bound[m] == np.inf:
+            break
+        k = best[m]
+        if k >= 0 and free[k]:
+            pairs[count, 0], pairs[count, 1] = m, k
+            count += 1
+            bound[m] = np.inf
+            for other in range(columns):
+                free[other] = free[other] and identities[other] != identities[k]
+            continue
+        bound[m], first = np.inf, 0
+        for k in range(columns):
+            if free[k] and cost[m, k] <= limit and cost[m, k] <= bound[m]:
+                place = rank[m, k] if k < rank.shape[1] else -1
+                if cost[m, k] < bound[m] or place < first:
+                    bound[m], best[m], first = cost[m, k], k, place
+    return pairs[:count]

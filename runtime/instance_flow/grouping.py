@@ -10,55 +10,41 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from instance_flow.kernel_input import kernel_input
 from instance_flow.structures import FloatArray, LabelMap
 
 
 @njit(cache=True, nogil=True)
-def _row_maximum(heat: FloatArray, foreground: NDArray[np.bool_], radius: int) -> FloatArray:
-    """Largest foreground heat within ``radius`` columns of each pixel: (h, w) f32, -inf where there is none.
-
-    Each foreground pixel is spread over its window, so the cost follows the foreground, not the size of the map.
-    """
-    h, w = heat.shape
-    out = np.full((h, w), -np.inf, np.float32)
-    for y in range(h):
-        for x in range(w):
-            if foreground[y, x]:
-                value = heat[y, x]
-                for k in range(max(0, x - radius), min(w, x + radius + 1)):
-                    if value > out[y, k]:
-                        out[y, k] = value
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _is_peak(heat: FloatArray, foreground: NDArray[np.bool_], rows: FloatArray, y: int, x: int, radius: int) -> bool:
+def _is_peak(heat: FloatArray, foreground: NDArray[np.bool_], y: int, x: int, radius: int) -> bool:
     """True where no foreground pixel of the window is hotter, nor an earlier one in raster order equally hot."""
     h, w = heat.shape
     value = heat[y, x]
     for i in range(max(0, y - radius), min(h, y + radius + 1)):
-        if rows[i, x] > value:
-            return False
-        if rows[i, x] == value and i <= y:
-            for k in range(max(0, x - radius), min(w, x + radius + 1)):
-                if (i < y or k < x) and foreground[i, k] and heat[i, k] == value:
-                    return False
+        for k in range(max(0, x - radius), min(w, x + radius + 1)):
+            if foreground[i, k] and (heat[i, k] > value or (heat[i, k] == value and (i < y or (i == y and k < x)))):
+                return False
     return True
 
 
 @njit(cache=True, nogil=True)
-def _peaks(heat: FloatArray, foreground: NDArray[np.bool_], radius: int, threshold: float) -> tuple:  # type: ignore[type-arg]
-    """Rows, columns and heat of every center, in raster order."""
+def _peaks(heat: FloatArray, foreground: NDArray[np.bool_], radius: int, threshold: float) -> FloatArray:
+    """Row, column and heat of every center, in raster order: (M, 3) float32."""
     h, w = heat.shape
-    rows = _row_maximum(heat, foreground, radius)
-    ys, xs, scores = [0 for _ in range(0)], [0 for _ in range(0)], [np.float32(0) for _ in range(0)]
+    side = radius + 1  # no two centers lie within a square of this side
+    found = np.empty((-(-h // side) * -(-w // side), 3), np.float32)
+    count = 0
     for y in range(h):
         for x in range(w):
-            if foreground[y, x] and heat[y, x] > threshold and _is_peak(heat, foreground, rows, y, x, radius):
-                ys.append(y)
-                xs.append(x)
-                scores.append(heat[y, x])
-    return ys, xs, scores
+            # Nearly every pixel has a hotter one beside it: only what is left is worth a look at its whole window.
+            if (
+                foreground[y, x]
+                and heat[y, x] > threshold
+                and _is_peak(heat, foreground, y, x, min(radius, 1))
+                and _is_peak(heat, foreground, y, x, radius)
+            ):
+                found[count, 0], found[count, 1], found[count, 2] = y, x, heat[y, x]
+                count += 1
+    return found[:count].copy()
 
 
 def find_centers(
@@ -82,46 +68,58 @@ def find_centers(
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size is {kernel_size}; it must be an odd positive number of pixels")
-    heat = np.ascontiguousarray(heatmap, np.float32)
-    mask = np.ascontiguousarray(foreground, np.bool_)
+    heat, mask = kernel_input(heatmap, np.float32), kernel_input(foreground, np.bool_)
     if heat.ndim != 2 or mask.shape != heat.shape:
         raise ValueError(f"heatmap {heat.shape} and foreground {mask.shape} must both be (h, w)")
-    ys, xs, heats = _peaks(heat, mask, kernel_size // 2, float(np.float32(threshold)))
-    scores = np.array(heats, np.float32)
-    best = np.argsort(-scores, kind="stable")[:max_centers]
-    centers = np.stack([np.array(ys, np.float32), np.array(xs, np.float32)], 1)
-    return centers[best], scores[best]
+    peaks = _peaks(heat, mask, kernel_size // 2, float(np.float32(threshold)))
+    best = peaks[np.argsort(-peaks[:, 2], kind="stable")[:max_centers]]
+    return best[:, :2].copy(), best[:, 2].copy()
 
 
 @njit(cache=True, nogil=True)
-def _group(offset: FloatArray, foreground: NDArray[np.bool_], centers: FloatArray) -> LabelMap:
+def _nearest(
+    a: float, b: float, along: FloatArray, across: FloatArray, rows: NDArray[np.int64], start: int
+) -> tuple[int, int]:
+    """Row of the center nearest to (a, b), the lowest of equals, and its place; row 0 where (a, b) is not a number.
+
+    along, across: (M,) the centers' coordinates on the two axes, ascending on the first.   rows: (M,) whose they are.
+    start: the place to begin at; the search goes both ways until the first axis alone is too far off.
+    """
+    row, found, least = 0, start, np.float32(np.inf)
+    for step in (1, -1):
+        place = start if step > 0 else start - 1
+        while 0 <= place < len(rows):
+            da, db = a - along[place], b - across[place]
+            if da * da > least and da * step < 0:
+                break
+            distance = da * da + db * db
+            if distance < least or (distance == least and rows[place] < row):
+                row, found, least = rows[place], place, distance
+            place += step
+    return row, found
+
+
+@njit(cache=True, nogil=True)
+def _group(
+    offset: FloatArray,
+    foreground: NDArray[np.bool_],
+    along: FloatArray,
+    across: FloatArray,
+    rows: NDArray[np.int64],
+    axis: int,
+    labels: LabelMap,
+) -> None:
+    """Fill ``labels``; along, across, rows: as for ``_nearest``, by the axis on which the centers are sorted."""
     _, h, w = offset.shape
-    labels = np.zeros((h, w), np.int32)
-    count = centers.shape[0]
-    if count == 0:
-        return labels
+    place = 0
     for y in range(h):
         for x in range(w):
             if foreground[y, x]:
-                cy = np.float32(y) + offset[0, y, x]
-                cx = np.float32(x) + offset[1, y, x]
-                labels[y, x] = nearest_center(cy, cx, centers) + 1
-    return labels
-
-
-@njit(cache=True, nogil=True, inline="always")
-def nearest_center(y: float, x: float, centers: FloatArray) -> int:
-    """Row of ``centers`` (M, 2), M > 0, that is nearest to (y, x); the first of equals."""
-    best = 0
-    least = np.float32(np.inf)
-    for m in range(centers.shape[0]):
-        dy = y - centers[m, 0]
-        dx = x - centers[m, 1]
-        distance = dy * dy + dx * dx
-        if distance < least:
-            least = distance
-            best = m
-    return best
+                cy, cx = np.float32(y) + offset[0, y, x], np.float32(x) + offset[1, y, x]
+                a, b = (cy, cx) if axis == 0 else (cx, cy)
+                # The neighbour's center is most often this pixel's too: no other is looked at for long.
+                row, place = _nearest(a, b, along, across, rows, place)
+                labels[y, x] = row + 1
 
 
 def group_pixels(offset: FloatArray, foreground: NDArray[np.bool_], centers: FloatArray) -> LabelMap:
@@ -137,30 +135,46 @@ def group_pixels(offset: FloatArray, foreground: NDArray[np.bool_], centers: Flo
     Raises:
         ValueError: for arrays of other shapes.
     """
-    offset = np.ascontiguousarray(offset, np.float32)
-    mask = np.ascontiguousarray(foreground, np.bool_)
-    centers = np.ascontiguousarray(centers, np.float32).reshape(-1, 2)
+    offset, mask = kernel_input(offset, np.float32), kernel_input(foreground, np.bool_)
     if offset.ndim != 3 or offset.shape[0] != 2 or offset.shape[1:] != mask.shape:
         raise ValueError(f"offset {offset.shape} must be (2, h, w) and foreground {mask.shape} the same (h, w)")
-    return _group(offset, mask, centers)
+    labels = np.zeros(mask.shape, np.int32)
+    centers = np.reshape(centers, (-1, 2)).astype(np.float32)
+    if len(centers):
+        # Sorted along the axis on which they lie farther apart, each pixel is compared with a few of them alone.
+        axis = int(np.argmax(np.ptp(centers, axis=0)))
+        rows = np.argsort(centers[:, axis], kind="stable")
+        along, across = (kernel_input(centers[rows, a], np.float32) for a in (axis, 1 - axis))
+        _group(offset, mask, along, across, kernel_input(rows, np.int64), axis, labels)
+    return labels
 
 
 @njit(cache=True, nogil=True)
 def _class_means(semantic: FloatArray, labels: LabelMap, count: int) -> FloatArray:
     classes, h, w = semantic.shape[0] - 1, semantic.shape[1], semantic.shape[2]
-    sums = np.zeros((count, classes), np.float64)
+    sums = np.zeros((classes, count), np.float64)
     pixels = np.zeros(count, np.float64)
     for y in range(h):
-        for x in range(w):
-            if labels[y, x] > 0:
-                pixels[labels[y, x] - 1] += 1
+        x = 0
+        while x < w:
+            end = x + 1
+            while end < w and labels[y, end] == labels[y, x]:
+                end += 1
+            m = labels[y, x] - 1
+            if 0 <= m < count:
+                pixels[m] += end - x
+                # Each class for a stretch of pixels: planes lie too far apart for going through all of them per pixel.
                 for c in range(classes):
-                    sums[labels[y, x] - 1, c] += semantic[c + 1, y, x]
+                    total = sums[c, m]
+                    for k in range(x, end):
+                        total += semantic[c + 1, y, k]
+                    sums[c, m] = total
+            x = end
     out = np.zeros((count, classes), np.float32)
     for m in range(count):
         if pixels[m] > 0:
             for c in range(classes):
-                out[m, c] = sums[m, c] / pixels[m]
+                out[m, c] = sums[c, m] / pixels[m]
     return out
 
 
@@ -169,7 +183,7 @@ def class_means(semantic: FloatArray, labels: LabelMap, count: int) -> FloatArra
 
     Args: semantic (C + 1, h, w) float32, channel 0 = background; labels (h, w) int32, 0 = background, m + 1 = row m.
     """
-    return _class_means(np.ascontiguousarray(semantic, np.float32), np.ascontiguousarray(labels, np.int32), count)
+    return _class_means(kernel_input(semantic, np.float32), kernel_input(labels, np.int32), count)
 
 
 @njit(cache=True, nogil=True)
@@ -179,10 +193,12 @@ def _foreground_margin(semantic: FloatArray) -> FloatArray:
     tiny = np.float32(1e-7)
     for y in range(h):
         for x in range(w):
-            best = semantic[1, y, x]
-            for c in range(2, channels):
-                best = max(best, semantic[c, y, x])
-            out[y, x] = np.log(best + tiny) - np.log(semantic[0, y, x] + tiny)
+            out[y, x] = semantic[1, y, x]
+        for c in range(2, channels):
+            for x in range(w):
+                out[y, x] = max(out[y, x], semantic[c, y, x])
+        for x in range(w):
+            out[y, x] = np.log(out[y, x] + tiny) - np.log(semantic[0, y, x] + tiny)
     return out
 
 
@@ -192,4 +208,21 @@ def foreground_margin(semantic: FloatArray) -> FloatArray:
     The difference of log probabilities is the difference of the logits, so it may be interpolated between cells just as
     the logits were when the network was trained.
     """
-    return _foreground_margin(np.ascontiguousarray(semantic, np.float32))
+    return _foreground_margin(kernel_input(semantic, np.float32))
+
+
+@njit(cache=True, nogil=True)
+def _all_finite(values: FloatArray) -> bool:
+    for start in range(0, len(values), 4096):  # a loop that may be left at any number would go one by one
+        part = values[start : start + 4096]
+        others = 0
+        for i in range(len(part)):
+            others += part[i] - part[i] != np.float32(0.0)
+        if others:
+            return False
+    return True
+
+
+def all_finite(array: FloatArray) -> bool:
+    """True where no value of a float32 array of any shape is NaN or infinite; it stops soon after the first one."""
+    return bool(_all_finite(kernel_input(array, np.float32).reshape(-1)))

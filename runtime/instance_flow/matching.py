@@ -11,6 +11,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from instance_flow.appearance import likeness
+from instance_flow.assignment import cheapest_pairs
+from instance_flow.kernel_input import kernel_input
 from instance_flow.structures import FloatArray, IntArray, LabelMap
 
 NEAREST, MEAN = "nearest", "mean"
@@ -56,19 +59,27 @@ class KnownIdentities:
 @njit(cache=True, nogil=True)
 def _flows(offset: FloatArray, reference_offset: FloatArray, labels: LabelMap, count: int) -> tuple:  # type: ignore[type-arg]
     references, _, h, w = reference_offset.shape
-    sums = np.zeros((references, count, 2), np.float64)
-    squares = np.zeros((references, count), np.float64)
+    sums = np.zeros((references, count, 3), np.float64)  # of dy, of dx, and of the squares of both
     pixels = np.zeros(count, np.float64)
     for y in range(h):
-        for x in range(w):
+        x = 0
+        while x < w:
+            end = x + 1
+            while end < w and labels[y, end] == labels[y, x]:
+                end += 1
             m = labels[y, x] - 1
             if 0 <= m < count:
-                pixels[m] += 1
+                pixels[m] += end - x
                 for r in range(references):
-                    for axis in range(2):
-                        residual = reference_offset[r, axis, y, x] - offset[axis, y, x]
-                        sums[r, m, axis] += residual
-                        squares[r, m] += residual * residual
+                    total_y, total_x, squares = sums[r, m]
+                    for k in range(x, end):
+                        dy = reference_offset[r, 0, y, k] - offset[0, y, k]
+                        dx = reference_offset[r, 1, y, k] - offset[1, y, k]
+                        total_y += dy
+                        total_x += dx
+                        squares = squares + dy * dy + dx * dx
+                    sums[r, m, 0], sums[r, m, 1], sums[r, m, 2] = total_y, total_x, squares
+            x = end
     flows = np.zeros((references, count, 2), np.float32)
     spreads = np.zeros((references, count), np.float32)
     for r in range(references):
@@ -76,7 +87,7 @@ def _flows(offset: FloatArray, reference_offset: FloatArray, labels: LabelMap, c
             if pixels[m] > 0:
                 y, x = sums[r, m, 0] / pixels[m], sums[r, m, 1] / pixels[m]
                 flows[r, m, 0], flows[r, m, 1] = y, x
-                spreads[r, m] = np.sqrt(max(squares[r, m] / pixels[m] - y * y - x * x, 0.0))
+                spreads[r, m] = np.sqrt(max(sums[r, m, 2] / pixels[m] - y * y - x * x, 0.0))
     return flows, spreads
 
 
@@ -101,9 +112,8 @@ def flows_and_spreads(
 ) -> tuple[FloatArray, FloatArray]:
     """``instance_flows``, and how far the pixels of each object disagree on its flow: (R, M) float32, the root of the
     residual's variance over both axes, in cells. Where they disagree the flow is more often wrong."""
-    offset = np.ascontiguousarray(offset, np.float32)
-    reference_offset = np.ascontiguousarray(reference_offset, np.float32)
-    labels = np.ascontiguousarray(labels, np.int32)
+    offset, reference_offset = kernel_input(offset, np.float32), kernel_input(reference_offset, np.float32)
+    labels = kernel_input(labels, np.int32)
     size = labels.shape
     if offset.shape != (2, *size) or reference_offset.shape[1:] != (2, *size):
         raise ValueError(
@@ -181,42 +191,18 @@ def match_by_evidence(
         known: every identity of the references, and those lost that may still come back.
         unit: cells that a flow misses by even where all pixels agree.   max_cost: bound of the cost.
     """
-    row_of = {int(identity): k for k, identity in enumerate(known.ids)}
     compared = _compare(centers, flows, reference_centers, reference_ids, unit + spreads)
-    shown = [row_of[int(identity)] for identity in compared.ids]
-    lost = np.setdiff1d(np.arange(len(known.ids)), shown)
-    order = np.array([*shown, *lost], np.int64)
-    likeness = np.clip(looks @ known.looks[order].T, 0.0, 1.0)
-    cost = LOOK_WEIGHT * np.log1p(LOOK_GAIN * (1.0 - likeness))
-    strayed = np.linalg.norm(centers[:, None, :] - known.expected[order][None, :, :], axis=-1)
-    reach = MOTION_ERROR * unit * np.sqrt(known.gaps[order])
-    cost += MOTION_WEIGHT * np.log1p((strayed / reach) ** 2)
+    row_of = {identity: k for k, identity in enumerate(known.ids.tolist())}
+    shown = [row_of[identity] for identity in compared.ids.tolist()]
+    is_lost = np.ones(len(known.ids), np.bool_)
+    is_lost[shown] = False
+    order = np.array([*shown, *np.flatnonzero(is_lost).tolist()], np.int64)
+    cost = LOOK_WEIGHT * np.log1p(LOOK_GAIN * (1.0 - likeness(looks, known.looks[order])))
+    strayed = _distances(_points(centers), _points(known.expected[order]))
+    cost += MOTION_WEIGHT * _log_cost(strayed, MOTION_ERROR * unit * np.sqrt(known.gaps[order]))
     cost[:, : len(shown)] += compared.mean
     cost[:, len(shown) :] += LOST_COST
     return _assign(cost, max_cost, known.ids[order], compared)
-
-
-def cheapest_pairs(
-    cost: NDArray[np.floating[Any]], limit: float, identities: IntArray, rank: IntArray | None = None
-) -> list[tuple[int, int]]:
-    """Rows and columns of a cost table (M, K) of at most ``limit``, lowest first, every row and every identity once.
-
-    identities: (K,) of the columns; may hold one several times.
-    rank: (M, K), which of equal costs in a row comes first, before the order of the columns.
-    """
-    rows, columns = np.nonzero(cost <= limit)
-    ranks = np.zeros(len(rows), np.int64) if rank is None else rank[rows, columns]
-    order = np.lexsort((columns, ranks, rows, cost[rows, columns]))
-    pairs: dict[int, int] = {}
-    taken: set[int] = set()
-    for m, k in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        identity = int(identities[k])
-        if m not in pairs and identity not in taken:
-            pairs[m] = k
-            taken.add(identity)
-            if len(pairs) == min(cost.shape):
-                break
-    return list(pairs.items())
 
 
 class _Compared(NamedTuple):
@@ -237,31 +223,75 @@ def _compare(
     uncertainty: FloatArray | None = None,
 ) -> _Compared:
     """uncertainty: (R, M) cells; with it the cost is log(1 + (distance / uncertainty)^2), else the distance itself."""
-    identities = list(dict.fromkeys(int(i) for ids in reference_ids for i in ids))
-    column = {identity: k for k, identity in enumerate(identities)}
-    shape = (len(centers), len(identities))
+    places: dict[int, int] = {}
+    columns = [
+        np.array([places.setdefault(identity, len(places)) for identity in np.asarray(ids).tolist()], np.int64)
+        for ids in reference_ids
+    ]
+    shape = (len(centers), len(places))
     nearest, total = np.full(shape, np.inf, np.float32), np.zeros(shape, np.float32)
-    shown_by, shown = np.full(shape, -1, np.int64), np.zeros(len(identities), np.float32)
-    for r, (others, ids) in enumerate(zip(reference_centers, reference_ids, strict=True)):
-        columns = [column[int(i)] for i in ids]
-        warped = np.asarray(centers, np.float32).reshape(-1, 2) + flows[r]
-        difference = warped[:, None, :] - np.asarray(others, np.float32).reshape(-1, 2)[None, :, :]
-        distance = np.sqrt((difference**2).sum(-1))
-        closer = distance < nearest[:, columns]
-        shown_by[:, columns] = np.where(closer, r, shown_by[:, columns])
-        nearest[:, columns] = np.minimum(nearest[:, columns], distance)
-        total[:, columns] += distance if uncertainty is None else np.log1p((distance / uncertainty[r][:, None]) ** 2)
-        shown[columns] += 1
-    return _Compared(np.array(identities, np.int64), nearest, total / shown, shown_by)
+    shown_by, shown = np.full(shape, -1, np.int64), np.zeros(len(places), np.float32)
+    for r, others in enumerate(reference_centers):
+        distance = _distances(_points(centers) + flows[r], _points(others))
+        cost = distance if uncertainty is None else _log_cost(distance, uncertainty[r][:, None])
+        _merge(distance, cost, columns[r], r, nearest, total, shown_by)
+        shown[columns[r]] += 1
+    total /= shown
+    return _Compared(np.array(list(places), np.int64), nearest, total, shown_by)
+
+
+def _log_cost(distance: FloatArray, unit: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """log(1 + (distance / unit)^2), with one new array: with hundreds of objects each one costs as much as the sum."""
+    cost = distance / unit
+    cost *= cost
+    return np.log1p(cost, out=cost)
+
+
+def _points(points: FloatArray) -> FloatArray:
+    return np.asarray(points, np.float32).reshape(-1, 2)
+
+
+def _distances(here: FloatArray, there: FloatArray) -> FloatArray:
+    """Between points (M, 2) and others (N, 2): (M, N) float32."""
+    return _lengths(kernel_input(here, np.float32), kernel_input(there, np.float32))
+
+
+@njit(cache=True, nogil=True)
+def _lengths(here: FloatArray, there: FloatArray) -> FloatArray:
+    out = np.empty((len(here), len(there)), np.float32)
+    for m in range(len(here)):
+        y, x = here[m, 0], here[m, 1]
+        for n in range(len(there)):
+            dy, dx = y - there[n, 0], x - there[n, 1]
+            out[m, n] = np.sqrt(dy * dy + dx * dx)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _merge(
+    distance: FloatArray,
+    cost: FloatArray,
+    columns: IntArray,
+    reference: int,
+    nearest: FloatArray,
+    total: FloatArray,
+    shown_by: IntArray,
+) -> None:
+    """Enter one reference's distances and costs (M, N) in the columns (N,) of the tables over all of them (M, K)."""
+    for m in range(len(distance)):
+        for n in range(len(columns)):
+            k = columns[n]
+            total[m, k] += cost[m, n]
+            if distance[m, n] < nearest[m, k]:
+                nearest[m, k], shown_by[m, k] = distance[m, n], reference
 
 
 def _assign(cost: FloatArray, limit: float, identities: IntArray, compared: _Compared) -> Matches:
     """Lowest cost first, every object and every identity once; columns beyond the compared ones are lost identities."""
     count = len(cost)
     matches = Matches(np.zeros(count, np.int64), np.full(count, -1, np.int64), np.full(count, np.nan, np.float32))
-    lost = cost.shape[1] - len(compared.ids)
-    shown_by = np.pad(compared.shown_by, ((0, 0), (0, lost)), constant_values=-1)
-    nearest = np.pad(compared.nearest, ((0, 0), (0, lost)), constant_values=np.nan)
-    for m, k in cheapest_pairs(cost, limit, identities, shown_by):
-        matches.ids[m], matches.reference[m], matches.distance[m] = identities[k], shown_by[m, k], nearest[m, k]
+    for m, k in cheapest_pairs(cost, limit, identities, compared.shown_by):
+        matches.ids[m] = identities[k]
+        if k < len(compared.ids):
+            matches.reference[m], matches.distance[m] = compared.shown_by[m, k], compared.nearest[m, k]
     return matches

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from instance_flow.kernel_input import kernel_input
 from instance_flow.structures import FloatArray, Image, LabelMap
 
 LETTERBOX, STRETCH = FITS = ("letterbox", "stretch")
@@ -55,14 +56,17 @@ def fit(image: Image, input_size: tuple[int, int], how: str = LETTERBOX) -> Fit:
     new_height = min(target_height, max(1, round(height * ratios[0])))
     new_width = min(target_width, max(1, round(width * ratios[1])))
     scale = (new_height / height, new_width / width)
-    if (new_height, new_width) != (height, width):
+    if (height, width) == (target_height, target_width):
+        return Fit(np.ascontiguousarray(image), (height, width), scale)
+    fitted = np.empty((target_height, target_width, 3), np.uint8)
+    fitted[new_height:], fitted[:new_height, new_width:] = PADDING, PADDING
+    picture = fitted[:new_height, :new_width]
+    if (new_height, new_width) == (height, width):
+        picture[:] = image
+    else:
         method = cv2.INTER_AREA if min(ratios) < 1 else cv2.INTER_LINEAR
-        image = np.asarray(cv2.resize(image, (new_width, new_height), interpolation=method), np.uint8)
-    if (new_height, new_width) != (target_height, target_width):
-        padded = np.full((target_height, target_width, 3), PADDING, np.uint8)
-        padded[:new_height, :new_width] = image
-        image = padded
-    return Fit(np.ascontiguousarray(image), (height, width), scale)
+        cv2.resize(image, (new_width, new_height), dst=picture, interpolation=method)
+    return Fit(fitted, (height, width), scale)
 
 
 def cells_inside(fitted: Fit, stride: int) -> tuple[int, int]:
@@ -85,72 +89,99 @@ def vectors_to_image(vectors: FloatArray, fitted: Fit, stride: int) -> FloatArra
 
 @njit(cache=True, nogil=True)
 def _corners(size: int, cells: int, factor: float) -> tuple:  # type: ignore[type-arg]
-    """For each pixel along an axis: the cell before it, the cell after it, and the weight of the latter."""
+    """For each pixel along an axis: the cell before it, the cell after it, and the weight of the latter; and where each
+    stretch of pixels between the same two cells begins, with ``size`` at the end."""
     before, after = np.empty(size, np.int64), np.empty(size, np.int64)
     weight = np.empty(size, np.float32)
+    starts = np.empty(size + 1, np.int64)
+    count = 0
     for i in range(size):
         position = min(max((i + 0.5) * factor - 0.5, 0.0), cells - 1.0)
         before[i] = int(position)
         after[i] = min(before[i] + 1, cells - 1)
         weight[i] = position - before[i]
-    return before, after, weight
+        if i == 0 or before[i] != before[i - 1]:
+            starts[count] = i
+            count += 1
+    starts[count] = size
+    return before, after, weight, starts[: count + 1]
 
 
 @njit(cache=True, nogil=True)
-def _vote(candidates: LabelMap, weights: FloatArray) -> int:
-    """The label with the largest sum of weights among four; 0 counts for nothing."""
-    best, most = 0, np.float32(0.0)
+def _vote(p: int, q: int, r: int, s: int, wp: np.float32, wq: np.float32, wr: np.float32, ws: np.float32) -> int:
+    """The label with the largest sum of weights among p, q, r, s, the first of equals; 0 counts for nothing."""
+    zero = np.float32(0.0)
+    best, most = 0, zero
     for i in range(4):
-        if candidates[i] > 0:
-            total = np.float32(0.0)
-            for k in range(4):
-                if candidates[k] == candidates[i]:
-                    total += weights[k]
+        label = p if i == 0 else (q if i == 1 else (r if i == 2 else s))
+        if label > 0:
+            total = wp if p == label else zero
+            total += wq if q == label else zero
+            total += wr if r == label else zero
+            total += ws if s == label else zero
             if total > most:
-                best, most = candidates[i], total
+                best, most = label, total
     return best
 
 
 @njit(cache=True, nogil=True)
+def _grow(boxes: NDArray[np.int64], k: int, top: int, left: int, bottom: int, right: int) -> None:
+    """Make box k hold rows top to bottom and columns left to right, each without the last one."""
+    boxes[k, 0], boxes[k, 1] = min(boxes[k, 0], top), min(boxes[k, 1], left)
+    boxes[k, 2], boxes[k, 3] = max(boxes[k, 2], bottom), max(boxes[k, 3], right)
+
+
+@njit(cache=True, nogil=True)
 def _restore(
-    margin: FloatArray, labels: LabelMap, count: int, height: int, width: int, factor_y: float, factor_x: float
+    margin: FloatArray, labels: LabelMap, values: LabelMap, factor_y: float, factor_x: float, out: LabelMap
 ) -> tuple:  # type: ignore[type-arg]
-    out = np.zeros((height, width), np.int32)
-    boxes = np.zeros((count, 4), np.int64)
-    areas = np.zeros(count, np.int64)
-    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = height, width, -1, -1
-    y0, y1, wy = _corners(height, margin.shape[0], factor_y)
-    x0, x1, wx = _corners(width, margin.shape[1], factor_x)
-    near, weights = np.zeros(4, np.int32), np.zeros(4, np.float32)
+    """Fill ``out``, which holds zeros; give areas (M,) and boxes (M, 4) top, left, bottom, right.
+
+    Pixels between the same four cells are done together: nothing where these are background, one value where they are
+    of one object. Only at edges is there something to reckon for each pixel.
+    """
+    height, width = out.shape
+    areas, boxes = np.zeros(len(values), np.int64), np.zeros((len(values), 4), np.int64)
+    boxes[:, 0], boxes[:, 1] = height, width
+    y0, y1, wy, tops = _corners(height, margin.shape[0], factor_y)
+    x0, x1, wx, lefts = _corners(width, margin.shape[1], factor_x)
     one = np.float32(1.0)
-    for y in range(height):
-        a, b, v = y0[y], y1[y], wy[y]
-        for x in range(width):
-            c, d, u = x0[x], x1[x], wx[x]
-            near[0], near[1], near[2], near[3] = labels[a, c], labels[a, d], labels[b, c], labels[b, d]
-            if near[0] == 0 and near[1] == 0 and near[2] == 0 and near[3] == 0:
+    for i in range(len(tops) - 1):
+        top, bottom, j = tops[i], tops[i + 1], 0
+        a, b = y0[top], y1[top]
+        while j < len(lefts) - 1:
+            left = lefts[j]
+            c, d = x0[left], x1[left]
+            p, q, r, s = labels[a, c], labels[a, d], labels[b, c], labels[b, d]
+            j += 1
+            if p == q and p == r and p == s:
+                while j < len(lefts) - 1:
+                    c, d = x0[lefts[j]], x1[lefts[j]]
+                    if labels[a, c] != p or labels[a, d] != p or labels[b, c] != p or labels[b, d] != p:
+                        break
+                    j += 1
+                if p > 0:
+                    out[top:bottom, left : lefts[j]] = values[p - 1]
+                    areas[p - 1] += (bottom - top) * (lefts[j] - left)
+                    _grow(boxes, p - 1, top, left, bottom, lefts[j])
                 continue
-            if near[0] == near[1] and near[0] == near[2] and near[0] == near[3]:
-                label = near[0]
-            else:
-                weights[0], weights[1] = (one - v) * (one - u), (one - v) * u
-                weights[2], weights[3] = v * (one - u), v * u
-                value = weights[0] * margin[a, c] + weights[1] * margin[a, d]
-                value += weights[2] * margin[b, c] + weights[3] * margin[b, d]
-                if value <= 0:
-                    continue
-                label = _vote(near, weights)
-            if label > 0:
-                k = label - 1
-                out[y, x] = label
-                areas[k] += 1
-                boxes[k, 0], boxes[k, 1] = min(boxes[k, 0], y), min(boxes[k, 1], x)
-                boxes[k, 2], boxes[k, 3] = max(boxes[k, 2], y), max(boxes[k, 3], x)
-    return out, areas, boxes
+            for y in range(top, bottom):
+                v = wy[y]
+                for x in range(left, lefts[j]):
+                    u = wx[x]
+                    wp, wq, wr, ws = (one - v) * (one - u), (one - v) * u, v * (one - u), v * u
+                    value = wp * margin[a, c] + wq * margin[a, d]
+                    value += wr * margin[b, c] + ws * margin[b, d]
+                    k = _vote(p, q, r, s, wp, wq, wr, ws) - 1 if value > 0 else -1
+                    if k >= 0:
+                        out[y, x] = values[k]
+                        areas[k] += 1
+                        _grow(boxes, k, y, x, y + 1, x + 1)
+    return areas, boxes
 
 
 def restore_labels(
-    margin: FloatArray, labels: LabelMap, count: int, fitted: Fit, stride: int
+    margin: FloatArray, labels: LabelMap, count: int, fitted: Fit, stride: int, values: ArrayLike | None = None
 ) -> tuple[LabelMap, NDArray[np.int64], FloatArray]:
     """Labels of cells to a label map in the original image's pixels, edges placed between cells.
 
@@ -160,13 +191,23 @@ def restore_labels(
     Args:
         margin: (h, w) float32, above 0 on foreground (``grouping.foreground_margin``).
         labels: (h, w) int32 of cells, 0 = background, k + 1 = row k of ``count`` objects.
+        values: (count,) integers, what is written for each row, as its track id; None = k + 1.
 
     Returns:
-        (H, W) int32 labels, (count,) int64 areas in pixels, (count, 4) float32 boxes x, y, width, height (0 if none).
+        (H, W) int32 labels or values, (count,) int64 areas in pixels, and (count, 4) float32 boxes x, y, width, height,
+        0 for an object without a pixel.
+
+    Raises:
+        ValueError: when the number of values is not ``count``.
     """
-    height, width = fitted.size
-    factors = fitted.scale[0] / stride, fitted.scale[1] / stride
-    out, areas, corners = _restore(margin, labels, count, height, width, *factors)
-    top, left, bottom, right = corners.T
-    boxes = np.stack([left, top, right - left + 1, bottom - top + 1], 1)
+    written = kernel_input(np.arange(1, count + 1) if values is None else values, np.int32)
+    if written.shape != (count,):
+        raise ValueError(f"values have shape {written.shape}; there must be one for each of {count} objects")
+    out = np.zeros(fitted.size, np.int32)
+    factor_y, factor_x = fitted.scale[0] / stride, fitted.scale[1] / stride
+    areas, edges = _restore(
+        kernel_input(margin, np.float32), kernel_input(labels, np.int32), written, factor_y, factor_x, out
+    )
+    top, left, bottom, right = edges.T
+    boxes = np.stack([left, top, right - left, bottom - top], 1)
     return out, areas, np.where(areas[:, None] > 0, boxes, 0).astype(np.float32)

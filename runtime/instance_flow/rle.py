@@ -13,12 +13,13 @@ runs in neighbouring columns are alike; so values are signed, and the highest of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
+
+from instance_flow.kernel_input import kernel_input
 
 RunLengths = NDArray[np.uint32]
 
@@ -89,19 +90,43 @@ def label_run_lengths(label_map: NDArray[np.integer[Any]], ids: ArrayLike) -> li
 
     label_map: (H, W) integers. ids: (N,) distinct integers. An id without pixels gives the one run [H * W].
     """
-    if np.ndim(label_map) != 2 or not np.issubdtype(np.asarray(label_map).dtype, np.integer):
-        shape, dtype = np.shape(label_map), np.asarray(label_map).dtype
-        raise ValueError(f"a label map has 2 dimensions (height, width) of integers, not shape {shape} of {dtype}")
     wanted = np.asarray(ids, dtype=np.int64).reshape(-1)
+    whole = np.array([0, 0, *np.shape(label_map)[::-1]])
+    return window_run_lengths(label_map, wanted, np.broadcast_to(whole, (len(wanted), len(whole))))
+
+
+def window_run_lengths(label_map: NDArray[np.integer[Any]], ids: ArrayLike, windows: ArrayLike) -> list[RunLengths]:
+    """Give the run lengths of ``label_map[top:bottom, left:right] == id`` for each of ``ids``, in their order.
+
+    One pass over the pixels that lie between the windows' highest and lowest rows does for all of them, however many
+    there are and however much they overlap.
+
+    label_map: (H, W) integers. ids: (N,) distinct integers. windows: (N, 4) integers left, top, right, bottom, the last
+    two exclusive, within the map. An id without pixels in its window gives one run, the number of its pixels.
+
+    Raises ValueError for other shapes and types, an id that stands twice, or a window that leaves the map.
+    """
+    labels, wanted = np.asarray(label_map), np.asarray(ids, dtype=np.int64).reshape(-1)
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        shape, dtype = labels.shape, labels.dtype
+        raise ValueError(f"a label map has 2 dimensions (height, width) of integers, not shape {shape} of {dtype}")
+    if not len(wanted):
+        return []
+    bounds = _check_windows(np.asarray(windows), len(wanted), labels.shape)
     order = np.argsort(wanted)
     if (np.diff(wanted[order]) == 0).any():
         raise ValueError(f"ids must be distinct, but are {wanted.tolist()}")
-    rows, starts, ends = _segments(np.asarray(label_map), wanted[order], order)
-    by_row = np.argsort(rows, kind="stable")
-    bounds = np.searchsorted(rows[by_row], np.arange(len(wanted) + 1))
-    parts = (by_row[a:b] for a, b in pairwise(bounds))
-    edges = np.stack([starts, ends], axis=1)
-    return [runs_between(edges[part].reshape(-1), label_map.size) for part in parts]
+    labels, sorted_ids = kernel_input(labels, labels.dtype), kernel_input(wanted[order], np.int64)
+    place_of = kernel_input(order, np.int64)
+    found = np.empty((2 * int((bounds[:, 2] - bounds[:, 0]).sum()), 3), np.int64)  # masks rarely have more edges
+    count = _stretches(labels, sorted_ids, place_of, bounds, found)
+    if count > len(found):
+        found = np.empty((count, 3), np.int64)
+        _stretches(labels, sorted_ids, place_of, bounds, found)
+    room = 2 * np.bincount(found[:count, 0], minlength=len(wanted)) + 1
+    starts, runs = np.cumsum(room) - room, np.empty(room.sum(), np.uint32)
+    lengths = _runs_of(found[:count], bounds, starts, runs)
+    return [runs[a : a + n] for a, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
 
 
 def compress(counts: ArrayLike) -> str:
@@ -236,32 +261,81 @@ def _compress(runs: RunLengths) -> NDArray[np.uint8]:
     return text[:length]
 
 
+def _check_windows(windows: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    if windows.shape != (count, 4) or not np.issubdtype(windows.dtype, np.integer):
+        raise ValueError(
+            f"windows have shape {windows.shape} and dtype {windows.dtype}; expected ({count}, 4) integers, one left, "
+            "top, right, bottom for each id"
+        )
+    bounds = kernel_input(windows, np.int64)
+    left, top, right, bottom = bounds.T
+    leaves = (left < 0) | (top < 0) | (right < left) | (bottom < top) | (right > shape[1]) | (bottom > shape[0])
+    if leaves.any():
+        raise ValueError(f"the window {bounds[leaves][0].tolist()} does not lie within a map of shape {shape}")
+    return bounds
+
+
 @njit(cache=True, nogil=True)
-def _segments(
-    labels: NDArray[Any], sorted_ids: NDArray[np.int64], order: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Give row in ids, start and end (exclusive) of every stretch of one wanted id, in column-major order."""
+def _stretches(
+    labels: NDArray[Any],
+    sorted_ids: NDArray[np.int64],
+    order: NDArray[np.int64],
+    windows: NDArray[np.int64],
+    found: NDArray[np.int64],
+) -> int:
+    """Give into ``found`` (S, 3) every upright stretch of one wanted id within its window, column by column.
+
+    order: (N,) place among the windows of each of the sorted ids. A stretch is that place, and its start and end
+    (exclusive), counted in the window. Returns how many there are, even if that is more than ``found`` can hold.
+    """
     height, width = labels.shape
-    found = np.empty((3, 256), np.int64)
-    count, row, previous = 0, -1, np.int64(0)
+    tops, bottoms = np.full(width, height), np.zeros(width, np.int64)
+    for n in range(len(windows)):
+        for x in range(windows[n, 0], windows[n, 2]):
+            tops[x], bottoms[x] = min(tops[x], windows[n, 1]), max(bottoms[x], windows[n, 3])
+    count = 0
     for x in range(width):
-        for y in range(height):
-            label = np.int64(labels[y, x])
-            if label == previous and x + y > 0:
+        y = tops[x]
+        while y < bottoms[x]:
+            start, label = y, labels[y, x]
+            while y < bottoms[x] and labels[y, x] == label:
+                y += 1
+            place = np.searchsorted(sorted_ids, np.int64(label))
+            if place == len(sorted_ids) or sorted_ids[place] != label:
                 continue
-            if row >= 0:
-                found[2, count - 1] = x * height + y
-            previous = label
-            place = np.searchsorted(sorted_ids, label)
-            row = order[place] if place < len(order) and sorted_ids[place] == label else -1
-            if row >= 0:
-                if count == found.shape[1]:
-                    found = np.concatenate((found, np.empty_like(found)), axis=1)
-                found[0, count], found[1, count] = row, x * height + y
+            n = order[place]
+            left, top, right, bottom = windows[n, 0], windows[n, 1], windows[n, 2], windows[n, 3]
+            first, last = max(start, top), min(y, bottom)
+            if left <= x < right and first < last:
+                if count < len(found):
+                    before = (x - left) * (bottom - top) - top
+                    found[count, 0], found[count, 1], found[count, 2] = n, before + first, before + last
                 count += 1
-    if row >= 0:
-        found[2, count - 1] = height * width
-    return found[0, :count].copy(), found[1, :count].copy(), found[2, :count].copy()
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _runs_of(
+    stretches: NDArray[np.int64], windows: NDArray[np.int64], starts: NDArray[np.int64], runs: RunLengths
+) -> NDArray[np.int64]:
+    """Put the run lengths of each window into ``runs``, from ``starts`` (N,) on; give how many they are (N,)."""
+    count = len(windows)
+    lengths, ends = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    for i in range(len(stretches)):
+        place, first, last = stretches[i, 0], stretches[i, 1], stretches[i, 2]
+        at = starts[place] + lengths[place]
+        if lengths[place] > 0 and first == ends[place]:  # goes on from the foot of a column to the head of the next
+            runs[at - 1] += last - first
+        else:
+            runs[at], runs[at + 1] = first - ends[place], last - first
+            lengths[place] += 2
+        ends[place] = last
+    for place in range(count):
+        rest = (windows[place, 2] - windows[place, 0]) * (windows[place, 3] - windows[place, 1]) - ends[place]
+        if rest > 0 or lengths[place] == 0:
+            runs[starts[place] + lengths[place]] = rest
+            lengths[place] += 1
+    return lengths
 
 
 def runs_between(edges: NDArray[np.int64], total: int) -> RunLengths:

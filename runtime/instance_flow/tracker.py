@@ -205,8 +205,10 @@ def _motion(ids: IntArray, instances: Instances, references: Sequence[Reference]
     motion = np.full((len(ids), 2), np.nan, np.float32)
     since = np.full(len(ids), -1, np.int64)
     latest = sorted(range(len(references)), key=lambda r: references[r].frame_index)
+    rows = ids.tolist()
     for r in latest:
-        seen = np.isin(ids, references[r].ids)
+        held = set(references[r].ids.tolist())
+        seen = np.array([identity in held for identity in rows], bool)
         motion[seen] = -instances.flows[r][seen]
         since[seen] = r
     return motion, since

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
+from instance_flow.grouping import all_finite, class_means, find_centers, foreground_margin, group_pixels
 
 RANDOM_INPUTS = 1000
 
@@ -82,6 +82,49 @@ def test_pixels_go_to_the_nearest_center_on_random_input() -> None:
         warped = np.mgrid[:h, :w].astype(np.float32) + offset
         distance = ((warped[None] - centers[:, :, None, None]) ** 2).sum(1)
         np.testing.assert_array_equal(labels, np.where(foreground, distance.argmin(0) + 1, 0))
+
+
+CENTERS_OF_GROUPS = {
+    "in one row": np.stack([np.full(9, 4.0), np.arange(9) * 3.0], 1),
+    "in one column": np.stack([np.arange(9) * 3.0, np.full(9, 4.0)], 1),
+    "on one spot": np.full((5, 2), 6.0),
+    "two and two": np.array([[9, 9], [3, 3], [9, 9], [3, 3]]),
+    "out of the map": np.array([[-40, 5], [5, 90], [12, 12]]),
+}
+
+
+@pytest.mark.parametrize("centers", CENTERS_OF_GROUPS.values(), ids=CENTERS_OF_GROUPS)
+def test_of_equally_near_centers_the_first_gets_the_pixel(centers: NDArray[np.float64]) -> None:
+    offset = np.random.default_rng(4).integers(-9, 10, (2, 24, 28)).astype(np.float32)
+    warped = np.mgrid[:24, :28] + offset
+    distance = ((warped[None] - centers[:, :, None, None]) ** 2).sum(1)
+    labels = group_pixels(offset, np.ones((24, 28), bool), centers.astype(np.float32))
+    np.testing.assert_array_equal(labels, distance.argmin(0) + 1)
+
+
+def test_offsets_that_are_not_finite_lead_to_the_first_center() -> None:
+    offset = np.zeros((2, 1, 4), np.float32)
+    offset[0, 0, 1:] = np.nan, np.inf, -np.inf
+    labels = group_pixels(offset, np.ones((1, 4), bool), np.array([[0, 90], [0, 0]], np.float32))
+    assert labels.tolist() == [[2, 1, 1, 1]]
+
+
+NUMBERS = np.random.default_rng(5).normal(size=(3, 70, 90)).astype(np.float32)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("place", [0, 9000, -1])
+def test_one_value_that_is_not_finite_is_found(value: float, place: int) -> None:
+    assert all_finite(NUMBERS)
+    array = NUMBERS.copy()
+    array.flat[place] = value
+    assert not all_finite(array)
+
+
+def test_the_largest_numbers_and_none_at_all_are_finite() -> None:
+    assert all_finite(np.array([np.finfo(np.float32).max, -np.finfo(np.float32).max, 0.0, -0.0, 1e-45], np.float32))
+    assert all_finite(np.zeros((0, 2, 4, 4), np.float32))
+    assert all_finite(np.where(np.arange(90) % 2, NUMBERS, np.nan).astype(np.float32)[:, :, 1::2])
 
 
 def test_class_means_equal_numpy() -> None:

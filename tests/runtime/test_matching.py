@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instance_flow.appearance import LOOK_SIZE, blend, looks
+from instance_flow.appearance import LOOK_SIZE, blend, likeness, looks
+from instance_flow.assignment import cheapest_pairs
 from instance_flow.matching import (
     MEAN,
     NEAREST,
@@ -78,6 +79,38 @@ def test_matching_equals_brute_force_on_random_input(policy: str) -> None:
         new = found == 0
         assert (reference[new] == -1).all()
         assert np.isnan(distance[new]).all()
+
+
+def sorted_pairs(cost: np.ndarray, limit: float, identities: np.ndarray, rank: np.ndarray) -> list[tuple[int, int]]:
+    """All pairs in the order of cost, row, rank and column; each is taken if its row and its identity are free."""
+    order = sorted(
+        (cost[m, k], m, rank[m, k] if k < rank.shape[1] else -1, k)
+        for m, k in zip(*np.nonzero(cost <= limit), strict=True)
+    )
+    pairs: dict[int, int] = {}
+    for _, m, _, k in order:
+        if m not in pairs and identities[k] not in {identities[other] for other in pairs.values()}:
+            pairs[int(m)] = int(k)
+    return list(pairs.items())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("levels", [3, 10_000], ids=["many equal costs", "hardly any"])
+def test_cheapest_pairs_equal_sorting_them_all(levels: int, dtype: type) -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(RANDOM_INPUTS // 4):
+        rows, columns = rng.integers(0, 12, 2)
+        cost: np.ndarray = (rng.integers(0, levels, (rows, columns)) / levels).astype(dtype)
+        rank = rng.integers(-1, 3, (rows, rng.integers(0, columns + 1)))
+        identities = rng.integers(0, max(columns, 1), columns)
+        for limit in (0.0, 1 / 3, 0.7, 2.0):
+            found = cheapest_pairs(cost, limit, identities, rank)
+            assert found == sorted_pairs(cost, limit, identities, rank)
+
+
+def test_pairs_that_are_no_numbers_or_infinite_are_left_out() -> None:
+    cost = np.array([[np.nan, np.inf], [np.nan, 1.0]])
+    assert cheapest_pairs(cost, np.inf, np.array([1, 2])) == [(1, 1)]
 
 
 def points(*values: tuple[float, float]) -> np.ndarray:
@@ -326,6 +359,15 @@ def test_spread_is_the_deviation_of_the_residual() -> None:
         np.testing.assert_allclose(flows[:, m], residual.mean(2), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(spreads[:, m], np.sqrt(residual.var(2).sum(1)), rtol=1e-4)
     assert not spreads[:, 3].any(), "an object without pixels"
+
+
+@pytest.mark.parametrize(("count", "others"), [(0, 3), (1, 0), (9, 20), (17, 5)])
+def test_likeness_is_the_product_of_looks(count: int, others: int) -> None:
+    rng = np.random.default_rng(4)
+    here, there = (rng.random((n, LOOK_SIZE)).astype(np.float32) ** 4 for n in (count, others))
+    here, there = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (here, there))
+    np.testing.assert_allclose(likeness(here, there), here @ there.T, atol=1e-6)
+    assert likeness(2 * here, here).max(initial=0) <= 1
 
 
 def test_looks_are_the_colours_under_the_mask() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from instance_flow.preprocess import PADDING, cells_inside, fit, restore_labels, to_image
+from instance_flow.preprocess import PADDING, STRETCH, cells_inside, fit, restore_labels, to_image
 
 SIZE = (192, 320)
 SHAPES = {
@@ -66,6 +67,66 @@ def test_an_edge_falls_between_cells_where_the_margin_is_zero() -> None:
     # Between cell 1 (pixel 5.5, margin -1) and cell 2 (pixel 9.5, margin 3) the margin is 0 at pixel 6.5.
     assert boxes[0].tolist() == [7, 7, 18, 18]
     assert out[16].tolist() == [0] * 7 + [1] * 18 + [0] * 7
+
+
+def brute_force_restore(
+    margin: NDArray[np.float32], labels: NDArray[np.int32], size: tuple[int, int], factors: tuple[float, float]
+) -> NDArray[np.int32]:
+    """The definition of ``restore_labels``, one pixel after the other."""
+    out = np.zeros(size, np.int32)
+    one = np.float32(1)
+    for y, x in np.ndindex(size):
+        at = [
+            min(max((i + 0.5) * factor - 0.5, 0.0), cells - 1.0)
+            for i, factor, cells in zip((y, x), factors, labels.shape, strict=True)
+        ]
+        (a, c), (v, u) = map(int, at), (np.float32(p - int(p)) for p in at)
+        b, d = min(a + 1, labels.shape[0] - 1), min(c + 1, labels.shape[1] - 1)
+        weights = [(one - v) * (one - u), (one - v) * u, v * (one - u), v * u]
+        near = [(a, c), (a, d), (b, c), (b, d)]
+        parts = [weight * margin[cell] for weight, cell in zip(weights, near, strict=True)]
+        votes: dict[int, np.float32] = {}
+        for weight, cell in zip(weights, near, strict=True):
+            votes[int(labels[cell])] = votes.get(int(labels[cell]), np.float32(0)) + weight
+        agreed = len(votes) == 1
+        votes.pop(0, None)
+        if votes and max(votes.values()) > 0 and (agreed or (parts[0] + parts[1]) + (parts[2] + parts[3]) > 0):
+            out[y, x] = max(votes, key=lambda label: votes[label])
+    return out
+
+
+RESTORED = {
+    "enlarged": ((12, 20), (48, 80)),
+    "by no whole number": ((12, 20), (33, 101)),
+    "same size": ((12, 20), (12, 20)),
+    "made smaller": ((24, 40), (10, 13)),
+    "one cell": ((1, 1), (9, 7)),
+    "one pixel": ((12, 20), (1, 1)),
+}
+
+
+@pytest.mark.parametrize(("cells", "size"), RESTORED.values(), ids=RESTORED)
+def test_restored_labels_equal_the_definition(cells: tuple[int, int], size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    fitted = fit(np.zeros((*size, 3), np.uint8), cells, STRETCH)
+    for block in (1, 3):
+        labels = np.kron(rng.integers(0, 4, cells), np.ones((block, block)))[: cells[0], : cells[1]].astype(np.int32)
+        margin = np.where(labels > 0, rng.uniform(0, 2, cells), -rng.uniform(0, 2, cells)).astype(np.float32)
+        expected = brute_force_restore(margin, labels, size, fitted.scale)
+        values = np.array([70, 5, 900])
+        out, areas, boxes = restore_labels(margin, labels, 3, fitted, 1, values)
+        np.testing.assert_array_equal(out, np.array([0, *values])[expected])
+        np.testing.assert_array_equal(restore_labels(margin, labels, 3, fitted, 1)[0], expected)
+        assert areas.tolist() == [np.count_nonzero(expected == k) for k in (1, 2, 3)]
+        for k in np.flatnonzero(areas):
+            ys, xs = np.nonzero(expected == k + 1)
+            assert boxes[k].tolist() == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+
+
+def test_there_is_one_value_for_each_object() -> None:
+    fitted = fit(np.zeros((8, 8, 3), np.uint8), (8, 8))
+    with pytest.raises(ValueError, match=r"shape \(2,\).*each of 3"):
+        restore_labels(np.zeros((8, 8), np.float32), np.zeros((8, 8), np.int32), 3, fitted, 1, [4, 5])
 
 
 def test_points_go_to_the_middle_of_their_cell() -> None:

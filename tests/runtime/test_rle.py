@@ -18,6 +18,7 @@ BY_HAND = np.array([[0, 1, 0], [1, 1, 1], [0, 0, 1]], np.uint8)
 BY_HAND_RUNS = [1, 1, 1, 2, 2, 2]
 
 FLOATS: Any = np.zeros((2, 2))
+MAP = np.ones((2, 2), np.int32)
 HALF_SIZE: Any = (2.5, 2)
 
 
@@ -97,6 +98,42 @@ def test_label_run_lengths_equal_those_of_single_masks(dtype: type) -> None:
     assert rle.label_run_lengths(labels, []) == []
 
 
+def windows_of(labels: NDArray[np.integer[Any]], kind: str) -> NDArray[np.int64]:
+    """One window left, top, right, bottom for each of the ids 1 to 4."""
+    height, width = labels.shape
+    if kind == "the whole map":
+        return np.tile([0, 0, width, height], (4, 1))
+    if kind == "boxes":
+        places = [np.nonzero(labels == k) for k in (1, 2, 3, 4)]
+        return np.array([(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in places])
+    if kind == "full height":  # runs go on from one column to the next
+        return np.tile([3, 0, width - 2, height], (4, 1))
+    return {
+        "cut through": np.array([[5, 5, 12, 9], [0, 0, 3, 3], [7, 2, 8, height], [2, 7, width, 8]]),
+        "empty": np.array([[5, 5, 5, 9], [0, 0, 3, 0], [width, height, width, height], [0, 0, 0, 0]]),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["the whole map", "boxes", "full height", "cut through", "empty"])
+@pytest.mark.parametrize("block", [1, 4, 30])
+def test_window_run_lengths_equal_those_of_single_masks(kind: str, block: int) -> None:
+    small = np.random.default_rng(6).integers(0, 5, (60, 60))
+    small[:1, :4] = np.arange(1, 5)
+    labels = small.repeat(block, axis=0)[:53].repeat(block, axis=1)[:, :150].astype(np.int32)
+    ids, windows = np.array([3, 1, 4, 2]), windows_of(labels, kind)[[2, 0, 3, 1]]
+    found = rle.window_run_lengths(labels, ids, windows)
+    for track_id, (left, top, right, bottom), runs in zip(ids, windows, found, strict=True):
+        assert runs.dtype == np.uint32
+        np.testing.assert_array_equal(runs, rle.run_lengths(labels[top:bottom, left:right] == track_id))
+
+
+def test_windows_without_their_id_and_no_windows_at_all() -> None:
+    labels = np.ones((6, 8), np.int32)
+    assert [r.tolist() for r in rle.window_run_lengths(labels, [9, 1], [[1, 1, 4, 3], [0, 0, 8, 6]])] == [[6], [0, 48]]
+    assert rle.window_run_lengths(labels, [], np.zeros((0, 4), int)) == []
+    assert rle.window_run_lengths(labels, [], []) == []
+
+
 POLYGONS = {
     "triangle": [[2.0, 3.0, 20.0, 5.0, 9.0, 30.0]],
     "square on pixel edges": [[2, 2, 8, 2, 8, 8, 2, 8]],
@@ -125,6 +162,15 @@ def test_polygons_fill_the_pixels_that_pycocotools_fills(polygons: list[list[flo
         pytest.param(lambda: rle.run_lengths(np.zeros((2, 2), np.int32)), "bool or uint8, not int32", id="label map"),
         pytest.param(lambda: rle.label_run_lengths(FLOATS, [1]), "of integers", id="labels are floats"),
         pytest.param(lambda: rle.label_run_lengths(np.zeros((2, 2), np.int32), [1, 1]), "distinct", id="id twice"),
+        pytest.param(
+            lambda: rle.window_run_lengths(MAP, [1], [[0, 0, 3, 2]]), r"\[0, 0, 3, 2\] .*within", id="too wide"
+        ),
+        pytest.param(lambda: rle.window_run_lengths(MAP, [1], [[1, 0, 0, 2]]), "within a map", id="right before left"),
+        pytest.param(lambda: rle.window_run_lengths(MAP, [1], [[-1, 0, 1, 2]]), "within a map", id="window from -1"),
+        pytest.param(
+            lambda: rle.window_run_lengths(MAP, [1, 2], [[0, 0, 2, 2]]), r"\(2, 4\) integers", id="one window"
+        ),
+        pytest.param(lambda: rle.window_run_lengths(MAP, [1], [[0.0, 0, 1, 2]]), "float64", id="window of floats"),
         pytest.param(lambda: rle.from_run_lengths([3, 2], (2, 2)), "sum to 5 pixels.* has 4", id="wrong sum"),
         pytest.param(lambda: rle.from_run_lengths([1.5, 2.5], (2, 2)), "whole numbers", id="fractions"),
         pytest.param(lambda: rle.from_run_lengths([5, -1], (2, 2)), "one is -1", id="negative"),

@@ -38,6 +38,14 @@ BAD_CONFIGS = {
     "stop after the end": ("", ["steps=4", "stop_at=9"], "stop_at is 9"),
     "learning backwards": ("", ["learning_rate=-1"], "learning_rate is -1.0; it must be above 0"),
     "fewer than no workers": ("", ["data.workers=-1"], "data.workers is -1; it must be at least 0"),
+    "nothing made ahead": ("", ["data.prefetch=0"], "data.prefetch is 0; it must be at least 1"),
+    "fused Adam beside a loss scale": (
+        "",
+        ["precision=16-mixed", "speed.fused_adam=true"],
+        "speed.fused_adam is true, but with precision = '16-mixed'",
+    ),
+    "a number for a switch": ("", ["speed.tf32=1"], "speed.tf32 is 1; it must be of type bool, like false"),
+    "speed that does not exist": ("", ["speed.compile=true"], "unknown key 'speed.compile'; valid keys here are chan"),
     "override of an unknown key": ("", ["loss.centre=3"], "unknown key 'loss.centre'"),
 }
 

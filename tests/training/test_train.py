@@ -36,6 +36,8 @@ RUNS = {
     "one pass a step": [],
     "two passes a step": ["accumulate=2"],
     "data in a worker": ["data.workers=1"],
+    "data in two workers, one pass ahead": ["data.workers=2", "data.prefetch=1"],
+    "fused Adam, channels first": ["speed.fused_adam=true", "speed.channels_last=false"],
 }
 
 
@@ -124,10 +126,13 @@ def test_tensorboard_has_losses_speed_scores_and_pictures(tmp_path: Path, config
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     tags = events.Tags()
-    assert {"loss/total", "learning_rate", "clips_per_second", "waiting_for_data"} <= set(tags["scalars"])
+    speed = {"clips_per_second", "seconds_per_step", "seconds_waiting_per_step", "waiting_for_data"}
+    assert {"loss/total", "learning_rate", *speed} <= set(tags["scalars"])
     assert {f"validation/{name}" for name in METRICS} <= set(tags["scalars"])
     assert [scalar.step for scalar in events.Scalars("loss/total")] == [1, 2, 3, 4]
-    assert 0 <= events.Scalars("waiting_for_data")[-1].value <= 1
+    # The first step is left out: its wait is that for the workers to start.
+    assert [scalar.step for scalar in events.Scalars("waiting_for_data")] == [2, 3, 4]
+    assert all(0 < scalar.value < 1 for scalar in events.Scalars("waiting_for_data"))
     assert [image.step for image in events.Images("maps")] == [4]
 
 
@@ -142,6 +147,15 @@ def test_dry_run_tells_and_writes_nothing(
     assert told["batch"].startswith("images (2, 64, 96, 3)")
     assert "reference_offset (1, 2, 16, 24)" in told["maps"]
     assert told["network"].startswith(f"{parameters / 1e6:.2f} M parameters")
+    assert "s per clip on one core: data.workers=1 keep up with a process" in told["data"]
+    assert "with the 0 of the configuration it waits for data" in told["data"]
+
+
+def test_the_command_ends_with_its_speed(tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(config_file), "--out", str(tmp_path)]) == 0
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert last_line.startswith("3 steps at ")
+    assert " waiting for data; " in last_line
 
 
 @pytest.fixture

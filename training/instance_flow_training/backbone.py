@@ -74,7 +74,8 @@ class ResNet50(nn.Module):
 def _conv_bn_relu6(in_channels: int, out_channels: int, kernel: int, stride: int, groups: int, dilation: int = 1):  # type: ignore[no-untyped-def]
     padding = (kernel - 1) // 2 * dilation
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation=dilation, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU6(inplace=True))
+    # Not in place: its gradient needs its input, so torch would copy that first.
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU6())
 
 
 class InvertedResidual(nn.Module):

@@ -14,6 +14,7 @@ import tomllib
 from instance_flow_training.datasets import DataConfig
 from instance_flow_training.losses import LossConfig
 from instance_flow_training.model import ModelConfig
+from instance_flow_training.speed import SpeedConfig
 from instance_flow_training.validate import ValidationConfig
 
 Config = TypeVar("Config")
@@ -76,6 +77,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
@@ -86,6 +88,11 @@ class TrainConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 <= self.stop_at <= self.steps:
             raise ValueError(f"stop_at is {self.stop_at}; it must be 0 (go to the end) or at most steps = {self.steps}")
+        if self.speed.fused_adam and self.precision == "16-mixed":
+            raise ValueError(
+                "speed.fused_adam is true, but with precision = '16-mixed' the gradients must be clipped before Adam "
+                "takes them; set precision = 'bf16-mixed' or speed.fused_adam = false"
+            )
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
 

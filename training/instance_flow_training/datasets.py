@@ -56,6 +56,8 @@ class DataConfig:
         anywhere = all frames of the clip drawn from the whole video, as in the paper. Either way in time order.
     ignore_unlabelled: no clip labels all of its objects, so no loss touches what is not labelled.
     frames_per_clip: a shorter video gives some of its frames twice; a video of one frame is moved like a still.
+    workers: processes that make samples while the network works, for each process of the training; 0 = none, every step
+        waits for its own.   prefetch: passes that each of them has ready ahead.
     """
 
     source: str = "worlds"
@@ -72,6 +74,7 @@ class DataConfig:
     ignore_unlabelled: bool = False
     frames_per_clip: int = 3
     workers: int = 1
+    prefetch: int = 4
 
     def __post_init__(self) -> None:
         for name, valid in (
@@ -89,7 +92,7 @@ class DataConfig:
             raise ValueError(f"data.scales is {list(self.scales)}; it must be a list of numbers above 0")
         if not 0 <= self.colour <= 1:
             raise ValueError(f"data.colour is {self.colour}; it must lie from 0 (as it is) to 1")
-        for name, least in (("frames_per_clip", 1), ("workers", 0)):
+        for name, least in (("frames_per_clip", 1), ("workers", 0), ("prefetch", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"data.{name} is {getattr(self, name)}; it must be at least {least}")
 

@@ -16,6 +16,7 @@ from instance_flow_training.config import TrainConfig
 from instance_flow_training.datasets import collate
 from instance_flow_training.losses import BatchTargets
 from instance_flow_training.step import forward_maps, update
+from instance_flow_training.step_clock import cores_per_process, expected
 from instance_flow_training.training_run import TrainingRun, open_run
 
 
@@ -23,6 +24,8 @@ def dry_run(config: TrainConfig) -> str:
     """Open everything, take two steps, and say in a few lines what was found; "" on all processes but the first."""
     run = open_run(config, None)
     shares = run.shares(config.steps)
+    # Untimed: the first clip of a process takes longer.
+    run.data[next(iter(shares))[0]]
     began = time.perf_counter()
     passes = [collate([run.data[i] for i in share]) for share in itertools.islice(shares, config.accumulate)]
     per_clip = (time.perf_counter() - began) / (len(passes) * shares.share)
@@ -31,7 +34,7 @@ def dry_run(config: TrainConfig) -> str:
         return ""
     images, targets = passes[0]
     names, trained = run.data.class_names, [p for p in run.network.parameters() if p.requires_grad]
-    workers = math.ceil(per_clip * shares.share * len(passes) / later)
+    making, workers = per_clip * shares.share * len(passes), config.data.workers
     return "\n".join(
         [
             f"processes  {run.fabric.world_size} on {run.fabric.device}, precision {config.precision}, "
@@ -43,8 +46,9 @@ def dry_run(config: TrainConfig) -> str:
             f"memory     {_peak_memory(run.fabric.device) / 2**30:.1f} GiB at most in this process",
             f"time       {later:.2f} s/step (the first took {first:.2f} s): {config.steps:,} steps in "
             f"{config.steps * later / 3600:.1f} h, if data are there in time",
-            f"data       {per_clip:.3f} s per clip on one core: data.workers = {workers} keep up with a process, "
-            f"the configuration has {config.data.workers}",
+            f"data       {per_clip:.3f} s per clip on one core: data.workers={max(1, math.ceil(making / later))} keep "
+            f"up with a process, which has {cores_per_process()} core(s) here; with the {workers} of the configuration "
+            f"it waits for data {expected(later, making, workers).share:.0%} of its time",
         ]
     )
 

@@ -67,7 +67,18 @@ class TemporalContextFusion(nn.Module):
 
     def forward(self, x: Tensor, reference: Tensor) -> Fused:
         """Args: x (1 or P, C, h, w) of the target; reference (P, cached channels, h', w') of P references."""
-        query = F.normalize(self.query(x), dim=1).flatten(2).transpose(1, 2) * self.log_temperature.exp()
+        query = F.normalize(self.query(x), dim=1)
+        device = x.device.type
+        if not torch.is_autocast_enabled(device):
+            return self._attend(query, reference)
+        # In bfloat16 the attended position would be off by pixels.
+        with torch.autocast(device, enabled=False):
+            return self._attend(query.float(), reference.float())
+
+    def _attend(self, query: Tensor, reference: Tensor) -> Fused:
+        h, w = query.shape[-2:]
+        target_positions = grid_positions(query, self.stride)
+        query = query.flatten(2).transpose(1, 2) * self.log_temperature.exp()
         # Not left to broadcasting: ONNX Runtime's fused product does not broadcast to zero references.
         query = query.expand(reference.shape[0], -1, -1)
         attention = torch.softmax(torch.matmul(query, reference[:, : self.key_channels].flatten(2)), dim=-1)
@@ -75,9 +86,8 @@ class TemporalContextFusion(nn.Module):
         positions = grid_positions(reference, self.stride * self.pool).to(values.dtype).expand(values.shape[0], -1, -1)
         # One product for both: two columns of positions beside the values cost a third of a product of their own.
         attended, found = torch.matmul(attention, torch.cat([values, positions], 2)).split([values.shape[2], 2], 2)
-        h, w = x.shape[-2:]
         attended = attended.transpose(1, 2).unflatten(2, (h, w))
-        way = (found - grid_positions(x, self.stride).to(found.dtype)).transpose(1, 2).unflatten(2, (h, w))
+        way = (found - target_positions.to(found.dtype)).transpose(1, 2).unflatten(2, (h, w))
         return Fused(torch.cat([attended, way / WAY_SCALE], 1), way, attention)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,9 +37,11 @@ class LossConfig:
             raise ValueError(f"loss.background has {', '.join(sorted(unknown))}; it takes center, intra and inter")
 
 
-@dataclass(frozen=True)
-class BatchTargets:
-    """B frames with up to N objects each; fields as in ``targets.FrameTargets``, padded with absent objects."""
+class BatchTargets(NamedTuple):
+    """B frames with up to N objects each; fields as in ``targets.FrameTargets``, padded with absent objects.
+
+    A tuple, as a data loader puts nothing else into the pinned memory that a GPU can copy from while it works.
+    """
 
     semantic: Tensor
     labels: Tensor

@@ -41,7 +41,7 @@ def training_panels(
 
     Args:
         images: (B, H, W, 3) uint8 RGB.   maps: of the B frames.   reference_offset: (P, 2, h, w) cells.
-        target, reference: (P,) the frames of each pair, as ``train.frame_pairs`` gives them.
+        target, reference: (P,) the frames of each pair, as ``step.frame_pairs`` gives them.
         pair: which of the P pairs is shown; where there is none, the last frame alone.
     """
     frames = [int(target[pair]), int(reference[pair])] if len(target) else [len(images) - 1]

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -29,14 +29,18 @@ class BatchMaps(NamedTuple):
     reference: Tensor
 
 
-def frame_pairs(clips: int, frames: int) -> tuple[Tensor, Tensor]:
-    """Every frame against every earlier one of its clip: (P,) targets and (P,) references into the B * K frames."""
+@cache
+def frame_pairs(clips: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Every frame against every earlier one of its clip: (P,) targets and (P,) references into the B * K frames.
+
+    Kept, as copying them anew would have a GPU's host wait in every step. Do not change them.
+    """
     pairs = [
         (clip * frames + later, clip * frames + earlier)
         for clip in range(clips)
         for earlier, later in itertools.combinations(range(frames), 2)
     ]
-    target, reference = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+    target, reference = torch.tensor(pairs, dtype=torch.long, device=device).reshape(-1, 2).T
     return target, reference
 
 
@@ -46,7 +50,7 @@ def forward_maps(network: InstanceFlowNet, images: Tensor, frames: int) -> Batch
     Args:
         images: (clips * frames, H, W, 3) uint8, the frames of a clip in time order.
     """
-    target, reference = (t.to(images.device) for t in frame_pairs(len(images) // frames, frames))
+    target, reference = frame_pairs(len(images) // frames, frames, images.device)
     pyramid = network.pyramid(images)
     maps, context = network.intra(pyramid)
     if frames == 1:
@@ -62,7 +66,8 @@ def forward_losses(
     maps = forward_maps(network, images, config.data.frames_per_clip)
     with torch.autocast(images.device.type, enabled=False):
         semantic, center, offset = (m.float() for m in maps.intra)
-        reference_offset, attentions = maps.reference_offset.float(), [a.float() for a in maps.attentions]
+        reference_offset = maps.reference_offset.float()
+        attentions = [a.float() for a in maps.attentions] if config.loss.association else []
         return losses(
             *(semantic, center, offset, reference_offset, attentions),
             *(targets, maps.target, maps.reference, config.loss, config.model.flow),
@@ -104,7 +109,7 @@ def first_clip(images: Tensor, targets: BatchTargets, frames: int, device: torch
 
 
 def _each(targets: BatchTargets, change: Callable[[Tensor], Tensor]) -> BatchTargets:
-    return BatchTargets(**{f.name: change(getattr(targets, f.name)) for f in dataclasses.fields(targets)})
+    return BatchTargets(*map(change, targets))
 
 
 def update(

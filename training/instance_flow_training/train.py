@@ -30,6 +30,7 @@ from instance_flow_training.initialise import build_network
 from instance_flow_training.losses import BatchTargets
 from instance_flow_training.pictures import training_panels
 from instance_flow_training.step import first_clip, forward_losses, forward_maps, update
+from instance_flow_training.step_clock import StepClock, Timing
 from instance_flow_training.training_log import TrainingLog
 from instance_flow_training.training_run import TrainingRun, open_run
 from instance_flow_training.validate import validate
@@ -51,7 +52,7 @@ def train(config: TrainConfig, out: Path) -> Path:
         check_writable(out)
     run = open_run(config, out / "checkpoint.pt")
     folder = out / "tensorboard" if run.fabric.is_global_zero else None
-    with closing(TrainingLog(folder, run.step, config.steps, config.batch)) as log:
+    with closing(TrainingLog(folder, run.step, config.steps, config.batch, config.data.workers)) as log:
         train_steps(run, log, out)
     return out / "checkpoint.pt"
 
@@ -60,13 +61,15 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path) -> None:
     """The loop, the same on every process; the first one also speaks, validates and saves while the others wait."""
     config, first = run.config, run.fabric.is_global_zero
     last = config.stop_at or config.steps
-    batches = log.waiting(run.passes(last))
+    clock = StepClock(run.fabric.device)
+    batches = clock.waiting(run.passes(last))
     for step in range(run.step, last):
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         passes = list(islice(batches, config.accumulate))
         terms = update(run.fabric, run.module, run.optimizer, passes, config)
         run.step = done = step + 1
+        clock.done()
         log.count_step()
         logs, pictures = _due(config.log_every, done), _due(config.pictures_every, done)
         validates = _due(config.validation.every, done, last)
@@ -76,16 +79,18 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path) -> None:
             means = mean_over_processes(run, terms)
         if logs:
             log.losses(means, learning_rate(config, step), done)
-        if first and pictures:
-            log.picture("maps", picture(run, *passes[0]), done)
-        if first and validates:
-            validate_and_keep_best(run, log, out / "best.pt")
-        if first and saves:
-            save_checkpoint(out / "checkpoint.pt", run.state())
+            log.speed(slowest_process(run, clock.take()), done)
         if pictures or validates or saves:
-            run.fabric.barrier()
-            run.module.train()
-            log.pause()
+            with clock.paused():
+                if first and pictures:
+                    log.picture("maps", picture(run, *passes[0]), done)
+                if first and validates:
+                    validate_and_keep_best(run, log, out / "best.pt")
+                if first and saves:
+                    save_checkpoint(out / "checkpoint.pt", run.state())
+                run.fabric.barrier()
+                run.module.train()
+    log.speed(slowest_process(run, clock.take()), run.step)
 
 
 def _due(every: int, done: int, last: int = 0) -> bool:
@@ -103,6 +108,13 @@ def mean_over_processes(run: TrainingRun, terms: dict[str, Tensor]) -> dict[str,
             "learning_rate or clip_gradient, or with precision = '32'"
         )
     return means
+
+
+def slowest_process(run: TrainingRun, timing: Timing) -> Timing:
+    """The longest time and the longest wait of all processes: where one waits for data, all wait for it."""
+    own = torch.tensor([timing.seconds, timing.waiting], dtype=torch.float64, device=run.fabric.device)
+    seconds, waiting = run.fabric.all_reduce(own, reduce_op="max").tolist()  # type: ignore[union-attr]
+    return Timing(timing.steps, seconds, waiting)
 
 
 def picture(run: TrainingRun, images: Tensor, targets: BatchTargets) -> NDArray[np.uint8]:

@@ -1,60 +1,79 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run says of itself: a progress bar, and TensorBoard."""
+"""What a run says of itself: a progress bar, TensorBoard, and a warning where data come too slowly."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-T = TypeVar("T")
+from instance_flow_training.step_clock import Timing, advice, cores_per_process
+
+log = logging.getLogger(__name__)
+
+_STEPS_TO_JUDGE = 10
 
 
 class TrainingLog:
     """Args: folder: for TensorBoard; None = say nothing, as all processes but the first do.
-    first, total: steps done and to do.   batch: clips per step.
+    first, total: steps done and to do.   batch: clips per step.   workers: of data, per process.
     """
 
-    def __init__(self, folder: Path | None, first: int, total: int, batch: int):
+    def __init__(self, folder: Path | None, first: int, total: int, batch: int, workers: int):
         self._writer = SummaryWriter(str(folder), purge_step=first) if folder else None
         self._progress = tqdm(initial=first, total=total, unit="step", dynamic_ncols=True, disable=folder is None)
-        self._batch = batch
-        self._restart()
-
-    def _restart(self) -> None:
-        self._since, self._waited, self._steps = time.perf_counter(), 0.0, 0
-
-    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches, and how long the loop waited for them is noted."""
-        source = iter(batches)
-        while True:
-            start = time.perf_counter()
-            batch = next(source, None)
-            self._waited += time.perf_counter() - start
-            if batch is None:
-                return
-            yield batch
+        self._batch, self._workers = batch, workers
+        self._whole = Timing()
+        self._warned = folder is None
+        self._shown: dict[str, str] = {}
 
     def count_step(self) -> None:
         """One more step is done."""
-        self._steps += 1
         self._progress.update()
 
     def losses(self, terms: Mapping[str, float], learning_rate: float, step: int) -> None:
-        """The loss terms of a step, with the speed and the share of time spent waiting for data since the last call."""
-        elapsed = time.perf_counter() - self._since
-        speed = {"clips_per_second": self._steps * self._batch / elapsed, "waiting_for_data": self._waited / elapsed}
+        """The loss terms of a step."""
         self.scalars("loss", terms, step)
-        self.scalars("", {"learning_rate": learning_rate, **speed}, step)
-        shown = {name: f"{value:.3g}" for name, value in terms.items()}
-        self._progress.set_postfix({**shown, "waiting": f"{speed['waiting_for_data']:.0%}"})
-        self._restart()
+        self.scalars("", {"learning_rate": learning_rate}, step)
+        self._shown |= {name: f"{value:.3g}" for name, value in terms.items()}
+        self._progress.set_postfix(self._shown)
+
+    def speed(self, timing: Timing, step: int) -> None:
+        """The time of the steps since the last call; a warning, once, where they are starved."""
+        if timing.steps == 0:
+            return
+        self._whole += timing
+        numbers = {
+            "clips_per_second": self._batch / timing.per_step,
+            "seconds_per_step": timing.per_step,
+            "seconds_waiting_per_step": timing.waiting / timing.steps,
+            "waiting_for_data": timing.share,
+        }
+        self.scalars("", numbers, step)
+        self._shown |= {"step": f"{timing.per_step:.3g}s", "waiting": f"{timing.share:.0%}"}
+        self._progress.set_postfix(self._shown)
+        if not self._warned and self._whole.steps >= _STEPS_TO_JUDGE:
+            self._warn()
+
+    def _warn(self) -> None:
+        said = advice(self._whole, self._workers, cores_per_process())
+        if said:
+            self._warned = True
+            self._progress.clear()
+            log.warning(said)
+
+    def summary(self) -> str:
+        """The speed of all steps so far in a line."""
+        whole = self._whole
+        return (
+            f"{whole.steps} steps at {whole.per_step:.3g} s, {whole.waiting / max(whole.steps, 1):.2g} s of it "
+            f"({whole.share:.1%}) waiting for data; {self._batch / whole.per_step:.3g} clips/s"
+        )
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         """Named numbers under a heading."""
@@ -67,12 +86,10 @@ class TrainingLog:
         if self._writer:
             self._writer.add_image(name, image, step, dataformats="HWC")
 
-    def pause(self) -> None:
-        """What took place since the last step, such as a validation, is no part of the speed."""
-        self._restart()
-
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left, and say how fast it was."""
         self._progress.close()
+        if self._whole.steps:
+            log.info(self.summary())
         if self._writer:
             self._writer.close()

@@ -22,6 +22,7 @@ from instance_flow_training.datasets import TrainingData, collate, open_training
 from instance_flow_training.distributed import SharesOfBatches, start
 from instance_flow_training.initialise import build_network, initialise
 from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.speed import make_optimizer, prepare
 from instance_flow_training.step import TrainingStep
 from instance_flow_training.validate import check_validation
 
@@ -77,7 +78,7 @@ class TrainingRun:
             num_workers=workers,
             collate_fn=collate,
             pin_memory=self.fabric.device.type == "cuda",
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=self.config.data.prefetch if workers else None,
         )
 
 
@@ -89,6 +90,7 @@ def open_run(config: TrainConfig, checkpoint: Path | None) -> TrainingRun:
     if config.threads:
         torch.set_num_threads(config.threads)
     fabric, precision = start(config)
+    prepare(fabric.device, config.speed)
     try:
         data = open_training_data(config.data, config.steps * config.batch, config.batch)
         check_validation(config.validation, data.class_names)
@@ -100,9 +102,9 @@ def open_run(config: TrainConfig, checkpoint: Path | None) -> TrainingRun:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
         else:
             log.info("no synchronised batch norm on CPUs: every process takes the statistics of its own share")
-    network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(fabric.device, memory_format=config.speed.memory_format)  # type: ignore[call-overload]
     step = TrainingStep(network, config)
-    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=config.learning_rate)
+    optimizer = make_optimizer(network.parameters(), config.learning_rate, config.speed)
     run = TrainingRun(config, fabric, precision, data, network, step, optimizer)
     # The first process reads and tells the others: a checkpoint lies on its machine alone.
     state = load_checkpoint(checkpoint) if fabric.is_global_zero and checkpoint and checkpoint.exists() else None
@@ -124,6 +126,9 @@ def go_on(run: TrainingRun, state: dict[str, Any], source: str) -> None:
             f"{source} was trained with {len(theirs)} classes ({', '.join(theirs[:3])}, ...), the data here have "
             f"{len(ours)} ({', '.join(ours[:3])}, ...); {hint}"
         )
+    for group in state["optimizer"]["param_groups"]:
+        # How Adam is computed is a setting of this run, which the file must not bring along.
+        group["fused"] = run.optimizer.defaults["fused"]
     try:
         run.network.load_state_dict(state["network"])
         run.optimizer.load_state_dict(state["optimizer"])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ros_setup import Row, bench_domain, parser, probed_node, show
+from ros_setup import Row, bench_domain, parser, probed_node, resident_mib, show
 
 _AT = (0, 1_000, 5_000, 10_000, 20_000)
 _PAUSE, _RESTART = 500, 1_700
@@ -47,12 +47,6 @@ def measure(frames: int) -> list[Row]:
                 node.ask(pictures[frame * 7 // 5 % len(pictures)], stamp)
                 node.answers.clear()
     return rows
-
-
-def resident_mib(pid: int) -> float:
-    """MiB of a process that are in memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large are the messages of ~/instances? Bytes on the wire, with masks, for images of 640 x 480.
+"""How large are the messages of ~/instances, and how long does it take to fill them? Bytes on the wire, with masks, for
+images of 640 x 480; milliseconds, the median of the frames and the least of a few runs each.
 
     python bench/ros_messages.py        # with ros2_ws/install/setup.bash sourced
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from itertools import islice
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,8 @@ from instance_flow_ros.conversions import TYPES
 
 _HEIGHT, _WIDTH = 480, 640
 _TRIALS = 20
+_RUNS = 10
+_NAMES = [f"class_{number}" for number in range(100)]
 _HEADER = Header(frame_id="camera_optical_frame")
 
 
@@ -55,13 +59,23 @@ def row(images: str, found: list[Tracks]) -> Row:
         "bytes": round(whole),
         "without masks": round(bare),
         "label image": found[0].label_map.size * 2,
+        "fill (ms)": statistics.median(fill_seconds(tracks) for tracks in found) * 1e3,
     }
 
 
 def size(tracks: Tracks, mask_budget: int = 0) -> int:
     """Bytes of a serialised message."""
-    names = [f"class_{number}" for number in range(100)]
-    return len(serialize_message(to_instance_array(TYPES, tracks, _HEADER, names, mask_budget)))
+    return len(serialize_message(to_instance_array(TYPES, tracks, _HEADER, _NAMES, mask_budget)))
+
+
+def fill_seconds(tracks: Tracks) -> float:
+    """Least time of a few runs from tracks to a message."""
+    times = []
+    for _ in range(_RUNS):
+        start = perf_counter()
+        to_instance_array(TYPES, tracks, _HEADER, _NAMES)
+        times.append(perf_counter() - start)
+    return min(times)
 
 
 def make_tracks(rng: np.random.Generator, objects: int) -> Tracks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "tests" / "ros"), str(REPOSITORY / "ros2_ws" / "demo")]
-os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
 
 if TYPE_CHECKING:
     from probe import Probe
@@ -52,6 +50,26 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def add_settings(options: argparse.ArgumentParser) -> None:
+    """Have the parser take parameters of the node; see ``settings``."""
+    options.add_argument("--model", default="", help="model file (default: the bundled one)")
+    options.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the node, such as threads=1"
+    )
+
+
+def settings(chosen: argparse.Namespace) -> dict[str, str]:
+    """The parameters that were chosen, as ``probed_node`` takes them."""
+    given = dict(setting.split("=", 1) for setting in chosen.set)
+    return {**({"model": chosen.model} if chosen.model else {}), **given}
+
+
+def resident_mib(pid: int) -> float:
+    """MiB of a process that are in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
 def show(rows: Sequence[Row], as_json: bool) -> None:
     """Print rows of the same columns as a table or as JSON."""
     if as_json:
@@ -64,4 +82,4 @@ def show(rows: Sequence[Row], as_json: bool) -> None:
 
 
 def _text(value: str | float) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+    return f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value

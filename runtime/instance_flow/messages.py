@@ -2,7 +2,7 @@
 """Tracks to the messages of instance_flow_msgs and back, for any classes that implement these: rclpy's in the live
 node, those of rosbags in replay. Both then say the same, since nothing else makes messages.
 
-Numbers go in as float() and int(): rclpy's unchecked setters end the process for a numpy scalar.
+Numbers go in as Python's own: rclpy's unchecked setters end the process for a numpy scalar.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.rle import RunLengths, from_run_lengths, run_lengths
+from instance_flow.rle import RunLengths, from_run_lengths, window_run_lengths
 from instance_flow.structures import LabelMap, ModelInfo, Tracks
 
 PACKAGE = "instance_flow_msgs"
@@ -22,6 +22,21 @@ LAST_LABEL = 65535
 BYTES_PER_RUN = 4
 MASK_BUDGET = 1_000_000
 """Bytes of masks in one message, unless told otherwise: far more than 100 usual masks take."""
+
+_COLUMN_OF_FIELD = {
+    "id": "ids",
+    "state": "states",
+    "class_id": "class_ids",
+    "score": "scores",
+    "semantic_score": "semantic_scores",
+    "center_score": "center_scores",
+    "area": "areas",
+    "age": "ages",
+    "age_seconds": "age_seconds",
+    "reference_frame": "reference_frames",
+    "matched_distance": "distances",
+}
+"""Fields of a TrackedInstance that hold a number, and the column of Tracks that it stands in."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +83,25 @@ def to_instance_array(
         no bound.
     """
     height, width = tracks.label_map.shape
-    windows = [_window(box) for box in tracks.boxes]
-    runs = [
-        run_lengths(tracks.label_map[top:bottom, left:right] == track_id)
-        for track_id, (left, top, right, bottom) in zip(tracks.ids, windows, strict=True)
-    ]
+    windows = _windows(tracks.boxes)
+    runs = window_run_lengths(tracks.label_map, tracks.ids, windows)
     kept = _within_budget([BYTES_PER_RUN * len(r) for r in runs], tracks.scores, mask_budget)
     masks = [
         _to_mask(types, window, counts) if keep else _to_mask(types, (0, 0, 0, 0), np.zeros(0, np.uint32))
-        for window, counts, keep in zip(windows, runs, kept, strict=True)
+        for window, counts, keep in zip(windows.tolist(), runs, kept, strict=True)
     ]
     return types.TrackedInstanceArray(
         header=header,
         height=height,
         width=width,
         frame_index=int(tracks.frame_index),
-        instances=[_to_instance(types, tracks, row, class_names, masks[row], kept[row]) for row in range(len(tracks))],
+        instances=_to_instances(types, tracks, class_names, masks, kept),
     )
+
+
+def warmup() -> None:
+    """Compile what messages need, so that the first one costs no more than the others."""
+    window_run_lengths(np.ones((1, 1), np.int32), [1], [(0, 0, 1, 1)])
 
 
 def to_tracks(message: Any) -> Tracks:
@@ -116,38 +133,32 @@ def to_tracks(message: Any) -> Tracks:
     )
 
 
-def _to_instance(
-    types: MessageTypes, tracks: Tracks, row: int, class_names: Sequence[str], mask: Any, has_mask: bool
-) -> Any:
-    track_id, class_id = int(tracks.ids[row]), int(tracks.class_ids[row])
-    x, y, width, height = (float(value) for value in tracks.boxes[row])
-    return types.TrackedInstance(
-        id=track_id,
-        label=to_label(track_id),
-        state=int(tracks.states[row]),
-        class_id=class_id,
-        class_name=class_names[class_id],
-        score=float(tracks.scores[row]),
-        semantic_score=float(tracks.semantic_scores[row]),
-        center_score=float(tracks.center_scores[row]),
-        box=types.Box2D(x=x, y=y, width=width, height=height),
-        area=int(tracks.areas[row]),
-        center=_to_vector(types, tracks.centers[row]),
-        velocity=_to_vector(types, tracks.velocities[row]),
-        age=int(tracks.ages[row]),
-        age_seconds=float(tracks.age_seconds[row]),
-        reference_frame=int(tracks.reference_frames[row]),
-        matched_distance=float(tracks.distances[row]),
-        has_mask=has_mask,
-        mask=mask,
-    )
+def _to_instances(
+    types: MessageTypes, tracks: Tracks, class_names: Sequence[str], masks: Sequence[Any], kept: Sequence[bool]
+) -> list[Any]:
+    # Whole columns become Python's numbers at once: number by number that takes longer than all else.
+    columns = {field: getattr(tracks, column).tolist() for field, column in _COLUMN_OF_FIELD.items()}
+    numbers = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    labels, boxes = to_label(tracks.ids).tolist(), tracks.boxes.tolist()
+    centers, velocities = tracks.centers.tolist(), tracks.velocities.tolist()
+    return [
+        types.TrackedInstance(
+            **numbers[row],
+            label=labels[row],
+            class_name=class_names[numbers[row]["class_id"]],
+            box=types.Box2D(x=x, y=y, width=width, height=height),
+            center=types.Vector2D(x=centers[row][1], y=centers[row][0]),
+            velocity=types.Vector2D(x=velocities[row][1], y=velocities[row][0]),
+            has_mask=kept[row],
+            mask=masks[row],
+        )
+        for row, (x, y, width, height) in enumerate(boxes)
+    ]
 
 
-def _window(box: NDArray[np.float32]) -> tuple[int, int, int, int]:
-    """left, top, right, bottom of the pixels in a box x, y, width, height."""
-    left, top = (int(value) for value in np.floor(box[:2]))
-    right, bottom = (int(value) for value in np.ceil(box[:2] + box[2:]))
-    return left, top, right, bottom
+def _windows(boxes: NDArray[np.float32]) -> NDArray[np.int64]:
+    """left, top, right, bottom (N, 4) of the pixels in boxes (N, 4) x, y, width, height."""
+    return np.concatenate([np.floor(boxes[:, :2]), np.ceil(boxes[:, :2] + boxes[:, 2:])], 1).astype(np.int64)
 
 
 def _within_budget(sizes: Sequence[int], scores: NDArray[np.float32], budget: int) -> list[bool]:
@@ -162,10 +173,6 @@ def _within_budget(sizes: Sequence[int], scores: NDArray[np.float32], budget: in
     return kept
 
 
-def _to_mask(types: MessageTypes, window: tuple[int, int, int, int], runs: RunLengths) -> Any:
+def _to_mask(types: MessageTypes, window: Sequence[int], runs: RunLengths) -> Any:
     left, top, right, bottom = window
     return types.RunLengthMask(x=left, y=top, width=right - left, height=bottom - top, runs=types.uint32s(runs))
-
-
-def _to_vector(types: MessageTypes, point: NDArray[Any]) -> Any:
-    return types.Vector2D(x=float(point[1]), y=float(point[0]))

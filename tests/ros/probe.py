@@ -144,9 +144,17 @@ class Camera:
         prefix = f"{name}/" if name else ""
         self._probe = probe
         self._images = probe.node.create_publisher(message_type, f"{prefix}{topic}", qos)
-        self.answers: list[TrackedInstanceArray] = probe.listen(
-            TrackedInstanceArray, f"instance_flow/{prefix}instances", _MANY
-        )
+        self.answers: list[TrackedInstanceArray] = []
+        self._topic = f"instance_flow/{prefix}instances"
+        self.listen()
+
+    def listen(self) -> None:
+        """Hear the answers; so it is from the beginning."""
+        self._ears = self._probe.node.create_subscription(TrackedInstanceArray, self._topic, self.answers.append, _MANY)
+
+    def stop_listening(self) -> None:
+        """Do not hear answers any more."""
+        self._probe.node.destroy_subscription(self._ears)
 
     def until_heard(self) -> Camera:
         """Wait until the node subscribes to the images."""

@@ -18,6 +18,7 @@ from ament_index_python.packages import get_package_share_directory
 from instance_flow_msgs.msg import TrackedInstanceArray
 
 from instance_flow import AssemblyConfig
+from instance_flow.execution import ExecutionConfig
 from instance_flow_ros import detections, middleware
 from instance_flow_ros.parameters import NodeConfig, StreamConfig
 
@@ -30,7 +31,9 @@ POLICY = Path(__file__).parents[2] / "deploy" / "sros2_policy.xml"
 def test_parameter_file_has_every_parameter_with_its_default() -> None:
     written = yaml.safe_load((CONFIG / "instance_flow.yaml").read_text())["/**"]["ros__parameters"]
     defaults = {
-        field.name: field.default for config in (NodeConfig, AssemblyConfig, StreamConfig) for field in fields(config)
+        field.name: field.default
+        for config in (NodeConfig, ExecutionConfig, AssemblyConfig, StreamConfig)
+        for field in fields(config)
     }
     assert written == {
         name: list(default) if isinstance(default, tuple) else default for name, default in defaults.items()

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -29,6 +30,12 @@ def slow_model(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A model with so many products of matrices; see blobs.py."""
     write_model(tmp_path / "slow.onnx", work=request.param)
     return tmp_path / "slow.onnx"
+
+
+@pytest.fixture(scope="module")
+def node_to_mend(start_for_all: Callable[..., Probe], blobs_model: Path) -> Probe:
+    """A node that is not configured; every test leaves it so."""
+    return start_for_all(model=blobs_model, provider="cpu", autostart=False)
 
 
 def test_round_trip_through_all_states(start: Callable[..., Probe], blobs_model: Path) -> None:
@@ -70,6 +77,33 @@ def test_missing_model_is_told_and_can_be_mended(
     assert node.change_state("configure")
     assert node.state() == "inactive"
     assert "Traceback" not in node.process.log()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        pytest.param("affinity", "two", "affinity is 'two'; it must be cores such as 2,3 or 2-5", id="no_core"),
+        pytest.param("affinity", "1000", "this process may not use core 1000", id="core_that_is_not_there"),
+        pytest.param("cuda_graph", True, "cuda", id="cuda_graph_on_the_cpu"),
+    ],
+)
+def test_execution_that_cannot_be_is_told_and_can_be_mended(
+    node_to_mend: Probe, name: str, value: Any, reason: str
+) -> None:
+    assert node_to_mend.set_parameter(name, value)[0]
+    assert not node_to_mend.change_state("configure")
+    assert reason in node_to_mend.next_status().message
+    assert node_to_mend.set_parameter(name, type(value)())[0]
+    assert node_to_mend.change_state("configure")
+    assert node_to_mend.change_state("cleanup")
+    assert "Traceback" not in node_to_mend.process.log()
+
+
+def test_threads_out_of_range_end_the_process_with_a_word(start: Callable[..., Probe]) -> None:
+    process = start(threads=-1).process
+    assert process.wait() == 1
+    assert "threads" in process.log()
+    assert "Traceback" not in process.log()
 
 
 def test_activation_that_fails_is_told_and_leaves_nothing_behind(

@@ -23,6 +23,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from instance_flow import AssemblyConfig, Pipeline, cli, outputs
 from instance_flow.bag_writer import BagWriter
+from instance_flow.execution import ExecutionConfig
 from instance_flow.messages import to_instance_array, to_tracks
 from instance_flow.rle import from_run_lengths
 from instance_flow_ros.bridge import ImageBridge
@@ -30,6 +31,7 @@ from instance_flow_ros.conversions import TYPES
 from instance_flow_ros.parameters import NodeConfig, StreamConfig
 
 SECOND = 10**9
+FIXED = (NodeConfig, ExecutionConfig)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +190,7 @@ def test_bad_image_is_counted_and_survived(node: Probe, message: Image, reason: 
 
 
 def refused(status: DiagnosticStatus) -> int:
-    return int(values(status)["frames refused"])
+    return int(values(status).get("frames refused", 0))  # Not while it is being configured.
 
 
 def test_diagnostics_tell_rate_latency_and_provider(node: Probe) -> None:
@@ -197,13 +199,14 @@ def test_diagnostics_tell_rate_latency_and_provider(node: Probe) -> None:
 
     def busy_period() -> DiagnosticStatus | None:
         node.ask(draw([(30, 40, RED)]), next(stamps) * SECOND)
-        return next((s for s in node.statuses if float(values(s)["rate (Hz)"]) > 0), None)
+        return next((s for s in node.statuses if float(values(s).get("rate (Hz)", 0)) > 0), None)
 
     status = node.until(busy_period, "diagnostics of a busy period")
     figures = values(status)
     assert (status.level, status.message, status.hardware_id) == (DiagnosticStatus.OK, "tracking", "blobs")
     assert (figures["provider"], figures["live tracks"]) == ("cpu", "1")
     assert 0 < float(figures["latency p50 (ms)"]) <= float(figures["latency p95 (ms)"])
+    assert 0 < float(figures["beyond the network p50 (ms)"]) < float(figures["latency p95 (ms)"])
 
 
 @pytest.mark.parametrize(
@@ -213,6 +216,8 @@ def test_diagnostics_tell_rate_latency_and_provider(node: Probe) -> None:
         pytest.param("center_threshold", "high", "type", id="wrong_type"),
         pytest.param("references", 9, "at most 4", id="more_than_the_model_takes"),
         pytest.param("model", "other.onnx", "unconfigured", id="fixed_while_configured"),
+        pytest.param("threads", 1, "unconfigured", id="threads_fixed_while_configured"),
+        pytest.param("affinity", 2, "type", id="one_core_without_quotes"),
     ],
 )
 def test_wrong_setting_is_refused(node: Probe, name: str, value: Any, reason: str) -> None:
@@ -243,14 +248,36 @@ def test_masks_over_the_budget_are_left_out_whole(node: Probe) -> None:
     assert values(node.next_status())["masks left out"] == "1"
 
 
+def test_nothing_is_made_that_nobody_listens_to(node: Probe) -> None:
+    """With a budget that no mask keeps to, every message that is made counts as masks left out."""
+    image = to_message(draw([(30, 40, RED)]), SECOND)
+    assert node.set_parameter("mask_budget", 1) == (True, "")
+    node.camera.ask(image)
+    node.camera.stop_listening()
+
+    def answered_and_left_out() -> tuple[int, ...]:
+        node.send(image)
+        figures = values(node.next_status())
+        return tuple(int(figures[name]) for name in ("frames answered", "masks left out"))
+
+    def answers_in_silence() -> bool:
+        (answered, left_out), (answered_then, left_out_then) = answered_and_left_out(), answered_and_left_out()
+        return answered_then > answered and left_out_then == left_out
+
+    node.until(answers_in_silence, "images answered without a message")
+    node.camera.listen()
+    assert node.set_parameter("mask_budget", 1_000_000) == (True, "")
+    assert len(node.ask(draw([(30, 40, RED)]), 2 * SECOND).instances) == 1
+
+
 def test_every_parameter_says_what_it_is_and_when_it_can_be_set(node: Probe) -> None:
-    own = [field.name for kind in (NodeConfig, StreamConfig, AssemblyConfig) for field in fields(kind)]
+    own = [field.name for kind in (*FIXED, StreamConfig, AssemblyConfig) for field in fields(kind)]
     found = node.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=own)).descriptors
     assert [descriptor.name for descriptor in found] == own
     for descriptor in found:
         number = descriptor.type in (ParameterType.PARAMETER_INTEGER, ParameterType.PARAMETER_DOUBLE)
         ranges = len(descriptor.integer_range) + len(descriptor.floating_point_range)
         assert (len(descriptor.description) > 10, ranges) == (True, int(number)), descriptor.name
-        fixed = descriptor.name in {field.name for field in fields(NodeConfig)}
+        fixed = descriptor.name in {field.name for kind in FIXED for field in fields(kind)}
         when = "only while the node is unconfigured" if fixed else "at any time"
         assert when in descriptor.additional_constraints, descriptor.name

@@ -101,17 +101,18 @@ def recording(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "bundled"),
+    ("make", "bundled", "settings"),
     [
-        pytest.param(raw_file, False, id="raw_mcap"),
-        pytest.param(jpeg_folder, False, id="jpeg_sqlite3_folder"),
-        pytest.param(trouble, False, id="gap_loop_and_corrupt_images"),
-        pytest.param(real_video, True, id="real_video"),
-        pytest.param(recording, True, id="demo"),
+        pytest.param(raw_file, False, {}, id="raw_mcap"),
+        pytest.param(jpeg_folder, False, {}, id="jpeg_sqlite3_folder"),
+        pytest.param(trouble, False, {}, id="gap_loop_and_corrupt_images"),
+        pytest.param(trouble, False, {"pipelined": True}, id="gap_loop_and_corrupt_images_pipelined"),
+        pytest.param(real_video, True, {}, id="real_video"),
+        pytest.param(recording, True, {}, id="demo"),
     ],
 )
 def test_messages_are_the_same(
-    start: Callable[..., Probe], blobs_model: Path, make: Make, bundled: bool, tmp_path: Path
+    start: Callable[..., Probe], blobs_model: Path, make: Make, bundled: bool, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     bag, model, out = make(tmp_path), bundled_model_path() if bundled else blobs_model, tmp_path / "out"
     command = ["run", str(bag), "--model", str(model), "--out", str(out), "--provider", "cpu"]
@@ -121,7 +122,7 @@ def test_messages_are_the_same(
             topic: [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages(connections)]
             for topic, connections in ((c.topic, [c]) for c in reader.connections)
         }
-    answers, table = feed(start, model, bag)
+    answers, table = feed(start, model, bag, settings)
     offline = replayed["/instance_flow/instances"]
     assert [plain(answer) for answer in answers] == [plain(message) for message in offline]
     assert {instance.state for answer in answers for instance in answer.instances} >= {
@@ -132,7 +133,7 @@ def test_messages_are_the_same(
     assert {**plain(table), "header": None} == {**plain(offline_table), "header": None}  # Its stamp is the node's own.
 
 
-def feed(start: Callable[..., Probe], model: Path, bag: Path) -> tuple[list[Any], ClassTable]:
+def feed(start: Callable[..., Probe], model: Path, bag: Path, settings: dict[str, Any]) -> tuple[list[Any], ClassTable]:
     """Send the images of a bag to a real node, each once the one before it is answered or refused."""
     with AnyReader([bag]) as reader:
         (connection,) = reader.connections
@@ -145,6 +146,7 @@ def feed(start: Callable[..., Probe], model: Path, bag: Path) -> tuple[list[Any]
         model=model,
         provider="cpu",
         image_transport="compressed" if compressed else "raw",
+        **settings,
         **{f"qos_overrides.{topic}.subscription.reliability": "reliable"},
     )
     camera = Camera(node, message_type=CompressedImage if compressed else Image, qos=RELIABLE, topic=topic)

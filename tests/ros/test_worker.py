@@ -71,3 +71,56 @@ def test_stop_finishes_the_item_in_work_drops_the_waiting_one_and_makes_the_call
     assert stopper.is_set()
     assert held.seen[0] == ("first", 0)
     assert ("call", 0) in held.seen
+
+
+def test_second_step_of_an_item_runs_beside_the_first_one_of_the_next() -> None:
+    """Each of the two waits for the other; one after the other they would wait in vain."""
+    begun_2, finishing_1 = Event(), Event()
+    log: list[str] = []
+
+    def begin(_: str, item: int) -> int | None:
+        if item == 2:
+            assert finishing_1.wait(10)
+            begun_2.set()
+        return None if item == 3 else item
+
+    def finish(source: str, item: int) -> None:
+        if item == 1:
+            finishing_1.set()
+            assert begun_2.wait(10)
+        log.append(f"{source} {item}")
+
+    worker = NewestItemWorker(begin, "test", finish)
+    for source, item in (("a", 1), ("b", 2), ("c", 3), ("d", 4)):
+        worker.put(source, item)
+    assert begun_2.wait(10)
+    worker.stop()
+    assert log[:2] == ["a 1", "b 2"]
+    assert "c 3" not in log
+
+
+def test_never_more_than_one_item_ahead_of_the_second_step() -> None:
+    go_on = Event()
+    ahead: list[int] = []
+    begun, finished = [0], [0]
+
+    def begin(_: int, item: int) -> int:
+        begun[0] += 1
+        ahead.append(begun[0] - finished[0])
+        if begun[0] == 2:
+            go_on.set()
+        return item
+
+    def finish(_: int, __: int) -> None:
+        assert go_on.wait(10)
+        finished[0] += 1
+
+    worker = NewestItemWorker(begin, "test", finish)
+    for source in range(8):
+        worker.put(source, source)
+    emptied = Event()
+    while begun[0] < 8:
+        worker.call(emptied.set)
+        assert emptied.wait(10)
+    worker.stop()
+    assert (finished[0], max(ahead)) == (8, 2)

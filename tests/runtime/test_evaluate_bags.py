@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -290,7 +289,8 @@ def test_the_workers_of_a_dask_scheduler(folder: Path, model: Path, tmp_path: Pa
     distributed = pytest.importorskip("distributed")
     truth = truth_of(video(1, "c"), video(3, "a"))
     matching = match_bags(find_bags(folder), truth)
-    jobs = make_jobs(matching, tmp_path / "out", replace(Settings(model), execution=ExecutionConfig(threads=1)), Wanted(category_ids=(7,)))
+    settings = Settings(model, execution=ExecutionConfig(threads=1))
+    jobs = make_jobs(matching, tmp_path / "out", settings, Wanted(category_ids=(7,)))
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
         dask_cluster(cluster.scheduler_address) as executor,

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 import pytest
@@ -51,3 +56,56 @@ def test_a_folder_that_is_not_there_yet_counts_by_its_nearest_parent(tmp_path: P
     assert kernel_cache._can_write(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
     assert not kernel_cache._can_write(tmp_path / "file")
+
+
+RUN = """
+import ctypes, json, os, sys
+if len(sys.argv) == 1:
+    # Root may write everywhere, unless PR_CAPBSET_DROP (24) takes CAP_DAC_OVERRIDE (1) from what it may ever have.
+    ctypes.CDLL(None).prctl(24, 1)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "again"])
+import numpy as np
+from instance_flow import rle
+rle.area(np.array([1, 2, 3], np.uint32))
+statistics = rle.area.stats
+print(json.dumps([rle.__file__, statistics.cache_path, *(sum(n.values()) for n in statistics[1:])]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("home", "place"),
+    [
+        pytest.param(WRITABLE, "home/.cache", id="in_the_home"),
+        pytest.param(READ_ONLY, f"tmp/instance-flow-kernels-{os.getuid()}", id="in_a_temporary_folder"),
+    ],
+)
+def test_installed_read_only_kernels_are_compiled_once(home: bool, place: str, tmp_path: Path) -> None:
+    package = tmp_path / "site" / "instance_flow"
+    shutil.copytree(Path(kernel_cache.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("home", "tmp"):
+        (tmp_path / name).mkdir()
+    read_only = [package, *(folder for folder in package.rglob("*") if folder.is_dir())]
+    for folder in [*read_only, *([] if home else [tmp_path / "home"])]:
+        folder.chmod(0o555)
+    (file, cache, hits, misses), (_, cache_again, hits_again, misses_again) = (run_kernel(tmp_path) for _ in range(2))
+    assert Path(file).parent == package
+    assert (tmp_path / place) in Path(cache).parents or Path(cache) == tmp_path / place
+    assert cache_again == cache
+    assert [(hits, misses), (hits_again, misses_again)] == [(0, 1), (1, 0)]
+    assert not list(package.rglob("__pycache__"))
+
+
+def run_kernel(folder: Path) -> Any:
+    """Run one kernel in a process of its own: file of the module, folder of its cache, hits and misses there."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+    environment = {
+        **kept,
+        "PYTHONPATH": str(folder / "site"),
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", RUN], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -23,6 +24,7 @@ from instance_flow import Pipeline, Tracks
 from instance_flow.draw import overlay
 from instance_flow.image_encodings import decode_compressed
 from instance_flow.messages import to_instance_array, to_label_pixels
+from instance_flow.pipeline import Pending
 from instance_flow.stamps import stamp_problem, to_nanoseconds
 from instance_flow.stream import Stream
 from instance_flow.structures import Image as Pixels
@@ -53,8 +55,18 @@ class Frame:
     arrived: float
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A frame whose objects are still to be put together."""
+
+    frame: Frame
+    image: Pixels
+    stamp: int | None
+    pending: Pending
+
+
 class Camera:
-    """Made when the node is configured; ``answer`` and ``configure`` belong to one thread, the worker's.
+    """Made when the node is configured; ``answer``, ``begin`` and ``configure`` belong to one thread, the worker's.
 
     Args:
         name: empty for the only camera of a node.
@@ -124,36 +136,45 @@ class Camera:
 
     def reset(self) -> None:
         """Begin anew with the next image."""
+        self._stream.pipeline.wait_until_finished()
         self._stream.reset()
 
     def configure(self, pipeline_config: Any, config: StreamConfig) -> None:
         """Take settings that the model can have, from the next image on."""
+        self._stream.pipeline.wait_until_finished()
         self._stream.pipeline.configure(pipeline_config)
         self._stream.max_gap = config.max_gap
         self._config = config
 
     def answer(self, frame: Frame) -> None:
         """Work on one image and publish what is on it; never raises."""
+        if begun := self.begin(frame):
+            self.finish(begun)
+
+    def begin(self, frame: Frame) -> Begun | None:
+        """Run the network on an image; never raises, but gives nothing where that fails."""
         message, stamp = frame.message, to_nanoseconds(frame.message.header.stamp)
         self._check_stamp(message.header)
-        try:
+        with self._refusing():
             image = self._decode(message)
             encoding = message.format if isinstance(message, CompressedImage) else message.encoding
             self._broke_before, self._broke = self._broke, False
-            tracks = self._stream.step(image, stamp, encoding)
-            self._publish(message.header, image, tracks)
+            pending, stamp = self._stream.begin(image, stamp, encoding)
+            return Begun(frame, image, stamp, pending)
+        return None
+
+    def finish(self, begun: Begun) -> None:
+        """Publish what is on an image, in the order in which they were begun; never raises."""
+        with self._refusing():
+            tracks = self._stream.finish(begun.pending, begun.stamp)
+            self._publish(begun.frame.message.header, begun.image, tracks)
             now = self._node.get_clock().now().nanoseconds
             self.statistics.answered(
-                monotonic() - frame.arrived,
+                monotonic() - begun.frame.arrived,
                 self._stream.pipeline.network_seconds,
-                np.nan if stamp is None else (now - stamp) * 1e-9,
+                np.nan if begun.stamp is None else (now - begun.stamp) * 1e-9,
                 len(tracks),
             )
-        except (ValueError, InstanceFlowError) as error:
-            self._refuse(f"an image could not be used: {error}")
-        except Exception:
-            if self._node.context.ok():  # Publishing fails once rclpy is shut down.
-                self._refuse(f"an image could not be answered:\n{traceback.format_exc()}")
 
     def judge(self) -> tuple[bytes, str, dict[str, str]]:
         """Level and message of a DiagnosticStatus, and the figures of the time since this was last asked."""
@@ -193,6 +214,17 @@ class Camera:
         if not self._broke_before:
             self._node.get_logger().warning(f"{self.topic}: {reason}")
 
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Count and tell what is wrong with an image, instead of raising it."""
+        try:
+            yield
+        except (ValueError, InstanceFlowError) as error:
+            self._refuse(f"an image could not be used: {error}")
+        except Exception:
+            if self._node.context.ok():  # Publishing fails once rclpy is shut down.
+                self._refuse(f"an image could not be answered:\n{traceback.format_exc()}")
+
     def _refuse(self, reason: str) -> None:
         self.statistics.count(REFUSED)
         self._problem = reason
@@ -220,12 +252,15 @@ class Camera:
         return to_rgb(self._bridge, message)
 
     def _publish(self, header: Header, image: Pixels, tracks: Tracks) -> None:
+        """Publish what somebody listens to; nothing else is made."""
         names = self._stream.pipeline.info.class_names
-        message = to_instance_array(TYPES, tracks, header, names, self._config.mask_budget)
-        self.statistics.count(UNMASKED, sum(not instance.has_mask for instance in message.instances))
-        self._instances.publish(message)
-        if detections.AVAILABLE and self._detections.get_subscription_count():
-            self._detections.publish(detections.to_detections(message))
+        detected = detections.AVAILABLE and self._detections.get_subscription_count()
+        if self._instances.get_subscription_count() or detected:
+            message = to_instance_array(TYPES, tracks, header, names, self._config.mask_budget)
+            self.statistics.count(UNMASKED, sum(not instance.has_mask for instance in message.instances))
+            self._instances.publish(message)
+            if detected:
+                self._detections.publish(detections.to_detections(message))
         if self._label_image.get_subscription_count():
             labels = to_label_pixels(tracks.label_map)
             self._label_image.publish(self._bridge.cv2_to_imgmsg(labels, "16UC1", header))

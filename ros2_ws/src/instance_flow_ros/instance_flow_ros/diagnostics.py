@@ -31,6 +31,7 @@ class Report:
 
     rate: frames answered per second.
     latencies, network: (p50, p95) seconds from a frame's arrival to its answer, and of the network alone.
+    beyond: likewise, what each frame took beyond the network's time.
     delays: likewise, from the stamp of an image to its answer; NaN everywhere if there was no frame.
     """
 
@@ -39,12 +40,18 @@ class Report:
     rate: float
     latencies: tuple[float, float]
     network: tuple[float, float]
+    beyond: tuple[float, float]
     delays: tuple[float, float]
     live_tracks: int
 
     def described(self) -> dict[str, str]:
         """The report in words and units."""
-        spans = {"latency": self.latencies, "network": self.network, "stamp to answer": self.delays}
+        spans = {
+            "latency": self.latencies,
+            "network": self.network,
+            "beyond the network": self.beyond,
+            "stamp to answer": self.delays,
+        }
         return {
             "rate (Hz)": f"{self.rate:.2f}",
             **{
@@ -65,7 +72,7 @@ class Statistics:
         self._began = monotonic()
         self._recent: Counter[str] = Counter()
         self._total: Counter[str] = Counter()
-        self._seconds: list[tuple[float, float, float]] = []
+        self._seconds: list[tuple[float, float, float, float]] = []
         self._live_tracks = 0
 
     def count(self, event: str, times: int = 1) -> None:
@@ -78,7 +85,7 @@ class Statistics:
         """Count a frame that is answered now, with the seconds since it came, in the network, and since its stamp."""
         self.count(ANSWERED)
         with self._lock:
-            self._seconds.append((latency, network, delay))
+            self._seconds.append((latency, network, latency - network, delay))
             self._live_tracks = live_tracks
 
     def report(self) -> Report:
@@ -90,8 +97,8 @@ class Statistics:
             seconds, self._seconds = self._seconds, []
             total, live_tracks = Counter(self._total), self._live_tracks
         rate = recent[ANSWERED] / period if period else 0.0
-        latencies, network, delays = (_p50_p95(column) for column in np.reshape(seconds, (-1, 3)).T)
-        return Report(recent, total, rate, latencies, network, delays, live_tracks)
+        latencies, network, beyond, delays = (_p50_p95(column) for column in np.reshape(seconds, (-1, 4)).T)
+        return Report(recent, total, rate, latencies, network, beyond, delays, live_tracks)
 
 
 def _p50_p95(seconds: NDArray[np.float64]) -> tuple[float, float]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event, Thread
 
-from instance_flow import AssemblyConfig, Pipeline
+from instance_flow import AssemblyConfig, Pipeline, messages
+from instance_flow.execution import ExecutionConfig
 from instance_flow.installation import bundled_model_path
 from instance_flow.structures import InstanceFlowError
 from instance_flow_ros.parameters import NodeConfig
@@ -15,11 +16,13 @@ from instance_flow_ros.parameters import NodeConfig
 class Loading(Thread):
     """Loads a model and warms it up. ``doing``: what it is at, in words. ``goes_on``: asked between two steps."""
 
-    def __init__(self, config: NodeConfig, assembly: AssemblyConfig, goes_on: Callable[[], bool]) -> None:
+    def __init__(
+        self, config: NodeConfig, execution: ExecutionConfig, assembly: AssemblyConfig, goes_on: Callable[[], bool]
+    ) -> None:
         super().__init__(name="instance_flow_loading")
         self.doing = ""
         self.ended = Event()
-        self._config, self._assembly, self._goes_on = config, assembly, goes_on
+        self._config, self._execution, self._assembly, self._goes_on = config, execution, assembly, goes_on
         self._pipeline: Pipeline | None = None
         self._error: Exception | None = None
 
@@ -29,8 +32,9 @@ class Loading(Thread):
             config = self._config
             model = config.model or bundled_model_path()
             self._progress(f"loading model {model} for provider {config.provider}")
-            pipeline = Pipeline.load(model, config.provider, self._assembly, threads=config.threads)
+            pipeline = Pipeline.load(model, config.provider, self._assembly, execution=self._execution)
             pipeline.warmup(pipeline.info.input_size, self._progress)
+            messages.warmup()
             self._pipeline = pipeline
         except Exception as error:  # It is raised again where the result is asked for.
             self._error = error

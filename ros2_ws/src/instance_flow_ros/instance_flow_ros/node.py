@@ -22,6 +22,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from instance_flow import AssemblyConfig, Pipeline
+from instance_flow.execution import ExecutionConfig
 from instance_flow.messages import to_class_table
 from instance_flow.structures import InstanceFlowError
 from instance_flow_ros import parameters
@@ -46,6 +47,7 @@ class InstanceFlowNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("instance_flow")
         parameters.declare(self, NodeConfig, _FIXED)
+        parameters.declare(self, ExecutionConfig, _FIXED)
         parameters.declare(self, AssemblyConfig, _LIVE)
         parameters.declare(self, StreamConfig, _LIVE)
         self._bridge = choose_bridge()
@@ -92,7 +94,10 @@ class InstanceFlowNode(LifecycleNode):
         if super().on_activate(state) != SUCCESS:
             return FAILURE
         try:
-            self._worker = NewestItemWorker(Camera.answer, "instance_flow")
+            if self.get_parameter("pipelined").value:
+                self._worker = NewestItemWorker(Camera.begin, "instance_flow", Camera.finish)
+            else:
+                self._worker = NewestItemWorker(Camera.answer, "instance_flow")
             self._listen()
         except ValueError as error:
             self._stop()
@@ -126,7 +131,8 @@ class InstanceFlowNode(LifecycleNode):
 
     def _configure(self) -> None:
         config, assembly = parameters.read(self, NodeConfig), parameters.read(self, AssemblyConfig)
-        known = [field.name for kind in (NodeConfig, AssemblyConfig, StreamConfig) for field in fields(kind)]
+        kinds = (NodeConfig, ExecutionConfig, AssemblyConfig, StreamConfig)
+        known = [field.name for kind in kinds for field in fields(kind)]
         for name in parameters.unknown(self._parameter_overrides, self):
             self.get_logger().warning(f"parameter {name} is not known and has no effect; known are {', '.join(known)}")
         self._pipeline = self._load(config, assembly)
@@ -135,10 +141,12 @@ class InstanceFlowNode(LifecycleNode):
             pipeline = Pipeline(self._pipeline.network, assembly)
             self._cameras.append(Camera(self, name, config.image_transport, pipeline, stream, self._bridge, self._put))
         self._publish_class_table()
+        # All that was loaded stays; looking for rings in it would hold up a frame now and then.
+        gc.freeze()
 
     def _load(self, config: NodeConfig, assembly: AssemblyConfig) -> Pipeline:
         """Load the model and warm it up in a thread beside, and say every second on /diagnostics how far it is."""
-        loading = Loading(config, assembly, self.context.ok)
+        loading = Loading(config, parameters.read(self, ExecutionConfig), assembly, self.context.ok)
         loading.start()
         told, start = "", monotonic()
         try:
@@ -178,6 +186,7 @@ class InstanceFlowNode(LifecycleNode):
         self._problem = ""
         # Cameras and their streams know one another; left to itself, the session would keep its threads and its memory
         # of the GPU until Python looks for such rings.
+        gc.unfreeze()
         gc.collect()
 
     def _listen(self) -> None:
@@ -231,7 +240,7 @@ class InstanceFlowNode(LifecycleNode):
     def _on_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
         """Hand new settings to the cameras. What the model was loaded with stays as it is."""
         names = {parameter.name for parameter in changed}
-        fixed = names & {field.name for field in fields(NodeConfig)}
+        fixed = names & {field.name for kind in (NodeConfig, ExecutionConfig) for field in fields(kind)}
         if self._pipeline is None:
             return SetParametersResult(successful=True)
         if fixed:

@@ -27,14 +27,19 @@ def _setting(default: Any, description: str, low: float | None = None, high: flo
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """What is decided before the node is configured, and stays until it is cleaned up."""
+    """What is decided before the node is configured, beside instance_flow.ExecutionConfig, and stays until it is
+    cleaned up."""
 
     autostart: bool = _setting(True, "configure and activate at the start, without a lifecycle manager")
     model: str = _setting("", "path of the ONNX model; empty = the bundled one")
     provider: str = _setting(
         "auto", "what the model runs on; only auto falls back to the CPU: auto, cpu, cuda or tensorrt"
     )
-    threads: int = _setting(0, "CPU threads of the network; 0 = one for each core", 0, 256)
+    pipelined: bool = _setting(
+        False,
+        "whether the network works on the next image while the objects of this one are put together and published: "
+        "more images per second, each a little later",
+    )
     image_transport: str = _setting(
         RAW, "raw: sensor_msgs/Image on the topic image; compressed: CompressedImage on image/compressed"
     )

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that works on the newest item of each source only: a slow network never falls behind its cameras."""
+"""Work on the newest item of each source only, in a thread or two: a slow network never falls behind its cameras."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Condition, Thread
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -15,11 +16,20 @@ class NewestItemWorker(Generic[Key, Item]):
     """Call ``work`` with a source and its item, in a thread of its own.
 
     One item of each source may wait; a newer one takes its place and its turn. Sources are served in the order in which
-    they began to wait, so that none of them can starve another. ``work`` must not raise.
+    they began to wait, so that none of them can starve another. ``work`` and ``finish`` must not raise.
+
+    Args:
+        name: of the threads.
+        finish: second step of the work, if any, in a second thread: it goes on with what ``work`` gave, unless that is
+            None, while ``work`` begins with the next item. Never more than one item ahead of it.
     """
 
-    def __init__(self, work: Callable[[Key, Item], None], name: str) -> None:
-        self._work = work
+    def __init__(
+        self, work: Callable[[Key, Item], Any], name: str, finish: Callable[[Key, Any], None] | None = None
+    ) -> None:
+        self._work, self._finish = work, finish
+        self._second = ThreadPoolExecutor(1, f"{name}_finish")
+        self._finishing: Future[None] | None = None
         self._waiting: dict[Key, Item] = {}
         self._calls: list[Callable[[], None]] = []
         self._stopping = False
@@ -42,11 +52,12 @@ class NewestItemWorker(Generic[Key, Item]):
             self._changed.notify()
 
     def stop(self) -> None:
-        """Let the item in work come to its end, drop those that wait, make the calls that do, and join the thread."""
+        """Let what is in work come to its end, drop what waits, make the calls that wait, and join the threads."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
+        self._second.shutdown()
 
     def _run(self) -> None:
         while True:
@@ -60,6 +71,13 @@ class NewestItemWorker(Generic[Key, Item]):
             for function in calls:
                 function()
             if item is not None:
-                self._work(source, item)
+                begun = self._work(source, item)
+                if self._finish is not None and begun is not None:
+                    self._hand_over(source, begun)
             elif self._stopping:
                 return
+
+    def _hand_over(self, source: Key, begun: Any) -> None:
+        if self._finishing is not None:
+            self._finishing.result()
+        self._finishing = self._second.submit(self._finish, source, begun)  # type: ignore[arg-type]

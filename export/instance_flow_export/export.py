@@ -18,6 +18,7 @@ import torch
 
 from instance_flow.network import OUTPUTS, reference_input, write_metadata
 from instance_flow.structures import InstanceFlowError, ModelInfo
+from instance_flow_export.half import halve, prove_half
 from instance_flow_export.proof import ProofError, prove
 from instance_flow_training.checkpoint import load_network
 from instance_flow_training.config import ConfigError
@@ -50,7 +51,9 @@ def export_graph(network: InstanceFlowNet, size: tuple[int, int], dynamic: bool)
     # Two references and a batch of one: the exporter would take an example dimension of 1 for a constant.
     count = 2 if dynamic else REFERENCES
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    features = [torch.zeros(count, channels, height // s, width // s) for s in network.feature_strides]
+    # A halved network takes its features in half precision.
+    kind = network.pixel_mean.dtype
+    features = [torch.zeros(count, channels, height // s, width // s, dtype=kind) for s in network.feature_strides]
     stacked = [f"stacked_reference_features_{level}" for level in range(len(features))]
     dims: dict[str, dict[int, Any]] | None = None
     if dynamic:
@@ -104,13 +107,18 @@ def split_references(model: onnx.ModelProto, stacked: str, names: Sequence[str],
 
 
 def export(
-    checkpoint: Path, out: Path, size: tuple[int, int] | None, static: bool, changes: dict[str, Any]
+    checkpoint: Path,
+    out: Path,
+    size: tuple[int, int] | None,
+    static: bool,
+    changes: dict[str, Any],
+    half: bool = False,
 ) -> ModelInfo:
     """Write ``out`` and prove it; on any difference the file is not left behind.
 
     Args:
         size: input size of the model; None takes ``TrainConfig.input_size``.
-        changes: fields of ModelInfo to set.
+        changes: fields of ModelInfo to set.   half: float16 in place of float32, for GPUs.
 
     Raises:
         ConfigError: for a size, or a kind of network, that the runtime does not take.
@@ -126,21 +134,26 @@ def export(
     if size[0] % 32 or size[1] % 32:
         raise ConfigError(f"the input size {size} must be multiples of 32")
     training = f"{config.name}: {config.steps} steps of {config.batch} clips, seed {config.seed}"
-    fields = {"name": config.name, "training": training, "weights_sha256": weights_hash(network), **changes}
+    precision = "float16" if half else "float32"
+    described = {"name": config.name, "training": training, "weights_sha256": weights_hash(network)}
+    fields = {**described, "precision": precision, **changes}
     info = model_info(network, size, class_names, **fields)
-    graph = export_graph(network, info.input_size, dynamic=not static)
+    graph = export_graph(halve(network) if half else network, info.input_size, dynamic=not static)
     onnx.helper.set_model_props(graph, write_metadata(info))
     onnx.checker.check_model(graph, full_check=True)
     return prove_and_write(graph, network, info, out)
 
 
 def prove_and_write(graph: onnx.ModelProto, network: InstanceFlowNet, info: ModelInfo, out: Path) -> ModelInfo:
-    """Prove the graph beside its destination, then move it there: a file that is there has passed."""
+    """Prove the graph beside its destination, then move it there: a file that is there has passed.
+
+    network: in float32, whatever the precision of the graph.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
         candidate = Path(folder) / out.name
         onnx.save(graph, candidate)
-        report = prove(network, info, candidate)
+        report = (prove_half if info.precision == "float16" else prove)(network, info, candidate)
         candidate.replace(out)
     print(report)
     return info
@@ -155,6 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--size", help="input HEIGHTxWIDTH, multiples of 32 (default: the last size of made worlds, or validation.size)"
     )
     parser.add_argument("--static", action="store_true", help="one size and 4 references, for TensorRT and CUDA graphs")
+    parser.add_argument("--half", action="store_true", help="float16 in place of float32, for GPUs")
     parser.add_argument("--name", help="name of the model in its description")
     parser.add_argument("--center-threshold", type=float, help="default threshold of the center heat")
     parser.add_argument("--center-window", type=float, help="default NMS window, fraction of sqrt(height * width)")
@@ -166,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         size = _parse_size(options.size)
-        info = export(options.checkpoint, options.out, size, options.static, changes)
+        info = export(options.checkpoint, options.out, size, options.static, changes, options.half)
     except (ConfigError, InstanceFlowError, ProofError) as error:
         print(f"instance-flow-export: error: {error}", file=sys.stderr)
         return 2

@@ -145,6 +145,7 @@ class ModelInfo:
     feature_strides: input pixels per token of the cached reference features, one per fusion level.
     center_window: NMS window as a fraction of sqrt(height * width) of the input. The paper's 41 pixels at 640 x 640.
     max_distance: the paper's epsilon, farthest matching distance, as a fraction of sqrt(height * width) of the input.
+    precision: what it computes in: float32, float16, or int8 where convolutions do.
     """
 
     name: str
@@ -160,6 +161,7 @@ class ModelInfo:
     training: str = ""
     licence: str = ""
     weights_sha256: str = ""
+    precision: str = "float32"
 
 
 class Network(Protocol):

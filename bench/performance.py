@@ -88,10 +88,10 @@ def bars(report: Mapping[str, Any]) -> Mapping[str, Bar]:
     """
     try:
         found = {}
-        for name, bench in report.get("benches", {"": report}).items():
+        for bench in report.get("benches", {"": report}).values():
             first = [m for m in bench["measurements"] if m["what"] == CACHED and m["input"] == _own_size(bench)]
             stages = max(first, key=lambda m: m["references"])["stages"]
-            found[name or bench["model"]["name"]] = {stage: float(cost["median_ms"]) for stage, cost in stages.items()}
+            found[bench["model"]["name"]] = {stage: float(cost["median_ms"]) for stage, cost in stages.items()}
         return found
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SourceError(f"this is no report of performance.py or instance-flow bench ({error!r})") from None

@@ -65,6 +65,10 @@ class ExecutionConfig:
                 raise ValueError(f"{name} is {value!r}; it must be {words}")
         if not 0 <= self.threads <= MOST_THREADS:
             raise ValueError(f"threads is {self.threads}; it must be a whole number from 0 to {MOST_THREADS}")
+        if not self.cores:
+            return
+        if not hasattr(os, "sched_getaffinity"):  # macOS
+            raise ValueError(f"affinity is {self.affinity!r}, but this system does not bind threads to cores")
         usable = os.sched_getaffinity(0)
         if missing := [core for core in self.cores if core not in usable]:
             raise ValueError(

@@ -157,7 +157,7 @@ class OnnxNetwork:
     @property
     def records_graphs(self) -> bool:
         """Whether frames are started as CUDA graphs."""
-        return self._execution.cuda_graph
+        return self._execution.cuda_graph and self.provider != "cpu"
 
     def predict(self, image: Image, references: Sequence[CachedFeatures | Arrays]) -> Prediction:
         """See ``structures.Network``; references are ``Prediction.features`` of earlier frames of the same size.

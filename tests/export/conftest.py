@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small network that is halved and quantised."""
+"""The small network that is exported, halved and quantised."""
 
 from __future__ import annotations
 

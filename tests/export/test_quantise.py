@@ -92,7 +92,9 @@ def test_the_features_are_joined_in_float(quantised: Path) -> None:
 def test_the_description_is_kept_and_says_what_was_done(model: Path, quantised: Path) -> None:
     before, after = OnnxNetwork(model, "cpu").info, OnnxNetwork(quantised, "cpu").info
     assert after.training == "none; int8 from 12 frames of " + after.training.rsplit(" ", 1)[1]
-    assert {**vars(after), "training": ""} == {**vars(before), "training": ""}
+    assert (before.precision, after.precision) == ("float32", "int8")
+    same = {"training": "", "precision": ""}
+    assert {**vars(after), **same} == {**vars(before), **same}
 
 
 def test_it_runs_as_a_stream_from_the_first_frame_on(model: Path, quantised: Path) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long does an image message take to become RGB? Median milliseconds, one thread of OpenCV.
 
-    python bench/encodings.py        # --rounds 50
+    python bench/decoding.py        # --rounds 50
 
 Raw images once tight and once with 64 bytes of padding after each row; compressed ones of a smooth picture with noise.
 """

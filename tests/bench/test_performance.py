@@ -4,20 +4,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from instance_flow.benchmark.costs import ROWS
-from instance_flow.benchmark.suite import CACHED, EXACT, RECOMPUTED
-from instance_flow.structures import SourceError
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 import memory
 import performance
+import pytest
 from performance_check import (
     FASTER,
     MISSING,
@@ -34,6 +27,10 @@ from performance_check import (
 )
 from performance_page import page
 from pictures import stacked_bars
+
+from instance_flow.benchmark.costs import ROWS
+from instance_flow.benchmark.suite import CACHED, EXACT, RECOMPUTED
+from instance_flow.structures import SourceError
 
 JUDGEMENTS = {
     "as stored": (10.0, Stored(10.0), SAME, 1.0),

@@ -33,9 +33,13 @@ class Listener:
         return re.search(pattern, self._log.read_text())
 
     def stop(self) -> int:
-        """Press Ctrl-C and give the exit code."""
+        """Press Ctrl-C, and again where rclpy has swallowed it, and give the exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(20)
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGINT)
+            return self.process.wait(20)
 
 
 @pytest.fixture

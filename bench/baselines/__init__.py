@@ -14,8 +14,8 @@ from baselines.assembly import CASES, assembly_rows
 from baselines.association import association_rows
 from baselines.grouping import grouping_rows
 from baselines.networks import SIZE, engine_rows, export_both, random_network, reference_rows, small_network
-from baselines.scene import COUNTS, SIZES
 from baselines.timing import Row
+from instance_flow.benchmark.suite import OBJECTS, SIZES
 from instance_flow_training.model import InstanceFlowNet, ModelConfig
 
 
@@ -27,7 +27,7 @@ def all_baselines(quick: bool = False, checkpoint: Path | None = None) -> dict[s
     checkpoint: of the small model; None = random weights, which take as long.
     """
     few, many = (3, 7) if quick else (7, 15)
-    counts, sizes = ((64,), (SIZE,)) if quick else (COUNTS, SIZES)
+    counts, sizes = ((64,), (SIZE,)) if quick else (OBJECTS, SIZES)
     cases = ((64, SIZE),) if quick else CASES
     parts: dict[str, Callable[[], dict[str, Row]]] = {
         "assembly": partial(assembly_rows, few, cases),

@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.assembly import fitted_to
-from baselines.scene import COUNTS, STRIDE, make_scene, size_name
+from baselines.scene import make_scene
 from baselines.timing import CPU, Row, measure
 from instance_flow.appearance import looks
 from instance_flow.assembly_config import AssemblyConfig
+from instance_flow.benchmark.scenes import STRIDE
+from instance_flow.benchmark.suite import OBJECTS, size_name
 from instance_flow.grouping import foreground_margin
 from instance_flow.matching import FLOW_ERROR, KnownIdentities, cheapest_pairs, flows_and_spreads, match_by_evidence
 from instance_flow.preprocess import restore_labels
@@ -104,7 +106,9 @@ def joint_ious(labels: LabelMap, others: LabelMap, count: int, other_count: int)
     return np.asarray(common[1:, 1:] / np.maximum(union, 1))
 
 
-def association_rows(repetitions: int, counts: Sequence[int] = COUNTS, size: tuple[int, int] = _SIZE) -> dict[str, Row]:
+def association_rows(
+    repetitions: int, counts: Sequence[int] = OBJECTS, size: tuple[int, int] = _SIZE
+) -> dict[str, Row]:
     """Time both ways of mask IoU against flow, CPU time on one thread.
 
     counts: numbers of objects.   size: (height, width) of the image.

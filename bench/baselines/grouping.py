@@ -10,8 +10,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.scene import COUNTS, SIZES, STRIDE, make_layout, size_name
+from baselines.scene import make_layout
 from baselines.timing import CPU, Row, measure
+from instance_flow.benchmark.scenes import STRIDE
+from instance_flow.benchmark.suite import OBJECTS, SIZES, size_name
 from instance_flow.grouping import group_pixels
 from instance_flow.structures import FloatArray, LabelMap
 
@@ -85,7 +87,7 @@ def _by_table(y: FloatArray, x: FloatArray, centers: FloatArray) -> NDArray[np.i
 
 
 def grouping_rows(
-    repetitions: int, counts: Sequence[int] = COUNTS, sizes: Sequence[tuple[int, int]] = SIZES
+    repetitions: int, counts: Sequence[int] = OBJECTS, sizes: Sequence[tuple[int, int]] = SIZES
 ) -> dict[str, Row]:
     """Time both against ours, CPU time on one thread, on maps of stride 4 and on maps as large as the image.
 

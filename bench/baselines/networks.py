@@ -21,8 +21,10 @@ import torch
 from numpy.typing import NDArray
 from onnx.utils import Extractor
 
-from baselines.scene import CLASSES, REFERENCES, size_name
+from baselines.scene import REFERENCES
 from baselines.timing import Row, measure, torch_threads
+from instance_flow.benchmark.scenes import CLASSES
+from instance_flow.benchmark.suite import size_name
 from instance_flow.execution import ExecutionConfig, open_session
 from instance_flow.network import FEATURES, MAPS, OnnxNetwork, reference_input, write_metadata
 from instance_flow.structures import Image, ModelInfo, Network, Prediction

@@ -8,20 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.benchmark.scenes import CLASSES, COVERED, STRIDE
 from instance_flow.structures import FloatArray, IntArray, LabelMap, Prediction
 
-CLASSES = 40
 REFERENCES = 4
-STRIDE = 4
 WINDOW = 41
 """Of the centers, in pixels of the image: the paper's. Smaller images than 640x384 take a smaller one."""
 THRESHOLD = 0.15
 MOST_CENTERS = 200
-COUNTS = (1, 8, 32, 64)
-SIZES = ((192, 320), (384, 640), (736, 1280))
-"""(height, width) of the images."""
 
-_COVERED = 0.35
 _OFFSET_ERROR = 0.3
 _HEAT_RADIUS = 2.0
 _LARGEST_FLOW = 6.0
@@ -64,11 +59,6 @@ class Scene:
     prediction: Prediction
 
 
-def size_name(size: tuple[int, int]) -> str:
-    """(height, width) as people say it."""
-    return f"{size[1]}x{size[0]}"
-
-
 def make_layout(objects: int, cells: tuple[int, int], seed: int = 0) -> Layout:
     """Put M ellipses into a map of ``cells`` (h, w)."""
     rng = np.random.default_rng(seed)
@@ -80,7 +70,7 @@ def make_layout(objects: int, cells: tuple[int, int], seed: int = 0) -> Layout:
     labels = np.zeros(cells, np.int32)
     offset = rng.normal(0, _OFFSET_ERROR, (2, *cells)).astype(np.float32)
     y, x = np.mgrid[:h, :w].astype(np.float32)
-    reach = spacing * np.sqrt(_COVERED * h * w / (np.pi * objects * spacing.prod()))
+    reach = spacing * np.sqrt(COVERED * h * w / (np.pi * objects * spacing.prod()))
     for m, center in enumerate(centers):
         inside = ((y - center[0]) / reach[0]) ** 2 + ((x - center[1]) / reach[1]) ** 2 < 1
         labels[inside] = m + 1

@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from instance_flow.network import MAPS
 from instance_flow.pipeline import Pipeline
-from instance_flow.structures import Image, Network, Prediction, Tracks
-from instance_flow_export.proof import FRAMES, ProofError
+from instance_flow.structures import Image, Network, Tracks
+from instance_flow_export.proof import FRAMES, ProofError, Recorder, output_arrays
 
 
 @dataclass(frozen=True)
@@ -60,25 +58,13 @@ class Differences:
                 )
 
 
-class _Keeper:
-    """A network that keeps its latest prediction."""
-
-    def __init__(self, network: Network) -> None:
-        self.network, self.info = network, network.info
-        self.latest: Prediction
-
-    def predict(self, image: Image, references: Sequence[Any]) -> Prediction:
-        self.latest = self.network.predict(image, references)
-        return self.latest
-
-
 def differences(reference: Network, other: Network, images: Iterable[Image]) -> Differences:
     """Step both over the first FRAMES images, at least one.
 
     Raises:
         ModelError: when one fails, or its maps are not finite.
     """
-    sides = [_Keeper(network) for network in (reference, other)]
+    sides = [Recorder(network) for network in (reference, other)]
     pipelines = [Pipeline(side) for side in sides]
     outputs: dict[str, list[tuple[float, float, float]]] = {}
     seconds: list[list[float]] = []
@@ -87,7 +73,7 @@ def differences(reference: Network, other: Network, images: Iterable[Image]) -> 
         ours, theirs = (pipeline.step(image) for pipeline in pipelines)
         seconds.append([pipeline.network_seconds for pipeline in pipelines])
         tracks.append((_same(ours, theirs), float(np.mean(ours.label_map == theirs.label_map))))
-        expected, found = (_arrays(side.latest) for side in sides)
+        expected, found = (output_arrays(side.predictions.pop()) for side in sides)
         for name, value in expected.items():
             if value.size:
                 error = np.abs(value - found[name])
@@ -108,11 +94,3 @@ def differences(reference: Network, other: Network, images: Iterable[Image]) -> 
 
 def _same(ours: Tracks, theirs: Tracks) -> bool:
     return np.array_equal(ours.ids, theirs.ids) and np.array_equal(ours.class_ids, theirs.class_ids)
-
-
-def _arrays(prediction: Prediction) -> dict[str, NDArray[np.float32]]:
-    """All outputs by name, in float32; features of ONNX Runtime's network or of torch's."""
-    features = prediction.features
-    levels = features.to_arrays() if hasattr(features, "to_arrays") else [value.cpu().numpy() for value in features]
-    arrays = {name: getattr(prediction, name) for name in MAPS}
-    return arrays | {f"features_{level}": np.asarray(value, np.float32) for level, value in enumerate(levels)}

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from instance_flow.network import OnnxNetwork
+from instance_flow.network import MAPS, OnnxNetwork
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, InstanceFlowError, ModelInfo, Network, Prediction, Tracks
 from instance_flow_training.model import InstanceFlowNet
@@ -19,7 +20,6 @@ from instance_flow_training.validate import TorchNetwork
 
 TOLERANCE = 1e-4
 FRAMES = 20
-MAPS = ("semantic", "center", "offset", "reference_offset")
 
 
 class ProofError(InstanceFlowError):
@@ -42,7 +42,7 @@ class ProofReport:
         )
 
 
-class _Recorder:
+class Recorder:
     """A network that keeps what it predicted, so that two of them can be compared."""
 
     def __init__(self, network: Network):
@@ -76,7 +76,7 @@ def prove(network: InstanceFlowNet, info: ModelInfo, path: Path, frames: int = F
     Raises:
         ProofError: naming the first output and frame that differ by more than TOLERANCE, or the first unequal tracks.
     """
-    torch_side, onnx_side = _Recorder(TorchNetwork(network, info)), _Recorder(OnnxNetwork(path, "cpu"))
+    torch_side, onnx_side = Recorder(TorchNetwork(network, info)), Recorder(OnnxNetwork(path, "cpu"))
     ours, theirs = Pipeline(torch_side), Pipeline(onnx_side)
     largest: dict[str, float] = {}
     objects = 0
@@ -96,7 +96,13 @@ def prove(network: InstanceFlowNet, info: ModelInfo, path: Path, frames: int = F
 
 
 def _errors(ours: Prediction, theirs: Prediction) -> dict[str, float]:
-    errors = {name: relative_error(getattr(ours, name), getattr(theirs, name)) for name in MAPS}
-    for level, (a, b) in enumerate(zip(ours.features, theirs.features.to_arrays(), strict=True)):
-        errors[f"features_{level}"] = relative_error(a.cpu().numpy(), b)
-    return errors
+    expected, found = output_arrays(ours), output_arrays(theirs)
+    return {name: relative_error(value, found[name]) for name, value in expected.items()}
+
+
+def output_arrays(prediction: Prediction) -> dict[str, NDArray[np.float32]]:
+    """All outputs by name, in float32; features of ONNX Runtime's network or of torch's."""
+    features = prediction.features
+    levels = features.to_arrays() if hasattr(features, "to_arrays") else [value.cpu().numpy() for value in features]
+    arrays = {name: getattr(prediction, name) for name in MAPS}
+    return arrays | {f"features_{level}": np.asarray(value, np.float32) for level, value in enumerate(levels)}

@@ -8,6 +8,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from instance_flow.kernel_input import kernel_input
+from instance_flow.label_stretches import stretch_end
 from instance_flow.structures import FloatArray, Image, LabelMap
 
 BINS = 8
@@ -22,9 +23,7 @@ def _histograms(image: Image, labels: LabelMap, count: int, stride: int) -> NDAr
     for y in range(h):
         x = 0
         while x < w:
-            end = x + 1
-            while end < w and labels[y, end] == labels[y, x]:
-                end += 1
+            end = stretch_end(labels, y, x)
             m = labels[y, x] - 1
             if 0 <= m < count:
                 for i in range(y * stride, min((y + 1) * stride, image.shape[0])):

@@ -11,6 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from instance_flow.kernel_input import kernel_input
+from instance_flow.label_stretches import stretch_end
 from instance_flow.structures import FloatArray, LabelMap
 
 
@@ -157,9 +158,7 @@ def _class_means(semantic: FloatArray, labels: LabelMap, count: int) -> FloatArr
     for y in range(h):
         x = 0
         while x < w:
-            end = x + 1
-            while end < w and labels[y, end] == labels[y, x]:
-                end += 1
+            end = stretch_end(labels, y, x)
             m = labels[y, x] - 1
             if 0 <= m < count:
                 pixels[m] += end - x

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from instance_flow.appearance import likeness
 from instance_flow.assignment import cheapest_pairs
 from instance_flow.kernel_input import kernel_input
+from instance_flow.label_stretches import stretch_end
 from instance_flow.structures import FloatArray, IntArray, LabelMap
 
 NEAREST, MEAN = "nearest", "mean"
@@ -64,9 +65,7 @@ def _flows(offset: FloatArray, reference_offset: FloatArray, labels: LabelMap, c
     for y in range(h):
         x = 0
         while x < w:
-            end = x + 1
-            while end < w and labels[y, end] == labels[y, x]:
-                end += 1
+            end = stretch_end(labels, y, x)
             m = labels[y, x] - 1
             if 0 <= m < count:
                 pixels[m] += end - x

@@ -35,12 +35,13 @@ from baselines.association import (
     make_moment,
 )
 from baselines.grouping import group_in_blocks, group_naively, grouping_rows
-from baselines.scene import COUNTS, MOST_CENTERS, SIZES, THRESHOLD, make_layout, make_scene
+from baselines.scene import MOST_CENTERS, THRESHOLD, make_layout, make_scene
 from baselines.timing import CPU, WALL, Row, measure, torch_threads
 from numpy.typing import NDArray
 
 from instance_flow import Pipeline
 from instance_flow.assembly_config import AssemblyConfig
+from instance_flow.benchmark.suite import OBJECTS, SIZES
 from instance_flow.grouping import find_centers, group_pixels
 from instance_flow.rle import decode
 from instance_flow.structures import FloatArray, Image, LabelMap, ModelInfo, Prediction
@@ -70,7 +71,7 @@ def test_threads_of_torch_come_back_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("objects", COUNTS)
+@pytest.mark.parametrize("objects", OBJECTS)
 def test_made_objects_are_as_many_as_asked_for_and_cover_a_third(objects: int, size: tuple[int, int]) -> None:
     scene = make_scene(objects, size)
     foreground = scene.layout.foreground

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from instance_flow import messages
 from instance_flow.commands.bench import parse_size
-from instance_flow.commands.values import format_report
+from instance_flow.commands.values import add_execution, format_report, read_execution
 from instance_flow.doctor.machine import look_at_kernels
-from instance_flow.execution import PROVIDERS, ExecutionConfig, import_onnxruntime
+from instance_flow.execution import ExecutionConfig, import_onnxruntime
 from instance_flow.gpu import engine_cache
 from instance_flow.gpu.session import engine_facts, read_graph
 from instance_flow.installation import bundled_model_path
@@ -34,13 +34,7 @@ def add_warmup(commands: Any) -> None:
     )
     parser.set_defaults(command=warmup_command)
     parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model; the bundled one unless given")
-    parser.add_argument("--provider", default="auto", choices=["auto", *PROVIDERS], help="where the network will run")
-    parser.add_argument(
-        "--engine-cache",
-        default="",
-        metavar="DIR",
-        help=f"folder of the TensorRT engines (default: {engine_cache.default_root()})",
-    )
+    add_execution(parser)
     parser.add_argument(
         "--size", type=parse_size, metavar="WxH", help="size of the camera's images (default: the network's input)"
     )
@@ -57,7 +51,7 @@ def warmup_command(options: argparse.Namespace) -> int:
             f"--size {options.size[1]}x{options.size[0]} is no camera's; each side is 1 to {LARGEST} pixels"
         )
     model = options.model or bundled_model_path()
-    execution = ExecutionConfig(engine_cache=options.engine_cache)
+    execution = read_execution(options)
     steps = Steps(lambda progress: _warm_up(model, options.provider, execution, options.size, progress))
     provider: str = steps.wait()
     report: dict[str, Any] = {"model": str(model), "provider": provider, "seconds": steps.seconds}

@@ -17,13 +17,12 @@ from baselines.assembly import fitted_to
 from baselines.scene import make_scene
 from baselines.timing import CPU, Row, measure
 from instance_flow.appearance import looks
-from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.benchmark.scenes import STRIDE
 from instance_flow.benchmark.suite import OBJECTS, size_name
 from instance_flow.grouping import foreground_margin
-from instance_flow.matching import FLOW_ERROR, KnownIdentities, cheapest_pairs, flows_and_spreads, match_by_evidence
+from instance_flow.matching import KnownIdentities, cheapest_pairs, flows_and_spreads, match_by_evidence
 from instance_flow.preprocess import restore_labels
-from instance_flow.structures import FloatArray, Image, IntArray, LabelMap, Prediction, Tracks
+from instance_flow.structures import FloatArray, Image, IntArray, LabelMap, MatchCosts, Prediction, Tracks
 from instance_flow_training.iou_tracking import MINIMUM_IOU, MaskIouTracker
 
 _SIZE = (384, 640)
@@ -78,10 +77,9 @@ def by_flow(moment: Moment) -> IntArray:
     maps = moment.maps
     flows, spreads = flows_and_spreads(maps.offset, maps.reference_offset, moment.cells, count)
     colours = looks(moment.image, moment.cells, count, STRIDE)
-    unit = FLOW_ERROR * float(np.sqrt(moment.cells.size))
+    unit = MatchCosts().flow_error * float(np.sqrt(moment.cells.size))
     references = moment.reference_centers, moment.reference_ids
-    most = AssemblyConfig().max_cost
-    return match_by_evidence(moment.centers, flows, spreads, colours, *references, moment.known, unit, most).ids
+    return match_by_evidence(moment.centers, flows, spreads, colours, *references, moment.known, unit).ids
 
 
 def by_masks(moment: Moment, tracker: MaskIouTracker) -> IntArray:

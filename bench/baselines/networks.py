@@ -26,7 +26,7 @@ from baselines.timing import Row, measure, torch_threads
 from instance_flow.benchmark.scenes import CLASSES
 from instance_flow.benchmark.suite import size_name
 from instance_flow.execution import ExecutionConfig, open_session
-from instance_flow.network import FEATURES, MAPS, OnnxNetwork, reference_input, write_metadata
+from instance_flow.network import MAPS, OnnxNetwork, feature_names, reference_input, write_metadata
 from instance_flow.structures import Image, ModelInfo, Network, Prediction
 from instance_flow_export.export import export_graph
 from instance_flow_export.proof import TOLERANCE, relative_error
@@ -80,7 +80,7 @@ def export_both(name: str, network: InstanceFlowNet, size: tuple[int, int], fold
     onnx.save(graph, whole)
     # Sizes in the graph are taken from the references' features, so these stay inputs.
     inputs = [node.name for node in graph.graph.input]
-    onnx.save(Extractor(graph).extract_model(inputs, list(FEATURES)), part)
+    onnx.save(Extractor(graph).extract_model(inputs, list(feature_names(len(info.feature_sizes(*size))))), part)
     return SameWeights(name, network, info, whole, part)
 
 
@@ -155,15 +155,16 @@ def reference_rows(same: SameWeights, repetitions: int) -> dict[str, Row]:
 
 
 def features_of(same: SameWeights) -> Callable[[Image], Sequence[NDArray[np.float32]]]:
-    """Give what makes ``FEATURES`` of an image (H, W, 3), without the rest of the network."""
+    """Give what makes the cached features of an image (H, W, 3), without the rest of the network."""
     _, session = open_session(same.features_path, "cpu", ExecutionConfig())
     height, width = same.info.input_size
     missing: dict[str, NDArray[Any]] = {
-        reference_input(level, k): np.zeros((0, same.network.cached_channels, height // s, width // s), np.float32)
-        for level, s in enumerate(same.info.feature_strides)
+        reference_input(level, k): np.zeros((0, same.network.inter.cached_channels, *shape), np.float32)
+        for level, shape in enumerate(same.info.feature_sizes(height, width))
         for k in range(REFERENCES)
     }
-    return lambda image: session.run(FEATURES, {"image": image[None], **missing})
+    names = feature_names(len(same.info.feature_sizes(height, width)))
+    return lambda image: session.run(names, {"image": image[None], **missing})
 
 
 def check_equal(ours: Prediction, theirs: Prediction) -> None:

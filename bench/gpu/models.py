@@ -22,7 +22,7 @@ from instance_flow_training.checkpoint import save_checkpoint
 from instance_flow_training.config import TrainConfig, load_config
 from instance_flow_training.model import InstanceFlowNet, ModelConfig
 
-SIZE = "384x640"
+SIZE = "640x384"
 CLASSES = 40
 HALF = "--half"
 """The option of ``instance-flow-export`` for half precision."""

@@ -16,7 +16,8 @@ from typing import Any
 import onnx
 import torch
 
-from instance_flow.network import OUTPUTS, reference_input, write_metadata
+from instance_flow.commands.values import image_size
+from instance_flow.network import MAPS, feature_names, reference_input, write_metadata
 from instance_flow.structures import InstanceFlowError, ModelInfo
 from instance_flow_export.half import halve, prove_half
 from instance_flow_export.proof import ProofError, prove
@@ -47,22 +48,25 @@ def export_graph(network: InstanceFlowNet, size: tuple[int, int], dynamic: bool)
             CUDA graphs.
     """
     height, width = size
-    channels = network.cached_channels
+    channels = network.inter.cached_channels
     # Two references and a batch of one: the exporter would take an example dimension of 1 for a constant.
     count = 2 if dynamic else REFERENCES
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     # A halved network takes its features in half precision.
     kind = network.pixel_mean.dtype
-    features = [torch.zeros(count, channels, height // s, width // s, dtype=kind) for s in network.feature_strides]
+    sizes = model_info(network, size, ()).feature_sizes(height, width)
+    features = [torch.zeros(count, channels, *shape, dtype=kind) for shape in sizes]
     stacked = [f"stacked_reference_features_{level}" for level in range(len(features))]
-    dims: dict[str, dict[int, Any]] | None = None
+    dims: dict[str, Any] | None = None
     if dynamic:
         grid_height, grid_width = (torch.export.Dim(name, min=2, max=256) for name in ("grid_height", "grid_width"))
         references = torch.export.Dim("references", min=0, max=64)
-        dims = {"image": {1: 32 * grid_height, 2: 32 * grid_width}}
-        for level, stride in enumerate(network.feature_strides):
-            name = f"reference_features_{level}"
-            dims[name] = {0: references, 2: 32 // stride * grid_height, 3: 32 // stride * grid_width}
+        strides = network.inter.feature_strides
+        grids = [{2: 32 // stride * grid_height, 3: 32 // stride * grid_width} for stride in strides]
+        dims = {
+            "image": {1: 32 * grid_height, 2: 32 * grid_width},
+            "reference_features": tuple({0: references, **grid} for grid in (grids or [{}])),
+        }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -71,7 +75,7 @@ def export_graph(network: InstanceFlowNet, size: tuple[int, int], dynamic: bool)
             dynamo=True,
             opset_version=OPSET,
             input_names=["image", *stacked],
-            output_names=list(OUTPUTS),
+            output_names=[*MAPS, *feature_names(len(features))],
             dynamic_shapes=dims,
             verbose=False,
         )
@@ -165,7 +169,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path, help="the .onnx file to write")
     parser.add_argument(
-        "--size", help="input HEIGHTxWIDTH, multiples of 32 (default: the last size of made worlds, or validation.size)"
+        "--size",
+        type=image_size,
+        metavar="WIDTHxHEIGHT",
+        help="default input size, multiples of 32, such as 640x384 (default: that of the training's validation)",
     )
     parser.add_argument("--static", action="store_true", help="one size and 4 references, for TensorRT and CUDA graphs")
     parser.add_argument("--half", action="store_true", help="float16 in place of float32, for GPUs")
@@ -179,23 +186,12 @@ def main(arguments: list[str] | None = None) -> int:
     changes = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        size = _parse_size(options.size)
-        info = export(options.checkpoint, options.out, size, options.static, changes, options.half)
+        info = export(options.checkpoint, options.out, options.size, options.static, changes, options.half)
     except (ConfigError, InstanceFlowError, ProofError) as error:
         print(f"instance-flow-export: error: {error}", file=sys.stderr)
         return 2
     print(f"wrote {options.out}: {info.name}, {len(info.class_names)} classes, input {info.input_size}")
     return 0
-
-
-def _parse_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    try:
-        height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError as error:
-        raise ConfigError(f"--size {text!r} is not HEIGHTxWIDTH, for example 192x320") from error
-    return height, width
 
 
 if __name__ == "__main__":

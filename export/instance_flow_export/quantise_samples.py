@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.bags import is_bag
-from instance_flow.network import LEVELS, OnnxNetwork, reference_input
+from instance_flow.network import OnnxNetwork, reference_input
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelInfo, Prediction, SourceError
 from instance_flow.video import PICTURES, Source, open_source
@@ -99,7 +99,7 @@ class _Recorder:
             self.sample = {"image": image[None].copy()}
             for k, features in enumerate(given):
                 arrays = features.to_arrays()
-                self.sample |= {reference_input(level, k): arrays[level] for level in range(LEVELS)}
+                self.sample |= {reference_input(level, k): array for level, array in enumerate(arrays)}
         return prediction
 
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instance_flow.appearance import looks
 from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.grouping import all_finite, class_means, find_centers, group_pixels
-from instance_flow.matching import FLOW_ERROR, flows_and_spreads
+from instance_flow.matching import flows_and_spreads
 from instance_flow.preprocess import Fit, cells_inside, restore_labels, to_image, vectors_to_image
-from instance_flow.structures import FloatArray, Image, Instances, ModelError, ModelInfo, Prediction, Tracks
+from instance_flow.structures import FloatArray, Image, Instances, IntArray, ModelError, ModelInfo, Prediction, Tracks
 from instance_flow.tracker import Identities
 
 
@@ -19,6 +20,7 @@ class Assembly:
 
     Attributes:
         max_distance: the paper's epsilon, in cells.
+        costs: weights of the matching by evidence.   min_score, confirm_frames: as in ``AssemblyConfig``.
         flow_error: what flow misses by even where the pixels of an object agree on it, in cells.
     """
 
@@ -28,7 +30,11 @@ class Assembly:
         self._threshold = config.center_threshold or info.center_threshold
         self._kernel = _odd_window((config.center_window or info.center_window) * cells)
         self.max_distance = (config.max_distance or info.max_distance) * cells
-        self.flow_error = FLOW_ERROR * cells
+        self.costs = config.match_costs(info)
+        self.flow_error = self.costs.flow_error * cells
+        self.min_score = info.min_score if config.min_score < 0 else config.min_score
+        self.confirm_frames = config.confirm_frames or info.confirm_frames
+        self._is_wanted = np.isin(np.arange(len(info.class_names)), config.class_ids(info))
 
     def inside(self, prediction: Prediction, fitted: Fit) -> Prediction:
         """The maps of the picture's cells, without those of the padding. Raises ModelError for one that is not finite:
@@ -66,19 +72,20 @@ class Assembly:
         margin: FloatArray,
         fitted: Fit,
         seconds: FloatArray,
+        published: NDArray[np.bool_],
     ) -> Tracks:
         """Rows in the order of ids, in pixels of the camera's image; objects without a pixel there are left out.
 
         margin: as for ``group``.   seconds: (M,) that each object's motion took, NaN where unknown.
+        published: (M,) the others are left out, too.
         """
         stride = self._stride
         label_map, areas, boxes = restore_labels(
-            margin, instances.labels, len(instances), fitted, stride, identities.ids
+            margin, instances.labels, len(instances), fitted, stride, np.where(published, identities.ids, 0)
         )
         order = np.argsort(identities.ids)
-        keep = order[areas[order] > 0]
-        semantic_scores = instances.class_scores[np.arange(len(instances)), identities.class_ids]
-        center_scores = np.clip(instances.center_scores, 0.0, 1.0)
+        keep = order[(areas > 0)[order] & published[order]]
+        semantic_scores, center_scores, scores = self.scores(instances, identities)
         velocities = vectors_to_image(identities.motion, fitted, stride) / seconds[:, None]
         pixels_per_cell = stride / float(np.sqrt(fitted.scale[0] * fitted.scale[1]))
         return Tracks(
@@ -86,7 +93,7 @@ class Assembly:
             label_map=label_map,
             ids=identities.ids[keep],
             class_ids=identities.class_ids[keep],
-            scores=self._scores(semantic_scores, center_scores)[keep],
+            scores=scores[keep],
             semantic_scores=semantic_scores[keep],
             center_scores=center_scores[keep],
             centers=to_image(instances.centers[keep], fitted, stride),
@@ -100,8 +107,19 @@ class Assembly:
             distances=identities.distances[keep] * np.float32(pixels_per_cell),
         )
 
-    def _scores(self, semantic: FloatArray, center: FloatArray) -> FloatArray:
-        return {"product": semantic * center, "semantic": semantic, "center": center}[self._config.score]
+    def scores(self, instances: Instances, identities: Identities) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Of each object (M,): the probability of its class, the heat of its center, and its score (Eq. 6)."""
+        semantic = instances.class_scores[np.arange(len(instances)), identities.class_ids]
+        center = np.clip(instances.center_scores, 0.0, 1.0)
+        return (
+            semantic,
+            center,
+            {"product": semantic * center, "semantic": semantic, "center": center}[self._config.score],
+        )
+
+    def is_wanted(self, class_ids: IntArray) -> NDArray[np.bool_]:
+        """Whether a class is one of those that are published."""
+        return self._is_wanted[class_ids]
 
 
 def _odd_window(cells: float) -> int:

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from instance_flow.matching import POLICIES
 from instance_flow.preprocess import FITS
-from instance_flow.structures import ModelInfo
+from instance_flow.structures import MatchCosts, ModelInfo
 
 EVIDENCE = "evidence"
+OWN = -1.0
+"""Value of a setting, for which 0 means something, that is left to the model."""
 
 
 def _setting(default: Any, low: float, high: float, description: str) -> Any:
@@ -52,11 +54,44 @@ class AssemblyConfig:
         "the paper; mean = the mean of these distances",
     )
     max_cost: float = _setting(
-        8.5,
-        0.0,
+        OWN,
+        OWN,
         50.0,
         "matching = evidence: bound of the cost; lower gives more new ids, higher more wrong ones. Far and alike may "
-        "cost as little as near and unlike: no distance alone rules a match out",
+        "cost as little as near and unlike: no distance alone rules a match out. -1 = the model's own",
+    )
+    flow_error: float = _setting(
+        OWN,
+        OWN,
+        1.0,
+        "matching = evidence: what flow misses by even where the pixels of an object agree on it, as a fraction of "
+        "sqrt(height * width) of the network's input. -1 = the model's own",
+    )
+    look_weight: float = _setting(
+        OWN, OWN, 50.0, "matching = evidence: weight of unlike colours; 0 = colours do not count. -1 = the model's own"
+    )
+    look_gain: float = _setting(
+        OWN, OWN, 1000.0, "matching = evidence: how soon colours count as unlike. -1 = the model's own"
+    )
+    motion_weight: float = _setting(
+        OWN,
+        OWN,
+        50.0,
+        "matching = evidence: weight of the distance from where the last motion leads; 0 = it does not count. -1 = the "
+        "model's own",
+    )
+    motion_error: float = _setting(
+        OWN,
+        OWN,
+        1000.0,
+        "matching = evidence: how far an object strays from its last motion in one frame, in units of flow_error. -1 = "
+        "the model's own",
+    )
+    lost_cost: float = _setting(
+        OWN,
+        OWN,
+        50.0,
+        "matching = evidence: cost of an id that no reference shows, in place of the flow's. -1 = the model's own",
     )
     lost_frames: int = _setting(
         30, 0, 10_000, "matching = evidence: for so many frames an object that no reference shows is still remembered"
@@ -88,20 +123,57 @@ class AssemblyConfig:
         "product",
         "What an object's score is: the probability of its class, the heat of its center, or their product (Eq. 6)",
     )
+    min_score: float = _setting(
+        OWN,
+        OWN,
+        1.0,
+        "Least score of an object that is published; one that was published in the frame before may fall to half of "
+        "it. Ids do not depend on it. -1 = the model's own",
+    )
+    classes: str = field(
+        default="",
+        metadata={
+            "description": "Names of the classes that are published, with commas between; empty = all. Ids do not "
+            "depend on it"
+        },
+    )
+    confirm_frames: int = _setting(
+        0,
+        0,
+        1000,
+        "An object is published once it was seen in so many frames in a row, and from then on whenever it is seen. Its "
+        "id does not depend on it. 0 = the model's own",
+    )
     max_instances: int = _setting(100, 1, 1000, "Most objects in one frame; the best centers are kept")
 
     def __post_init__(self) -> None:
         for name, spec in self.__dataclass_fields__.items():
             value, choices = getattr(self, name), spec.metadata.get("choices")
-            if choices is None:
+            if "range" in spec.metadata:
                 _check_number(name, value, *spec.metadata["range"], whole=isinstance(spec.default, int))
-            elif value not in choices:
+            elif choices is None and not isinstance(value, str):
+                raise ValueError(f"{name} is {value!r}; it must be a text")
+            elif choices is not None and value not in choices:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
 
     def check(self, info: ModelInfo) -> None:
         """Raises ValueError where a model cannot have these settings."""
         if self.references > info.max_references:
             raise ValueError(f"references is {self.references}, but this model takes at most {info.max_references}")
+        self.class_ids(info)
+
+    def class_ids(self, info: ModelInfo) -> list[int]:
+        """The classes that are published. Raises ValueError for a name that the model does not know."""
+        names = [name.strip() for name in self.classes.split(",") if name.strip()]
+        unknown = [name for name in names if name not in info.class_names]
+        if unknown:
+            raise ValueError(f"classes names {unknown[0]!r}; this model knows {', '.join(info.class_names)}")
+        return [k for k, name in enumerate(info.class_names) if not names or name in names]
+
+    def match_costs(self, info: ModelInfo) -> MatchCosts:
+        """The model's, but for those that are set here."""
+        own = {f.name: getattr(self, f.name) for f in fields(MatchCosts)}
+        return replace(info.match_costs, **{name: value for name, value in own.items() if value >= 0})
 
 
 def _check_number(name: str, value: Any, low: float, high: float, *, whole: bool) -> None:

@@ -15,18 +15,11 @@ from instance_flow.appearance import likeness
 from instance_flow.assignment import cheapest_pairs
 from instance_flow.kernel_input import kernel_input
 from instance_flow.label_stretches import stretch_end
-from instance_flow.structures import FloatArray, IntArray, LabelMap
+from instance_flow.structures import FloatArray, IntArray, LabelMap, MatchCosts
 
 NEAREST, MEAN = "nearest", "mean"
 POLICIES = (NEAREST, MEAN)
-FLOW_ERROR = 1 / 62
-"""What flow misses by where the pixels of an object agree on it, as a fraction of sqrt(height * width) of the map."""
-LOOK_WEIGHT, LOOK_GAIN = 2.0, 20.0
-MOTION_WEIGHT = 0.5
-MOTION_ERROR = 5.0
-"""How far an object strays in one frame from where its last motion would take it, in units of the flow's own error."""
-LOST_COST = 3.0
-"""Evidence against an identity that no reference shows, in place of the flow's."""
+DEFAULT_COSTS = MatchCosts()
 
 
 class Matches(NamedTuple):
@@ -172,7 +165,7 @@ def match_by_evidence(
     reference_ids: Sequence[IntArray],
     known: KnownIdentities,
     unit: float,
-    max_cost: float,
+    costs: MatchCosts = DEFAULT_COSTS,
 ) -> Matches:
     """Identity of every object by all that speaks for it; ours, not the paper's.
 
@@ -188,7 +181,7 @@ def match_by_evidence(
         centers, flows, reference_centers, reference_ids: as for ``match_instances``.
         spreads: (R, M) float32 cells (``flows_and_spreads``).   looks: (M, 512) float32 (``appearance.looks``).
         known: every identity of the references, and those lost that may still come back.
-        unit: cells that a flow misses by even where all pixels agree.   max_cost: bound of the cost.
+        unit: cells that a flow misses by even where all pixels agree.   costs: the other weights, and the bound.
     """
     compared = _compare(centers, flows, reference_centers, reference_ids, unit + spreads)
     row_of = {identity: k for k, identity in enumerate(known.ids.tolist())}
@@ -196,12 +189,12 @@ def match_by_evidence(
     is_lost = np.ones(len(known.ids), np.bool_)
     is_lost[shown] = False
     order = np.array([*shown, *np.flatnonzero(is_lost).tolist()], np.int64)
-    cost = LOOK_WEIGHT * np.log1p(LOOK_GAIN * (1.0 - likeness(looks, known.looks[order])))
+    cost = costs.look_weight * np.log1p(costs.look_gain * (1.0 - likeness(looks, known.looks[order])))
     strayed = _distances(_points(centers), _points(known.expected[order]))
-    cost += MOTION_WEIGHT * _log_cost(strayed, MOTION_ERROR * unit * np.sqrt(known.gaps[order]))
+    cost += costs.motion_weight * _log_cost(strayed, costs.motion_error * unit * np.sqrt(known.gaps[order]))
     cost[:, : len(shown)] += compared.mean
-    cost[:, len(shown) :] += LOST_COST
-    return _assign(cost, max_cost, known.ids[order], compared)
+    cost[:, len(shown) :] += costs.lost_cost
+    return _assign(cost, costs.max_cost, known.ids[order], compared)
 
 
 class _Compared(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -22,21 +22,21 @@ from numpy.typing import NDArray
 from instance_flow.buffers import Held, Pool
 from instance_flow.execution import ExecutionConfig, first_line, open_session
 from instance_flow.stages import Stopwatch
-from instance_flow.structures import FloatArray, Image, ModelError, ModelInfo, Prediction
+from instance_flow.structures import FloatArray, Image, MatchCosts, ModelError, ModelInfo, Prediction
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+OLDEST_VERSION = 2
 METADATA_KEY = "instance_flow"
-LEVELS = 2
 MAPS = ("semantic", "center", "offset", "reference_offset")
-FEATURES = ("features_0", "features_1")
-OUTPUTS = (*MAPS, *FEATURES)
+LARGEST_SIDE = 4096
+"""Of an input, in pixels: what is larger is a slip of the hand that takes all of the memory."""
 MOST_GRAPHS = 64
 """CUDA graphs of one session at most: each takes memory of the device. A stream in its stride needs four or five."""
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 Arrays = tuple[NDArray[Any], ...]
-"""Per fusion level (1, channels, H / s, W / s) with s of ``ModelInfo.feature_strides``."""
+"""Per level (1, channels, *size) with the sizes of ``ModelInfo.feature_sizes``."""
 
 
 def reference_input(level: int, k: int) -> str:
@@ -44,9 +44,15 @@ def reference_input(level: int, k: int) -> str:
     return f"reference_features_{level}_{k}"
 
 
+def feature_names(levels: int) -> tuple[str, ...]:
+    """Names of the graph's outputs that are cached."""
+    return tuple(f"features_{level}" for level in range(levels))
+
+
 def write_metadata(info: ModelInfo) -> dict[str, str]:
     """The ONNX metadata entry that makes a file self-describing."""
     values = {f.name: getattr(info, f.name) for f in fields(info)}
+    values["match_costs"] = asdict(info.match_costs)
     return {METADATA_KEY: json.dumps({"format_version": FORMAT_VERSION, **values})}
 
 
@@ -62,9 +68,9 @@ def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
         version = int(values.pop("format_version"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: its description is damaged; export the model again") from error
-    if version < FORMAT_VERSION:
+    if version < OLDEST_VERSION:
         raise ModelError(
-            f"{path}: model format {version} is older than what this program reads, format {FORMAT_VERSION}; export "
+            f"{path}: model format {version} is older than what this program reads, format {OLDEST_VERSION}; export "
             "the model again from its checkpoint"
         )
     if version > FORMAT_VERSION:
@@ -74,6 +80,7 @@ def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
         )
     try:
         fields_found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        fields_found["match_costs"] = MatchCosts(**fields_found.get("match_costs", {}))
         return ModelInfo(**fields_found)
     except TypeError as error:
         raise ModelError(f"{path}: its description is incomplete ({error}); export the model again") from error
@@ -123,15 +130,23 @@ class OnnxNetwork:
 
     Args:
         path: the model file.   provider: auto | cpu | cuda | tensorrt.
+        size: (height, width) to run at in place of the model's own; ``info.input_size`` says it.
 
     Attributes:
         fixed_size: (height, width) if the graph takes only that size, else None.
 
     Raises:
-        ModelError: for a file that is missing, damaged or foreign, and for a provider that does not start here.
+        ModelError: for a file that is missing, damaged or foreign, for a provider that does not start here, and for a
+            size that the model does not take.
     """
 
-    def __init__(self, path: str | Path, provider: str = "auto", execution: ExecutionConfig | None = None):
+    def __init__(
+        self,
+        path: str | Path,
+        provider: str = "auto",
+        execution: ExecutionConfig | None = None,
+        size: tuple[int, int] | None = None,
+    ):
         path = Path(path)
         if not path.is_file():
             raise ModelError(f"{path}: no such model file; give the .onnx file that instance-flow-export wrote")
@@ -142,12 +157,16 @@ class OnnxNetwork:
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = {node.name: node for node in self._session.get_outputs()}
         _check_graph(path, self.info, inputs, outputs)
-        references = [inputs[reference_input(level, 0)] for level in range(LEVELS)]
+        self._levels = len(self.info.feature_sizes(0, 0))
+        self._features = feature_names(self._levels)
+        references = [inputs[reference_input(level, 0)] for level in range(self._levels)]
         self._channels = [node.shape[1] for node in references]
         self._all_references = isinstance(references[0].shape[0], int)
-        self._dtypes = {name: _DTYPES[node.type] for name, node in outputs.items() if name in OUTPUTS}
+        self._dtypes = {name: _DTYPES[node.type] for name, node in outputs.items()}
         height, width = inputs["image"].shape[1:3]
         self.fixed_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        if size is not None:
+            self.info = replace(self.info, input_size=self._usable(size))
         self._device = "cpu" if self.provider == "cpu" else "cuda"
         self._lock = Lock()
         self._pools: dict[tuple[int, ...], Pool[Any]] = {}
@@ -187,11 +206,18 @@ class OnnxNetwork:
             watch.lap("network")
         return Launched(features, len(references), workspace)
 
+    def _usable(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size as it is. Raises ModelError for one that the model does not take."""
+        step = max((32, *self.info.feature_strides))
+        if self.fixed_size not in (None, size) or any(n % step or not step <= n <= LARGEST_SIDE for n in size):
+            takes = f"multiples of {step} from {step} to {LARGEST_SIDE}"
+            if self.fixed_size:
+                takes = f"{self.fixed_size[1]} x {self.fixed_size[0]} only; export it without --static for other sizes"
+            raise ModelError(f"an input of {size[1]} x {size[0]} pixels was given, but this model takes {takes}")
+        return size
+
     def _check(self, size: tuple[int, int], references: int) -> None:
-        step = max(32, *self.info.feature_strides)
-        if self.fixed_size not in (None, size) or size[0] % step or size[1] % step:
-            takes = f"{self.fixed_size[1]} x {self.fixed_size[0]}" if self.fixed_size else f"multiples of {step}"
-            raise ModelError(f"an input of {size[1]} x {size[0]} pixels was given, but this model takes {takes} only")
+        self._usable(size)
         if references > self.info.max_references:
             raise ModelError(f"{references} references were given, but this model takes {self.info.max_references}")
 
@@ -202,11 +228,11 @@ class OnnxNetwork:
         binding = self._session.io_binding()
         binding.bind_ortvalue_input("image", workspace.item.image)
         missing = self._missing(size)
-        for level in range(LEVELS):
+        for level in range(self._levels):
             for k in range(self.info.max_references):
                 value = cached[k].held.item[level] if k < len(cached) else missing[level]
                 binding.bind_ortvalue_input(reference_input(level, k), value)
-        for name, value in (*workspace.item.maps.items(), *zip(FEATURES, own.held.item, strict=True)):
+        for name, value in (*workspace.item.maps.items(), *zip(self._features, own.held.item, strict=True)):
             binding.bind_ortvalue_output(name, value)
         return binding
 
@@ -231,7 +257,7 @@ class OnnxNetwork:
         if isinstance(features, CachedFeatures):
             return features
         held = self._feature_pool(size).take()
-        for value, name, array in zip(held.item, FEATURES, features, strict=True):
+        for value, name, array in zip(held.item, self._features, features, strict=True):
             value.update_inplace(np.ascontiguousarray(array, self._dtypes[name]))
         return CachedFeatures(held)
 
@@ -242,7 +268,7 @@ class OnnxNetwork:
         """
         if size not in self._constants:
             values = self._make_features(size, int(self._all_references))
-            for value, name in zip(values, FEATURES, strict=True):
+            for value, name in zip(values, self._features, strict=True):
                 value.update_inplace(np.zeros(value.shape(), self._dtypes[name]))
             self._constants[size] = values
         return self._constants[size]
@@ -257,8 +283,10 @@ class OnnxNetwork:
 
     def _make_features(self, size: tuple[int, int], batch: int) -> tuple[Any, ...]:
         return tuple(
-            self._make((batch, channels, size[0] // stride, size[1] // stride), self._dtypes[name])
-            for channels, stride, name in zip(self._channels, self.info.feature_strides, FEATURES, strict=True)
+            self._make((batch, channels, *shape), self._dtypes[name])
+            for channels, shape, name in zip(
+                self._channels, self.info.feature_sizes(*size), self._features, strict=True
+            )
         )
 
     def _make_workspace(self, size: tuple[int, int], references: int) -> _Workspace:
@@ -283,13 +311,15 @@ def _to_host(value: Any) -> FloatArray:
 
 def _check_graph(path: Path, info: ModelInfo, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
     """Raises ModelError where the graph is not what the description says."""
-    expected = [reference_input(level, k) for level in range(LEVELS) for k in range(info.max_references)]
+    levels = len(info.feature_sizes(0, 0))
+    expected = [reference_input(level, k) for level in range(levels) for k in range(info.max_references)]
     if set(inputs) != {"image", *expected}:
         raise ModelError(
             f"{path}: its inputs are {', '.join(inputs)}; expected image and {expected[0]} to {expected[-1]}"
         )
-    if not set(OUTPUTS) <= set(outputs):
-        raise ModelError(f"{path}: its outputs are {', '.join(outputs)}; expected {', '.join(OUTPUTS)}")
+    wanted = (*MAPS, *feature_names(levels))
+    if not set(wanted) <= set(outputs):
+        raise ModelError(f"{path}: its outputs are {', '.join(outputs)}; expected {', '.join(wanted)}")
     classes = outputs["semantic"].shape[0]
     if isinstance(classes, int) and classes != len(info.class_names) + 1:
         raise ModelError(
@@ -307,9 +337,10 @@ def _check_description(path: Path, info: ModelInfo) -> None:
     size, strides = info.input_size, info.feature_strides
     sound = (
         len(info.class_names) > 0
-        and len(size) == len(strides) == 2
+        and len(size) == 2
+        and len(strides) == (0 if info.feature_tokens else 2)
         and all(isinstance(n, int) and n > 0 for n in (*size, *strides, info.output_stride, info.max_references))
-        and all(n % max(32, *strides) == 0 for n in size)
+        and all(n % max((32, *strides)) == 0 for n in size)
     )
     if not sound:
         raise ModelError(

@@ -147,6 +147,7 @@ class Pipeline:
         config: AssemblyConfig | None = None,
         scales: Sequence[float] = (),
         execution: ExecutionConfig | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Pipeline:
         """Open a model file.
 
@@ -155,8 +156,10 @@ class Pipeline:
                 fall back to the CPU, and it logs a warning when a GPU provider was there but did not start.
             scales: factors of the input size for multi-scale inference; none = the input size alone.
             execution: threads, CUDA graphs and the like.
+            size: (height, width) of the network's input, multiples of 32, in place of the model's own. Windows and
+                distances scale with it.
         """
-        network = OnnxNetwork(model, provider, execution)
+        network = OnnxNetwork(model, provider, execution, size)
         return cls(MultiScaleNetwork(network, scales) if scales else network, config)
 
     @property
@@ -261,11 +264,18 @@ class Pipeline:
         identities = self._tracker.update(instances, matches, references, self._frame_index, stamp)
         watch.lap("matching")
         seconds = _elapsed(references, identities, stamp)
-        tracks = self._assembly.tracks(self._frame_index, instances, identities, margin, fitted, seconds)
+        published = self._published(instances, identities)
+        tracks = self._assembly.tracks(self._frame_index, instances, identities, margin, fitted, seconds, published)
         watch.lap("masks")
         if self.observer is not None:
             self.observer(Observation(fitted, maps, instances, references, identities.ids, tracks))
         return tracks, Reference(self._frame_index, stamp, pending.own_features, instances.centers, identities.ids)
+
+    def _published(self, instances: Instances, identities: Identities) -> NDArray[np.bool_]:
+        assembly = self._assembly
+        *_, scores = assembly.scores(instances, identities)
+        wanted = assembly.is_wanted(identities.class_ids)
+        return self._tracker.publish(identities, scores, wanted, assembly.min_score, assembly.confirm_frames)
 
     def reset(self) -> None:
         """Forget all objects; the next frame is frame 0 and the next id is 1."""
@@ -371,7 +381,7 @@ class Pipeline:
             reference_ids,
             self._tracker.known(self._frame_index),
             self._assembly.flow_error,
-            config.max_cost,
+            self._assembly.costs,
         )
 
 

@@ -137,14 +137,38 @@ class Tracks:
 
 
 @dataclass(frozen=True)
+class MatchCosts:
+    """What ``matching.match_by_evidence`` weighs with: how far a model's flow and colours can be trusted.
+
+    flow_error: what flow misses by where the pixels of an object agree on it, as a fraction of sqrt(height * width).
+    look_weight, look_gain: of unlike colours.
+    motion_weight: of where the last motion leads.   motion_error: how far an object strays from there in one frame, in
+        units of the flow's own error.
+    lost_cost: evidence against an identity that no reference shows, in place of the flow's.
+    max_cost: of an identity that is still kept.
+    """
+
+    flow_error: float = 1 / 62
+    look_weight: float = 2.0
+    look_gain: float = 20.0
+    motion_weight: float = 0.5
+    motion_error: float = 5.0
+    lost_cost: float = 3.0
+    max_cost: float = 8.5
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What a model says of itself (the metadata of the ONNX file).
 
     input_size: (height, width) that the network was made for; frames are letterboxed to it.
     output_stride: input pixels per cell of the output maps.
-    feature_strides: input pixels per token of the cached reference features, one per fusion level.
+    feature_strides: input pixels per token of the cached reference features, one per fusion level; none with
+        ``feature_tokens``, the number of object tokens that are cached of a frame in place of all of its pixels.
     center_window: NMS window as a fraction of sqrt(height * width) of the input. The paper's 41 pixels at 640 x 640.
     max_distance: the paper's epsilon, farthest matching distance, as a fraction of sqrt(height * width) of the input.
+    min_score, confirm_frames: defaults of ``AssemblyConfig``: with them a stream shows objects and hardly a ghost.
+    match_costs: as calibrated on this model's own tracks.
     precision: what it computes in: float32, float16, or int8 where convolutions do.
     """
 
@@ -152,16 +176,26 @@ class ModelInfo:
     class_names: tuple[str, ...]
     input_size: tuple[int, int]
     output_stride: int = 4
-    feature_strides: tuple[int, int] = (16, 16)
+    feature_strides: tuple[int, ...] = (16, 16)
+    feature_tokens: int = 0
     max_references: int = 4
     reference_policy: str = "first+recent"
     center_threshold: float = 0.15
     center_window: float = 41 / 640
     max_distance: float = 0.1
+    min_score: float = 0.0
+    confirm_frames: int = 1
+    match_costs: MatchCosts = MatchCosts()
     training: str = ""
     licence: str = ""
     weights_sha256: str = ""
     precision: str = "float32"
+
+    def feature_sizes(self, height: int, width: int) -> tuple[tuple[int, ...], ...]:
+        """Of the cached features of a frame of this input size, one for each level, without batch and channels."""
+        if self.feature_tokens:
+            return ((self.feature_tokens,),)
+        return tuple((height // stride, width // stride) for stride in self.feature_strides)
 
 
 class Network(Protocol):

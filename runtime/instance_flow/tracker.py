@@ -49,6 +49,8 @@ class _Track:
     first_stamp: nanoseconds of the first one, None where unknown.
     votes: (C,) float64, sum of its class probabilities.   look: (512,) float32, mean of what it looked like.
     center, velocity: (2,) float32 cells where it was last, and cells per frame.
+    streak: in how many frames in a row it was seen.   published: whether it was, when it was last seen.
+    confirmed: whether a streak of it was long enough, for good.
     """
 
     first_frame: int
@@ -59,10 +61,14 @@ class _Track:
     look: FloatArray
     center: FloatArray
     velocity: FloatArray
+    streak: int = 0
+    published: bool = False
+    confirmed: bool = False
 
     def see(self, frame_index: int, votes: FloatArray, look: FloatArray, center: FloatArray) -> None:
         """Take the next sighting."""
         self.sightings += 1
+        self.streak = self.streak + 1 if frame_index == self.last_frame + 1 else 1
         self.votes += votes
         self.look = blend(self.look, look, max(1 / self.sightings, LEAST_SHARE))
         if frame_index > self.last_frame:
@@ -130,6 +136,27 @@ class Tracker:
             motion_since=since,
         )
 
+    def publish(
+        self,
+        identities: Identities,
+        scores: FloatArray,
+        wanted: NDArray[np.bool_],
+        min_score: float,
+        confirm_frames: int,
+    ) -> NDArray[np.bool_]:
+        """Which objects of the frame that ``update`` was told of are published, (M,); no id depends on it.
+
+        scores: (M,).   wanted: (M,) whether its class is.   min_score, confirm_frames: as in ``AssemblyConfig``.
+        """
+        published = np.zeros(len(scores), bool)
+        for row, identity in enumerate(identities.ids.tolist()):
+            track = self._tracks[identity]
+            track.confirmed |= track.streak >= confirm_frames
+            # One that is there stays where its score falls a little: else it would flicker.
+            least = min_score / 2 if track.published else min_score
+            published[row] = track.published = bool(track.confirmed and scores[row] >= least)
+        return published & wanted
+
     def _remember(self, ids: IntArray, instances: Instances, frame_index: int, stamp: int | None) -> None:
         for row, identity in enumerate(ids.tolist()):
             votes, look, center = instances.class_scores[row], instances.looks[row], instances.centers[row]
@@ -184,6 +211,9 @@ class Tracker:
                 look=column["look"][k].copy(),
                 center=column["center"][k].copy(),
                 velocity=column["velocity"][k].copy(),
+                streak=int(column["streak"][k]),
+                published=bool(column["published"][k]),
+                confirmed=bool(column["confirmed"][k]),
             )
         tracker._next_id = int(snapshot["tracker.next_id"])
         return tracker

@@ -91,7 +91,7 @@ def test_compiling_takes_the_weights_and_the_threads_of_now() -> None:
     with compiled_network(random_network(TINY, 3)) as network:
         assert config.freezing
         assert config.cpp.threads == torch.get_num_threads()
-        assert network.cached_channels == TINY.key_channels + TINY.value_channels
+        assert network.inter.cached_channels == TINY.key_channels + TINY.value_channels
     assert config.freezing == before
 
 

@@ -132,7 +132,7 @@ def spoiled(graph: onnx.ModelProto, part: str) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(
-    "part", ["semantic_head", "offset_head", "reference_offset_head", "fusions.0.key", "fusions.1.value"]
+    "part", ["semantic_head", "offset_head", "inter.head", "inter.fusions.0.key", "inter.fusions.1.value"]
 )
 def test_a_spoiled_graph_does_not_pass(
     graph: onnx.ModelProto, network: InstanceFlowNet, info: ModelInfo, tmp_path: Path, part: str

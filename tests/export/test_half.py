@@ -85,7 +85,7 @@ def test_the_proof_measures_every_output(model: Path, trained: InstanceFlowNet, 
     assert "tracks: same ids and classes in" in str(report)
 
 
-@pytest.mark.parametrize("part", ["semantic_head", "offset_head", "reference_offset_head", "fusions.1.value"])
+@pytest.mark.parametrize("part", ["semantic_head", "offset_head", "inter.head", "inter.fusions.1.value"])
 def test_a_spoiled_graph_does_not_pass(
     graph: onnx.ModelProto, trained: InstanceFlowNet, info: ModelInfo, tmp_path: Path, part: str
 ) -> None:
@@ -108,7 +108,7 @@ def test_the_command_writes_a_proven_file(
     }
     save_checkpoint(tmp_path / "checkpoint.pt", state)
     out = tmp_path / "out" / "half.onnx"
-    assert main([str(tmp_path / "checkpoint.pt"), str(out), "--half", "--size", "64x96"]) == 0
+    assert main([str(tmp_path / "checkpoint.pt"), str(out), "--half", "--size", "96x64"]) == 0
     assert "difference from the float32 network" in capsys.readouterr().out
     assert onnx.load(out).graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT16
     assert [path.name for path in out.parent.iterdir()] == [out.name]

@@ -72,11 +72,11 @@ def test_the_stem_the_last_layers_of_the_heads_and_the_keys_stay_in_float(quanti
     small, plain = weights_of_convolutions(quantised)
     for part in ("backbone.features.0.", "backbone.features.3.", "semantic_head.coarse.0", "semantic_head.finest.1"):
         assert any(part in name for name in plain), part
-    for part in ("center_head.1", "offset_head.1", "reference_offset_head.1", "fusions.0.query", "fusions.1.key"):
+    for part in ("center_head.1", "offset_head.1", "inter.head.1", "inter.fusions.0.query", "inter.fusions.1.key"):
         assert any(part in name for name in plain), part
     assert all(FLOAT.search(name) for name in plain)
     assert any("backbone.features.17" in name for name in small)
-    assert any("inter_decoder.fuse" in name for name in small)
+    assert any("inter.decoder.fuse" in name for name in small)
     assert len(small) > 4 * len(plain)
 
 

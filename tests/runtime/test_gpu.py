@@ -21,7 +21,7 @@ import pytest
 from instance_flow.execution import ExecutionConfig, import_onnxruntime, open_session
 from instance_flow.gpu.engine_cache import engines
 from instance_flow.gpu.provider_check import PROVIDERS, look_at_provider, why_not
-from instance_flow.network import FEATURES, MAPS, OnnxNetwork, reference_input
+from instance_flow.network import MAPS, OnnxNetwork, feature_names, reference_input
 from instance_flow.structures import Image, Prediction
 
 FRAMES = 14
@@ -78,7 +78,7 @@ def static_model(bundled_model: Path, tmp_path_factory: pytest.TempPathFactory) 
     prediction = network.predict(image, [features] * network.info.max_references)
     cached = [array.shape for array in features.to_arrays()]
     shapes = {"image": (1, *image.shape), **{name: getattr(prediction, name).shape for name in MAPS}}
-    shapes |= dict(zip(FEATURES, cached, strict=True))
+    shapes |= dict(zip(feature_names(len(cached)), cached, strict=True))
     for level, shape in enumerate(cached):
         shapes |= {reference_input(level, k): shape for k in range(network.info.max_references)}
     model = onnx.load(bundled_model)

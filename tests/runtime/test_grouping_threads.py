@@ -37,7 +37,7 @@ def frame(seed: int, form: Form = np.asarray) -> list[NDArray[Any]]:
     windows = np.tile([2, 3, w * STRIDE, h * STRIDE - 1], (count, 1))
     known = matching.KnownIdentities(ids, form(looks[::-1].copy()), centers, np.ones(count, np.int64))
     matches = matching.match_by_evidence(
-        form(centers), form(flows), spreads, form(looks), [form(centers)] * 3, [ids] * 3, known, 2.0, 8.5
+        form(centers), form(flows), spreads, form(looks), [form(centers)] * 3, [ids] * 3, known, 2.0
     )
     runs = rle.window_run_lengths(form(restored), ids, form(windows))
     means = grouping.class_means(semantic, labels, count)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from instance_flow.matching import (
     match_by_evidence,
     match_instances,
 )
-from instance_flow.structures import FloatArray
+from instance_flow.structures import FloatArray, MatchCosts
 
 RANDOM_INPUTS = 1000
 
@@ -216,7 +217,7 @@ def evidence(
             np.array([(gaps or {}).get(k, 1) for k in known], np.int64),
         ),
         1.0,
-        max_cost,
+        replace(MatchCosts(), max_cost=max_cost),
     ).ids.tolist()
 
 
@@ -341,7 +342,7 @@ def test_evidence_says_which_reference_and_how_near() -> None:
         [np.array([1]), np.array([1])],
         KnownIdentities(np.array([1, 2]), np.stack([RED, BLUE]), points((5, 5), (20, 20)), np.ones(2, np.int64)),
         1.0,
-        8.0,
+        MatchCosts(max_cost=8.0),
     )
     assert matches.ids.tolist() == [1, 2]
     assert matches.reference.tolist() == [1, -1]

@@ -15,7 +15,8 @@ import pytest
 
 from instance_flow import InstanceFlowError, Pipeline
 from instance_flow.network import METADATA_KEY, OnnxNetwork, read_metadata, write_metadata
-from instance_flow.structures import ModelInfo
+from instance_flow.structures import ModelError, ModelInfo
+from instance_flow_training.synthetic import WorldConfig, generate_clip
 
 INFO = ModelInfo(name="test", class_names=("a", "b"), input_size=(64, 96), feature_strides=(16, 8))
 
@@ -76,6 +77,33 @@ def test_a_description_of_other_classes_is_refused(bundled_model: Path, tmp_path
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(InstanceFlowError, match="it has 7 classes with background, but describes 2"):
         OnnxNetwork(tmp_path / "model.onnx", "cpu")
+
+
+OLD = {"format_version": 2, "match_costs": None, "min_score": None, "confirm_frames": None, "feature_tokens": None}
+
+
+def test_the_format_before_is_read_with_the_constants_of_then() -> None:
+    assert read_metadata("old.onnx", changed(**OLD)) == INFO
+
+
+def test_a_model_runs_at_the_size_that_is_asked_for(bundled_model: Path) -> None:
+    """Windows and distances are fractions of the input, so the same picture gives objects of the same sizes."""
+    image = generate_clip(3, "mixed", WorldConfig(size=(224, 384), frames=1)).images[0]
+    small, large = (Pipeline.load(bundled_model, "cpu", size=size) for size in (None, (288, 480)))
+    assert large.info.input_size == (288, 480)
+    assert small.info.input_size == (224, 384)
+    found = [pipeline.step(image) for pipeline in (small, large)]
+    assert len(found[0]) > 0
+    shared = (found[0].label_map > 0) & (found[1].label_map > 0)
+    assert shared.sum() > 0.7 * (found[0].label_map > 0).sum()
+
+
+@pytest.mark.parametrize("size", [(100, 96), (0, 96), (64, 8192), (31, 32)])
+def test_a_size_that_the_model_cannot_have(bundled_model: Path, size: tuple[int, int]) -> None:
+    with pytest.raises(
+        ModelError, match=f"an input of {size[1]} x {size[0]} pixels was given, but this model takes mul"
+    ):
+        Pipeline.load(bundled_model, "cpu", size=size)
 
 
 def test_a_description_survives_writing_and_reading() -> None:

@@ -20,7 +20,8 @@ from instance_flow.rle import encode
 from instance_flow.structures import SourceError
 from instance_flow_training.config import load_config
 from instance_flow_training.datasets import DataConfig, Sample, TrainingData, collate, open_training_data
-from instance_flow_training.losses import BatchTargets, LossConfig, losses
+from instance_flow_training.losses import BatchTargets, LossConfig, dense_losses, intra_losses, weighted
+from instance_flow_training.maps import FlowMaps, IntraMaps
 from instance_flow_training.model import InstanceFlowNet
 from instance_flow_training.oracle import OracleNetwork
 from instance_flow_training.scoring import score_videos
@@ -210,7 +211,9 @@ def gradients(data: TrainingData) -> tuple[BatchTargets, list[NDArray[np.float32
     shapes = ((frames, len(data.class_names) + 1, h, w), (frames, h, w), (frames, 2, h, w), (3, 2, h, w))
     maps = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
     semantic, center, offset, towards = maps
-    losses(semantic, center, offset, towards, [], targets, target, reference, LossConfig())["total"].backward()
+    terms = intra_losses(IntraMaps(semantic, center, offset), targets, LossConfig())
+    terms |= dense_losses(offset, FlowMaps(towards, []), targets, target, reference, LossConfig())
+    weighted(terms, LossConfig())["total"].backward()
     touched = []
     for one in maps:
         assert one.grad is not None

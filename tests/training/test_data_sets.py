@@ -16,7 +16,7 @@ from pycocotools import mask as coco_masks
 from instance_flow.structures import SourceError
 from instance_flow_training.annotated_clips import MOST_OBJECTS, ClipSet, Packed, paint_labels
 from instance_flow_training.class_tables import COCO_SHARED, OVIS, YOUTUBE_VIS_2019, YOUTUBE_VIS_2021
-from instance_flow_training.datasets import DataConfig, open_training_data
+from instance_flow_training.datasets import DataConfig, clip_shares, open_training_data
 from instance_flow_training.set_files import read_frame
 from instance_flow_training.still_sets import open_still_set
 from instance_flow_training.synthetic import CLASS_NAMES, WorldConfig, generate_clip, write_ytvis
@@ -376,7 +376,7 @@ WRONG_PLACES: dict[str, tuple[Callable[[Path], DataConfig], str]] = {
     "results as COCO": (lambda root: wrong(source="coco", annotations=str(root / "results.json")), "not a list"),
     "a choice of classes": (
         lambda root: wrong(annotations=str(root / "train"), classes="youtube_vis_2019"),
-        "only of COCO a part can be chosen",
+        "has no category 'airplane'",
     ),
 }
 
@@ -392,6 +392,29 @@ def test_wrong_places_are_named(
     with pytest.raises(SourceError) as caught:
         open_training_data(config(root), 4, 2)
     check_message(str(caught.value), message)
+
+
+def test_listed_classes_have_the_order_of_the_list_and_others_are_background(stills: Callable[..., Path]) -> None:
+    """A picture of other classes stays, to show what is none; one without labels does not."""
+    found = open_still_set(stills(), classes="motorcycle, car")
+    assert found.class_names == ("motorcycle", "car")
+    assert [found.clips[k].class_ids.tolist() for k in range(len(found.clips))] == [[1], []]
+    assert not paint_labels(found.clips[1], 0).any()
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"), [("car, ovis", "no category 'ovis'"), ("car, car", "names a class twice")]
+)
+def test_listed_classes_that_cannot_be(stills: Callable[..., Path], classes: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_still_set(stills(), classes=classes)
+
+
+def test_clips_of_rare_classes_are_drawn_more_often(videos: Callable[..., Path]) -> None:
+    """Person is in both clips, sedan in one of two: at a threshold of 1 that clip comes sqrt(2) times as often."""
+    shares = clip_shares(open_video_set(videos()), 1.0)
+    np.testing.assert_allclose(shares, np.array([2**0.5, 1.0]) / (1 + 2**0.5))
+    np.testing.assert_allclose(clip_shares(open_video_set(videos()), 0.5), [0.5, 0.5])
 
 
 def test_classes_that_the_file_lacks_are_named(stills: Callable[..., Path]) -> None:

@@ -64,7 +64,7 @@ def test_the_standing_situations_are_taken_in_turn_without_the_endless_one() -> 
 
 
 def test_the_commands_know_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert make_world([str(tmp_path), "--situation", "stream", "--frames", "4", "--size", "48x80"]) == 0
+    assert make_world([str(tmp_path), "--situation", "stream", "--frames", "4", "--size", "80x48"]) == 0
     assert validate(["--oracle", "--clips", "1", "--frames", "12", "--situation", "stream", "--trackers", "flow"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if "instance flow" in line] == ["all", "stream"]

@@ -29,9 +29,9 @@ NETWORKS = {
 @pytest.mark.parametrize(("config", "strides"), NETWORKS.values(), ids=NETWORKS)
 def test_shapes_of_the_deployed_graph(config: ModelConfig, strides: tuple[int, int]) -> None:
     network = InstanceFlowNet(config, 5).eval()
-    assert network.feature_strides == strides
+    assert network.inter.feature_strides == strides
     channels = config.value_channels + (config.key_channels if config.fusion == "tcf" else 0)
-    assert network.cached_channels == channels
+    assert network.inter.cached_channels == channels
     for references in (0, 1, 3):
         cached = [torch.zeros(references, channels, 64 // s, 96 // s) for s in strides]
         with torch.no_grad():
@@ -47,10 +47,9 @@ def test_cached_references_equal_references_seen_together(fusion: str) -> None:
     network = InstanceFlowNet(ModelConfig(**{**vars(SMALL), "fusion": fusion}), 5).eval()
     images = torch.randint(0, 255, (3, 64, 96, 3), dtype=torch.uint8)
     with torch.no_grad():
-        pyramid = network.pyramid(images)
-        _, context = network.intra(pyramid)
-        together, attentions = network.inter(pyramid, context, network.features(context), torch.tensor([2, 2, 2]))
-        cached = [network.features(network.intra(network.pyramid(image[None]))[1]) for image in images]
+        frames = network.frames(images)
+        together, attentions, _ = network.inter(frames, network.inter.features(frames), torch.tensor([2, 2, 2]))
+        cached = [network.inter.features(network.frames(image[None])) for image in images]
         streamed = network(images[2:], *(torch.cat([c[level] for c in cached]) for level in range(2)))
     torch.testing.assert_close(streamed[3], together, rtol=1e-4, atol=1e-4)
     assert len(attentions) == (2 if fusion == "tcf" else 0)

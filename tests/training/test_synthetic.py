@@ -362,7 +362,7 @@ def test_bag_holds_the_images_at_the_rate(tmp_path: Path, compressed: bool, topi
 
 def test_command_writes_all_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("rosbags")
-    command = f"{tmp_path} --situation all --clips 2 --seed 3 --frames 3 --size 64x96 --ytvis --bag --video --sheet"
+    command = f"{tmp_path} --situation all --clips 2 --seed 3 --frames 3 --size 96x64 --ytvis --bag --video --sheet"
     assert main(command.split()) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     stems = ["0000_mixed_3", "0001_crossing_4"]
@@ -373,7 +373,7 @@ def test_command_writes_all_that_is_asked_for(tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [("--frames 0", "frames 0"), ("--size 8x96", "size (8, 96)"), ("--rate 0", "rate 0")],
+    [("--frames 0", "frames 0"), ("--size 96x8", "size (8, 96)"), ("--rate 0", "rate 0")],
     ids=["no frames", "tiny", "no rate"],
 )
 def test_command_explains_what_it_cannot_do(

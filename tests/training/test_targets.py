@@ -10,10 +10,36 @@ import torch
 from instance_flow.grouping import find_centers, group_pixels
 from instance_flow.matching import instance_flows, match_instances
 from instance_flow_training.datasets import Sample, collate
-from instance_flow_training.losses import BatchTargets, LossConfig, losses, offsets_to, trajectories
-from instance_flow_training.model import AFFINITY
+from instance_flow_training.losses import (
+    BatchTargets,
+    LossConfig,
+    dense_losses,
+    intra_losses,
+    offsets_to,
+    trajectories,
+    weighted,
+)
+from instance_flow_training.maps import FlowMaps, IntraMaps
+from instance_flow_training.model import AFFINITY, OFFSET
 from instance_flow_training.synthetic import SITUATIONS, World, WorldConfig
 from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets, offset_map, snapped_center
+
+
+def losses(
+    semantic: torch.Tensor,
+    center: torch.Tensor,
+    offset: torch.Tensor,
+    reference_offset: torch.Tensor,
+    targets: BatchTargets,
+    target: torch.Tensor,
+    reference: torch.Tensor,
+    config: LossConfig,
+    flow: str = OFFSET,
+) -> dict[str, torch.Tensor]:
+    """All terms of the paper's network, as a training step has them."""
+    terms = intra_losses(IntraMaps(semantic, center, offset), targets, config)
+    flows = FlowMaps(reference_offset, [])
+    return weighted(terms | dense_losses(offset, flows, targets, target, reference, config, flow), config)
 
 
 def targets_of(situation: str, seed: int, frames: tuple[int, ...], stride: int = 4) -> list[FrameTargets]:
@@ -80,7 +106,7 @@ def perfect_outputs(
 def test_a_perfect_prediction_costs_nothing() -> None:
     _, targets = batch()
     target, reference = torch.tensor([2, 2]), torch.tensor([0, 1])
-    terms = losses(*perfect_outputs(targets, target, reference), [], targets, target, reference, LossConfig())
+    terms = losses(*perfect_outputs(targets, target, reference), targets, target, reference, LossConfig())
     assert {name: round(float(value), 6) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
 
 
@@ -107,7 +133,7 @@ def test_background_does_not_count(spoil) -> None:  # type: ignore[no-untyped-de
     target, reference = torch.tensor([2]), torch.tensor([0])
     outputs = perfect_outputs(targets, target, reference)
     spoil(outputs, targets)
-    terms = losses(*outputs, [], targets, target, reference, LossConfig())
+    terms = losses(*outputs, targets, target, reference, LossConfig())
     assert float(terms["center"] + terms["intra"] + terms["inter"] + terms["shape"]) == pytest.approx(0, abs=1e-5)
 
 
@@ -117,7 +143,7 @@ def test_unknown_pixels_touch_no_loss() -> None:
     outputs = perfect_outputs(targets, target, reference)
     targets.semantic[:, :96], targets.labels[:, :24] = IGNORE, IGNORE
     outputs[0][:, :, :96], outputs[1][:, :24], outputs[2][:, :, :24] = -3.0, 7.0, 7.0
-    terms = losses(*outputs, [], targets, target, reference, LossConfig())
+    terms = losses(*outputs, targets, target, reference, LossConfig())
     assert float(terms["total"]) == pytest.approx(0, abs=1e-5)
 
 
@@ -126,7 +152,7 @@ def test_a_batch_of_unknown_pixels_costs_nothing() -> None:
     target, reference = torch.tensor([2]), torch.tensor([0])
     semantic, center, own, other = perfect_outputs(targets, target, reference)
     targets.semantic[:], targets.labels[:] = IGNORE, IGNORE
-    terms = losses(semantic + 5, center + 5, own + 5, other + 5, [], targets, target, reference, LossConfig())
+    terms = losses(semantic + 5, center + 5, own + 5, other + 5, targets, target, reference, LossConfig())
     assert {name: float(value) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
 
 
@@ -134,7 +160,7 @@ def test_the_weights_of_equation_one() -> None:
     _, targets = batch()
     target, reference = torch.tensor([2]), torch.tensor([1])
     semantic, center, own, other = perfect_outputs(targets, target, reference)
-    terms = losses(semantic, center + 0.1, own + 1.0, other - 0.5, [], targets, target, reference, LossConfig())
+    terms = losses(semantic, center + 0.1, own + 1.0, other - 0.5, targets, target, reference, LossConfig())
     assert float(terms["center"]) == pytest.approx(0.01, rel=1e-4)
     assert float(terms["intra"]) == pytest.approx(8.0, rel=1e-4)  # 2 components of 1 cell, 4 pixels each
     assert float(terms["inter"]) == pytest.approx(4.0, rel=1e-4)
@@ -159,11 +185,11 @@ def test_background_counts_where_it_is_asked_for(names: tuple[str, ...], felt: s
     center = center * on_objects
     own, other = own * on_objects[:, None], other * on_objects[target][:, None]
     config = LossConfig(background=names)
-    silent = losses(semantic, center, own, other, [], targets, target, reference, config)
+    silent = losses(semantic, center, own, other, targets, target, reference, config)
     assert float(silent["total"]) == pytest.approx(0, abs=1e-5)
     wrong = 3.0 * (1 - on_objects)
     center, own, other = center + wrong, own + wrong[:, None], other + wrong[target][:, None]
-    terms = losses(semantic, center, own, other, [], targets, target, reference, config)
+    terms = losses(semantic, center, own, other, targets, target, reference, config)
     assert {name for name in ("center", "intra", "inter") if float(terms[name]) > 0.1} == felt
     assert float(terms["shape"]) == pytest.approx(0, abs=1e-5)
 
@@ -179,8 +205,8 @@ def test_the_affinity_field_is_learnt_everywhere() -> None:
     semantic, center, own, _ = perfect_outputs(targets, target, reference)
     field = trajectories(targets.centers[target], targets.centers[reference], targets.labels.shape[-2:])
     assert field.abs().sum() > 0
-    terms = losses(semantic, center, own, field, [], targets, target, reference, LossConfig(), AFFINITY)
+    terms = losses(semantic, center, own, field, targets, target, reference, LossConfig(), AFFINITY)
     assert "shape" not in terms
     assert float(terms["total"]) == pytest.approx(0, abs=1e-5)
-    terms = losses(semantic, center, own, field + 0.25, [], targets, target, reference, LossConfig(), AFFINITY)
+    terms = losses(semantic, center, own, field + 0.25, targets, target, reference, LossConfig(), AFFINITY)
     assert float(terms["inter"]) == pytest.approx(2 * 0.25 * 4, rel=1e-4)  # 2 components, 4 pixels a cell

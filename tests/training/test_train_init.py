@@ -12,6 +12,7 @@ import torch
 from instance_flow.structures import ModelError
 from instance_flow_training.checkpoint import save_checkpoint
 from instance_flow_training.config import ConfigError, TrainConfig, load_config
+from instance_flow_training.dense_flow import DenseFlow
 from instance_flow_training.initialise import build_network, copy_intra_to_inter, take_checkpoint
 from instance_flow_training.model import InstanceFlowNet
 from instance_flow_training.step import forward_maps
@@ -68,7 +69,7 @@ def test_what_fits_is_taken_and_the_rest_named(
         take_checkpoint(ours, COCO, path)
     [line] = caplog.messages
     assert "took backbone, semantic_decoder, semantic_head, intra_decoder" in line
-    assert "fresh: fusions, inter_decoder" in line
+    assert "fresh: inter.fusions, inter.decoder" in line
     assert "3 of 3 classes known by name" in line
     for name, tensor in ours.backbone.state_dict().items():
         assert torch.equal(tensor, theirs.backbone.state_dict()[name]), name
@@ -91,9 +92,10 @@ def test_copied_inter_decoder_begins_as_the_intra_decoder() -> None:
     images = torch.randint(0, 255, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = forward_maps(network, images, 2)
+        assert isinstance(network.inter, DenseFlow)
         assert not torch.allclose(before.reference_offset, before.intra.offset[1:], atol=0.1)
         copy_intra_to_inter(network)
-        for project in network.inter_decoder.project[:2]:
+        for project in network.inter.decoder.project[:2]:
             weight = project.get_parameter("0.weight")
             weight[:, weight.shape[0] :] = 0
         after = forward_maps(network, images, 2)

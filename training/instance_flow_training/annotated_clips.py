@@ -85,16 +85,21 @@ def make_clip_set(
     videos: Iterable[Video],
     annotations: Iterable[Annotation],
     partial: frozenset[int] | None = frozenset(),
+    empty_too: bool = False,
 ) -> ClipSet:
     """Gather annotations by video; categories that ``class_of_category`` lacks are background.
 
     partial: ids of videos in which not everything is labelled, None = all of them.
+    empty_too: keep videos whose only objects are background, as they show what is none.
     Raises SourceError where there are more classes than labels, or no video shows an object.
     """
     if len(class_names) > MOST_OBJECTS:
         raise SourceError(f"{source}: has {len(class_names)} categories; at most {MOST_OBJECTS} can be trained")
     objects: dict[int, list[AnnotatedObject]] = {}
+    others: set[int] = set()
     for entry in annotations:
+        if entry.category_id not in class_of_category:
+            others.add(entry.video_id)
         if entry.category_id in class_of_category and any(entry.segmentations):
             class_id = class_of_category[entry.category_id]
             made = AnnotatedObject(class_id, entry.is_crowd, entry.segmentations)
@@ -105,15 +110,15 @@ def make_clip_set(
                 tuple(video.file_names),
                 video.height,
                 video.width,
-                tuple(objects[video.id]),
+                tuple(objects.get(video.id, ())),
                 partial is None or video.id in partial,
             )
         )
         for video in videos
-        if any(not entry.is_crowd for entry in objects.get(video.id, ()))
+        if any(not entry.is_crowd for entry in objects.get(video.id, ())) or (empty_too and video.id in others)
     )
     clips = Packed(shown)
-    if not len(clips):
+    if not objects or not len(clips):
         raise SourceError(f"{source}: no annotation shows an object of the classes to train; check data.classes")
     return ClipSet(images, tuple(class_names), clips)
 

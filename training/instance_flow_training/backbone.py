@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Bottleneck(nn.Module):
@@ -59,7 +60,9 @@ class ResNet50(nn.Module):
 
     @staticmethod
     def _stage(in_channels: int, width: int, blocks: int, stride: int, dilation: int) -> nn.Sequential:
-        first = Bottleneck(in_channels, width, stride, dilation)
+        # The first block keeps the dilation of the stage before: then a dilated stage says, at every other position,
+        # exactly what the strided one would, and weights trained either way fit.
+        first = Bottleneck(in_channels, width, stride)
         rest = [Bottleneck(width * Bottleneck.expansion, width, 1, dilation) for _ in range(blocks - 1)]
         return nn.Sequential(first, *rest)
 
@@ -71,9 +74,23 @@ class ResNet50(nn.Module):
         return {4: c4, 8: c8, 16: c16, 32: last} if 32 in self.channels else {4: c4, 8: c8, 16: last}
 
 
-def _conv_bn_relu6(in_channels: int, out_channels: int, kernel: int, stride: int, groups: int, dilation: int = 1):  # type: ignore[no-untyped-def]
+class LateConv2d(nn.Conv2d):
+    """A strided 3x3 convolution that pads behind its input instead of around it.
+
+    Its cell j lies at 2j + 1 of its input, where one that pads around lies at 2j. With four of the latter before it,
+    the deepest cells of stride 32 lie at 32j + 16 of the image: in the middle of what they stand for.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, None, self.stride, 0, self.dilation, self.groups)
+
+
+def _conv_bn_relu6(
+    in_channels: int, out_channels: int, kernel: int, stride: int, groups: int, dilation: int = 1, late: bool = False
+) -> nn.Module:
     padding = (kernel - 1) // 2 * dilation
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation=dilation, groups=groups, bias=False)
+    kind = LateConv2d if late else nn.Conv2d
+    conv = kind(in_channels, out_channels, kernel, stride, padding, dilation=dilation, groups=groups, bias=False)
     # Not in place: its gradient needs its input, so torch would copy that first.
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU6())
 
@@ -81,12 +98,14 @@ def _conv_bn_relu6(in_channels: int, out_channels: int, kernel: int, stride: int
 class InvertedResidual(nn.Module):
     """Expand, depthwise 3x3, project; with a shortcut where the shapes allow it."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int, dilation: int = 1):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, expansion: int, dilation: int = 1, late: bool = False
+    ):
         super().__init__()
         hidden = in_channels * expansion
         layers: list[nn.Module] = [] if expansion == 1 else [_conv_bn_relu6(in_channels, hidden, 1, 1, 1)]
         layers += [
-            _conv_bn_relu6(hidden, hidden, 3, stride, hidden, dilation),
+            _conv_bn_relu6(hidden, hidden, 3, stride, hidden, dilation, late),
             nn.Conv2d(hidden, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         ]
@@ -112,11 +131,15 @@ class MobileNetV2(nn.Module):
         for expansion, out_channels, blocks, stage_stride in self.STAGES:
             for block in range(blocks):
                 stride = stage_stride if block == 0 else 1
-                if stride == 2 and stride_so_far == output_stride:
-                    stride, dilation = 1, 2
+                dilated = stride == 2 and stride_so_far == output_stride
+                if dilated:
+                    stride = 1
                 if stride == 2:
                     stride_so_far *= 2
-                layers.append(InvertedResidual(channels, out_channels, stride, expansion, dilation))
+                late = stride == 2 and stride_so_far == 32
+                layers.append(InvertedResidual(channels, out_channels, stride, expansion, dilation, late))
+                # As in ResNet50, from the next block on.
+                dilation = 2 if dilated else dilation
                 channels = out_channels
                 self.taps[stride_so_far] = len(layers) - 1
                 self.channels[stride_so_far] = channels

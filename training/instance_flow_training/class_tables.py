@@ -10,6 +10,13 @@ its bird and its flying disc, as in VITA (github.com/sukjunhwang/VITA).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
+from instance_flow.structures import SourceError
+
+ALL_CLASSES = "all"
+
 YOUTUBE_VIS_2019: tuple[str, ...] = (
     *("person", "giant_panda", "lizard", "parrot", "skateboard", "sedan", "ape", "dog", "snake", "monkey"),
     *("hand", "rabbit", "duck", "cat", "cow", "fish", "train", "horse", "turtle", "bear"),
@@ -60,3 +67,35 @@ COCO_SHARED: dict[str, dict[str, str]] = {
 They are 20 of COCO's categories and 19 of YouTube-VIS's, as bicycles are taken for motorbikes. The one further name
 that both have, mouse, is a computer's in COCO and an animal in YouTube-VIS, so it is not shared.
 """
+
+
+def is_list(classes: str) -> bool:
+    """Whether ``classes`` lists names, rather than to say all or to name a table."""
+    return classes != ALL_CLASSES and classes not in COCO_SHARED
+
+
+def choose_classes(names: Mapping[int, str], classes: str, source: Path) -> tuple[list[str], dict[int, int]]:
+    """Class names, and the class_id of each category that is trained; objects of the others are background.
+
+    Args:
+        names: of the categories by id.
+        classes: "all" = all of them by ascending id; a key of ``COCO_SHARED`` = those that are shared with it, under
+            its names; else names, in the order of their class_ids, with commas between.
+
+    Raises SourceError for a name that is not among the categories, or stands twice.
+    """
+    ordered = sorted(names)
+    if classes == ALL_CLASSES:
+        return [names[i] for i in ordered], {category: class_id for class_id, category in enumerate(ordered)}
+    listed = [name.strip() for name in classes.split(",")]
+    shared = COCO_SHARED.get(classes) or dict(zip(listed, listed, strict=True))
+    absent = sorted(shared.keys() - set(names.values()))
+    if absent:
+        raise SourceError(
+            f'{source}: has no category {absent[0]!r}, which data.classes = "{classes}" asks for; it has '
+            f"{', '.join(names[i] for i in ordered)}"
+        )
+    if is_list(classes) and len(shared) < len(listed):
+        raise SourceError(f'data.classes = "{classes}" names a class twice')
+    class_names = list(dict.fromkeys(shared.values()))
+    return class_names, {i: class_names.index(shared[names[i]]) for i in ordered if names[i] in shared}

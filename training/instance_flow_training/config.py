@@ -33,10 +33,13 @@ class InitConfig:
 
     checkpoint: a checkpoint of ours, "" = none. Every part of the network that fits takes its weights; the rows of the
         class layers are matched by class name.
+    deeplab: a .safetensors file of DeepLab V3 on MobileNetV2, "" = none: backbone, ASPP and classifier begin as its own
+        (``deeplab.begin_with``).
     inter_from_intra: the inter-frame decoder begins as a copy of the intra-frame decoder (section IV-A).
     """
 
     checkpoint: str = ""
+    deeplab: str = ""
     inter_from_intra: bool = False
 
 
@@ -51,6 +54,9 @@ class TrainConfig:
     precision: 32, bf16-mixed or 16-mixed; parameters and losses are float32 in all of them.
     sync_batch_norm: batch statistics over all GPUs (there is no such thing on CPUs).
     freeze_batch_norm: keep the statistics that the weights came with, for passes of very few clips.
+    frozen_norms: parts of the network whose batch norm alone keeps its statistics, such as "backbone".
+    frozen: parts that are not trained at all, such as "backbone.features.0".
+    backbone_rate: the backbone's learning rate as a share of the others'.
     device: auto, cpu, cuda or cuda:N; under torchrun every process takes the GPU of its local rank.
     pictures_every: steps between two pictures of the maps in TensorBoard, 0 = none.
     """
@@ -68,6 +74,9 @@ class TrainConfig:
     precision: str = "32"
     sync_batch_norm: bool = True
     freeze_batch_norm: bool = False
+    frozen_norms: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+    backbone_rate: float = 1.0
     threads: int = 0
     device: str = "auto"
     save_every: int = 200

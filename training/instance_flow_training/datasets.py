@@ -25,12 +25,13 @@ from instance_flow_training.augment import (
     warp_image,
     warp_labels,
 )
-from instance_flow_training.class_tables import COCO_SHARED
+from instance_flow_training.class_tables import ALL_CLASSES
+from instance_flow_training.cutouts import CutoutLibrary
 from instance_flow_training.losses import BatchTargets
 from instance_flow_training.model import check_size
 from instance_flow_training.set_files import read_frame
-from instance_flow_training.still_sets import ALL_CLASSES, open_still_set
-from instance_flow_training.synthetic import CLASS_NAMES, SITUATIONS, World, WorldConfig
+from instance_flow_training.still_sets import open_still_set
+from instance_flow_training.synthetic import CLASS_NAMES, CUTOUT_SIZE, REAL_SITUATIONS, SITUATIONS, World, WorldConfig
 from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets
 from instance_flow_training.video_sets import open_video_set
 
@@ -46,14 +47,18 @@ class DataConfig:
         through a clip of its own.
     annotations, images: the set's JSON file and the folder of its frames. The root of a set as it is distributed does
         for annotations; images is looked for beside them where it is empty.
-    classes: all = the set's own. For coco also youtube_vis_2019 or youtube_vis_2021: the classes shared with it, under
-        its names; other objects are background.
+    classes: all = the set's own; youtube_vis_2019 or youtube_vis_2021 = those of COCO that are shared with it, under
+        its names; or names with commas between. Other objects are background.
+    balance: draw clips of rare classes more often: as often as the root of balance over the share of clips that show
+        the rarest of their classes, where that is more than once (the repeat factors of LVIS). 0 = all alike.
+    cutouts: share of the samples that are worlds of the set's own objects, cut out, over its pictures (``cutouts``).
     first_seed: sample i is made from this seed and i.
     sizes: of made worlds, (height, width) in the order of training, each for an equal share of the steps.
     crop, scales, flip, colour: of real sets. Crop (height, width) of a frame scaled by one of ``scales``, mirrored at
         random or never, colours changed by factors up to 1 +- colour. One draw for all frames of a clip.
     reference_frames: mixed = one reference 1 to 3 frames before the last frame, the others anywhere before;
         anywhere = all frames of the clip drawn from the whole video, as in the paper. Either way in time order.
+    center_spread: see ``targets.frame_targets``; of real sets. 0 = the same Gaussian for all objects, as in the paper.
     ignore_unlabelled: no clip labels all of its objects, so no loss touches what is not labelled.
     frames_per_clip: a shorter video gives some of its frames twice; a video of one frame is moved like a still.
     workers: processes that make samples while the network works, for each process of the training; 0 = none, every step
@@ -64,6 +69,8 @@ class DataConfig:
     annotations: str = ""
     images: str = ""
     classes: str = ALL_CLASSES
+    balance: float = 0.0
+    cutouts: float = 0.0
     first_seed: int = 1_000_000
     sizes: tuple[tuple[int, int], ...] = ((192, 320),)
     crop: tuple[int, int] = (640, 640)
@@ -71,6 +78,7 @@ class DataConfig:
     flip: bool = True
     colour: float = 0.2
     reference_frames: str = "mixed"
+    center_spread: float = 0.0
     ignore_unlabelled: bool = False
     frames_per_clip: int = 3
     workers: int = 1
@@ -80,7 +88,6 @@ class DataConfig:
         for name, valid in (
             ("source", SOURCES),
             ("reference_frames", REFERENCE_FRAMES),
-            ("classes", (ALL_CLASSES, *COCO_SHARED)),
         ):
             if getattr(self, name) not in valid:
                 raise ValueError(f"data.{name} is {getattr(self, name)!r}; it must be one of {', '.join(valid)}")
@@ -90,6 +97,10 @@ class DataConfig:
             check_size(f"data.{name}", size)
         if not self.scales or not all(scale > 0 for scale in self.scales):
             raise ValueError(f"data.scales is {list(self.scales)}; it must be a list of numbers above 0")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"data.balance is {self.balance}; it must lie from 0 (all alike) to 1")
+        if not 0 <= self.cutouts <= 1:
+            raise ValueError(f"data.cutouts is {self.cutouts}; it must lie from 0 (none) to 1 (nothing else)")
         if not 0 <= self.colour <= 1:
             raise ValueError(f"data.colour is {self.colour}; it must lie from 0 (as it is) to 1")
         for name, least in (("frames_per_clip", 1), ("workers", 0), ("prefetch", 1)):
@@ -168,15 +179,20 @@ class WorldClips(TrainingData):
 
 
 class AnnotatedClips(TrainingData):
-    """Random views of the clips of a data set; each pass over the set takes every clip once, in an order of its own."""
+    """Random views of the clips of a data set; each pass over the set takes every clip once, in an order of its own, or
+    with ``balance`` as often as is expected of its rarest class."""
 
     def __init__(self, clip_set: ClipSet, config: DataConfig, total: int):
         self.clip_set, self.config, self.total = clip_set, config, total
         self.class_names = clip_set.class_names
         self._order: tuple[int, NDArray[np.int64]] | None = None
+        self._shares = clip_shares(clip_set, config.balance) if config.balance else None
+        self._library = CutoutLibrary(clip_set) if config.cutouts else None
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.config.first_seed, index])
+        if self._library is not None and rng.random() < self.config.cutouts:
+            return self._world(rng, index, self._library)
         clip = self.clip_set.clips[self._clip_index(index)]
         frames, moves = self._draw_frames(rng, clip)
         colour = draw_colour(rng, self.config.colour)
@@ -188,7 +204,21 @@ class AnnotatedClips(TrainingData):
             # Where labels are few, most views show none of them, and nothing could be learnt from those.
             views, labels = self._look(rng, truth, moves, _known_point(rng, truth, moves))
         images = [warp_image(pixels[t], view, self.config.crop) for t, view in zip(frames, views, strict=True)]
-        return Sample(np.stack(images), [frame_targets(frame, clip.class_ids) for frame in labels])
+        return Sample(
+            np.stack(images),
+            [frame_targets(frame, clip.class_ids, spread=self.config.center_spread) for frame in labels],
+        )
+
+    def _world(self, rng: np.random.Generator, index: int, library: CutoutLibrary) -> Sample:
+        """Frames of a world of cut-outs, two in three over a picture with objects of its own."""
+        situation = REAL_SITUATIONS[int(rng.integers(len(REAL_SITUATIONS)))]
+        config = replace(WorldConfig(), size=self.config.crop, object_size=CUTOUT_SIZE)
+        world = World(self.config.first_seed + index, situation, config, library, furnished=rng.random() < 2 / 3)
+        times = draw_frames(rng, config.frames, self.config.frames_per_clip, self.config.reference_frames)
+        rendered = [world.render(t) for t in times]
+        spread = self.config.center_spread
+        targets = [frame_targets(labels, world.class_ids, spread=spread) for _, labels in rendered]
+        return Sample(np.stack([image for image, _ in rendered]), targets)
 
     def _draw_frames(self, rng: np.random.Generator, clip: AnnotatedClip) -> tuple[list[int], Matrix]:
         """Frames of the clip, and how each is moved, (K, 3, 3): a still along its way, others not at all."""
@@ -219,8 +249,21 @@ class AnnotatedClips(TrainingData):
         if self._order is None or self._order[0] != turn:
             # The third number keeps these draws apart from those of the samples.
             rng = np.random.default_rng([self.config.first_seed, turn, 1])
-            self._order = turn, rng.permutation(len(self.clip_set.clips))
+            count = len(self.clip_set.clips)
+            order = rng.permutation(count) if self._shares is None else rng.choice(count, count, p=self._shares)
+            self._order = turn, order
         return int(self._order[1][place])
+
+
+def clip_shares(clip_set: ClipSet, threshold: float) -> NDArray[np.float64]:
+    """How often each clip is to be drawn, as a share: ``DataConfig.balance``."""
+    clips = clip_set.clips
+    shown = np.zeros((len(clips), len(clip_set.class_names)), bool)
+    for row in range(len(clips)):
+        shown[row, clips[row].class_ids] = True
+    factors = np.sqrt(np.maximum(1.0, threshold / np.maximum(shown.mean(0), 1e-9)))
+    shares = np.where(shown, factors, 1.0).max(1)
+    return shares / shares.sum()
 
 
 def _known_point(rng: np.random.Generator, painted: Sequence[NDArray[np.uint8]], moves: Matrix) -> list[float] | None:
@@ -268,8 +311,6 @@ def open_training_data(config: DataConfig, total: int, batch: int) -> TrainingDa
     annotations, images = Path(config.annotations), Path(config.images) if config.images else None
     if config.source == "coco":
         clip_set = open_still_set(annotations, images, config.classes, config.ignore_unlabelled)
-    elif config.classes != ALL_CLASSES:
-        raise SourceError(f'data.classes is "{config.classes}", but only of COCO a part can be chosen; set it to "all"')
     else:
-        clip_set = open_video_set(annotations, images, config.ignore_unlabelled)
+        clip_set = open_video_set(annotations, images, config.classes, config.ignore_unlabelled)
     return AnnotatedClips(clip_set, config, total)

@@ -31,7 +31,10 @@ def resize(x: Tensor, like: Tensor) -> Tensor:
 
 
 class ASPP(nn.Module):
-    """One 1x1 and three dilated 3x3 convolutions, and the global mean, side by side; projected to ``channels``."""
+    """A 1x1 convolution, a dilated 3x3 one per rate and the global mean, side by side; projected to ``channels``.
+
+    Without rates it is the ASPP of DeepLab's own MobileNetV2.
+    """
 
     def __init__(self, in_channels: int, channels: int, rates: Sequence[int], dense: bool):
         super().__init__()
@@ -56,7 +59,7 @@ class Decoder(nn.Module):
         in_channels: of the deepest pyramid level.
         skips: channels of the skip connections, deepest first (strides 16, 8, 4 or 8, 4).
         skip_channels: what each skip is projected to before it is joined.
-        channels: of the decoder.
+        channels: of the decoder.   aspp_channels: of its ASPP where they differ, else 0.
     """
 
     def __init__(
@@ -67,16 +70,19 @@ class Decoder(nn.Module):
         channels: int,
         rates: Sequence[int],
         dense: bool,
+        aspp_channels: int = 0,
     ):
         super().__init__()
-        self.aspp = ASPP(in_channels, channels, rates, dense)
+        self.aspp = ASPP(in_channels, aspp_channels or channels, rates, dense)
+        self.reduce = conv_bn_relu(aspp_channels, channels) if aspp_channels else nn.Identity()
         self.project = nn.ModuleList(conv_bn_relu(a, b) for a, b in zip(skips, skip_channels, strict=True))
         self.fuse = nn.ModuleList(separable(channels + b, channels) for b in skip_channels)
 
     def stages(self, deepest: Tensor, skips: Sequence[Tensor]) -> list[Tensor]:
-        """Decoder features (B, channels, h, w) after each skip, deepest first; the last is at stride 4."""
+        """Features (B, channels, h, w) of the ASPP and after each skip, deepest first; the last is at stride 4."""
         x = self.aspp(deepest)
-        features = []
+        features = [x]
+        x = self.reduce(x)
         for project, fuse, skip in zip(self.project, self.fuse, skips, strict=True):
             x = fuse(torch.cat([resize(x, skip), project(skip)], 1))
             features.append(x)
@@ -89,12 +95,15 @@ def head(in_channels: int, hidden: int, out_channels: int) -> nn.Module:
 
 
 class MultiLevelHead(nn.Module):
-    """Class logits from every decoder level, summed at the finest: objects of all sizes (section III-B-1, like FPN)."""
+    """Class logits from several decoder levels, summed at the finest: objects of all sizes (section III-B-1, like FPN).
 
-    def __init__(self, in_channels: int, levels: int, hidden: int, classes: int):
+    Args: in_channels: of each level, deepest first.
+    """
+
+    def __init__(self, in_channels: Sequence[int], hidden: int, classes: int):
         super().__init__()
-        self.coarse = nn.ModuleList(nn.Conv2d(in_channels, classes, 1) for _ in range(levels - 1))
-        self.finest = head(in_channels, hidden, classes)
+        self.coarse = nn.ModuleList(nn.Conv2d(channels, classes, 1) for channels in in_channels[:-1])
+        self.finest = head(in_channels[-1], hidden, classes)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         logits = self.finest(features[-1])

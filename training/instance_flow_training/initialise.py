@@ -15,6 +15,8 @@ from torch import Tensor
 from instance_flow_training.backbone import load_backbone_weights
 from instance_flow_training.checkpoint import load_checkpoint
 from instance_flow_training.config import ConfigError, InitConfig, TrainConfig
+from instance_flow_training.deeplab import begin_with
+from instance_flow_training.dense_flow import DenseFlow
 from instance_flow_training.model import OFFSET, InstanceFlowNet
 from instance_flow_training.synthetic import CLASS_NAMES
 
@@ -41,6 +43,12 @@ def build_network(config: TrainConfig, num_classes: int = len(CLASS_NAMES)) -> I
 
 def initialise(network: InstanceFlowNet, class_names: Sequence[str], config: InitConfig) -> None:
     """Do what ``config`` says, and log it. Raises ModelError for a bad file, ConfigError for one that does not fit."""
+    if config.deeplab:
+        try:
+            begin_with(network, Path(config.deeplab), class_names)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        log.info(f"backbone, ASPP and classifier begin as those of {config.deeplab}")
     if config.checkpoint:
         take_checkpoint(network, class_names, Path(config.checkpoint))
     if config.inter_from_intra:
@@ -57,7 +65,10 @@ def take_checkpoint(network: InstanceFlowNet, class_names: Sequence[str], path: 
     state = load_checkpoint(path)
     theirs = _with_matched_classes(network, class_names, state)
     taken, fresh = [], []
-    for part, module in network.named_children():
+    parts = [*network.named_children(), *((f"inter.{name}", part) for name, part in network.inter.named_children())]
+    for part, module in parts:
+        if part == "inter":
+            continue
         wanted = {name: theirs.get(f"{part}.{name}") for name in module.state_dict()}
         misfit = [n for n, t in module.state_dict().items() if (w := wanted[n]) is None or w.shape != t.shape]
         if misfit:
@@ -107,16 +118,19 @@ def copy_intra_to_inter(network: InstanceFlowNet) -> None:
     Where the fusion joins a skip connection, a further projection follows, which the intra-frame decoder has not: there
     the skip's own channels pass through, and the weights of what the fusion adds stay fresh.
     """
-    intra, inter = network.intra_decoder, network.inter_decoder
+    branch = network.inter
+    if not isinstance(branch, DenseFlow):
+        raise ConfigError("init.inter_from_intra needs the dense inter-frame branch; set it to false")
+    intra, inter = network.intra_decoder, branch.decoder
     inter.aspp.load_state_dict(intra.aspp.state_dict())
     inter.fuse.load_state_dict(intra.fuse.state_dict())
     for level, project in enumerate(intra.project):
-        fused = level < len(network.inter_project)
-        own = network.inter_project[level] if fused else inter.project[level]
+        fused = level < len(branch.project)
+        own = branch.project[level] if fused else inter.project[level]
         own.load_state_dict(project.state_dict())
         if fused:
             weight = inter.project[level].get_parameter("0.weight")
             channels = weight.shape[0]
             weight[:, :channels, 0, 0] = torch.eye(channels)
     if network.config.flow == OFFSET:
-        network.reference_offset_head.load_state_dict(network.offset_head.state_dict())
+        branch.head.load_state_dict(network.offset_head.state_dict())

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instance_flow_training.model import AFFINITY, OFFSET, OUTPUT_STRIDE
+from instance_flow_training.deeplab import SoftMaps
+from instance_flow_training.maps import OUTPUT_STRIDE, FlowMaps, IntraMaps
+from instance_flow_training.model import AFFINITY, OFFSET
 from instance_flow_training.targets import IGNORE
 
 
@@ -20,6 +22,12 @@ class LossConfig:
     """Weights of Eq. 1. Offsets are measured in input pixels, as in the paper.
 
     association: ours, not the paper's: makes a pixel's attention fall on its own object (see ``association_loss``).
+    distil, teacher: ours too: weight of the class maps of DeepLab V3 on MobileNetV2, and the .safetensors file of its
+        weights (``deeplab``). A small set forgets what the weights knew of pictures that it does not show.
+    focal_center: the focal loss in place of the mean square, for ``model.center_sigmoid``: centers are so few that
+        their mean square is small when all of them are missed.
+    hard_pixels: share of the known pixels, the hardest, that the semantics are learned from; those of small objects
+        weigh more among them. 1 = all alike, as in the paper.   semantic_stride: every so many pixels is taken.
     background: which of center, intra and inter are held at zero on background too, instead of left free (Table V).
     """
 
@@ -29,12 +37,24 @@ class LossConfig:
     inter: float = 0.01
     shape: float = 0.01
     association: float = 0.0
+    distil: float = 0.0
+    teacher: str = ""
+    focal_center: bool = False
+    hard_pixels: float = 1.0
+    semantic_stride: int = 1
     background: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = set(self.background) - {"center", "intra", "inter"}
         if unknown:
             raise ValueError(f"loss.background has {', '.join(sorted(unknown))}; it takes center, intra and inter")
+        if bool(self.distil) != bool(self.teacher):
+            raise ValueError("loss.distil and loss.teacher belong together: a weight and the .safetensors file")
+        if not 0 < self.hard_pixels <= 1 or self.semantic_stride not in (1, 2, 4):
+            raise ValueError(
+                f"loss.hard_pixels is {self.hard_pixels} and loss.semantic_stride {self.semantic_stride}; they must "
+                "lie above 0 to 1, and be 1, 2 or 4"
+            )
 
 
 class BatchTargets(NamedTuple):
@@ -127,60 +147,142 @@ def trajectories(centers: Tensor, other: Tensor, size: Sequence[int], width: flo
     return field / on.sum(1).clamp(min=1.0)[:, None]
 
 
-def losses(
-    semantic: Tensor,
-    center: Tensor,
+def focal_loss(center: Tensor, heat: Tensor, weight: Tensor, count: Tensor) -> Tensor:
+    """Penalty-reduced focal loss of a heat map (CornerNet, Law and Deng 2018), per object.
+
+    Args:
+        center: (B, h, w) probabilities.   heat: (B, h, w) targets, 1 at a center.
+        weight: (B, h, w), 0 where nothing is known.   count: number of centers.
+    """
+    p = center.clamp(1e-4, 1 - 1e-4)
+    is_center = (heat >= 1).float()
+    there = is_center * (1 - p).square() * torch.log(p)
+    elsewhere = (1 - is_center) * (1 - heat).pow(4) * p.square() * torch.log(1 - p)
+    return -((there + elsewhere) * weight).sum() / count.clamp(min=1)
+
+
+def semantic_loss(logits: Tensor, targets: BatchTargets, weight: Tensor, config: LossConfig) -> Tensor:
+    """Cross entropy over the known pixels, or over the hardest of them (``LossConfig.hard_pixels``)."""
+    step = config.semantic_stride
+    truth = targets.semantic[:, step // 2 :: step, step // 2 :: step]
+    logits = F.interpolate(logits, truth.shape[-2:], mode="bilinear", align_corners=False)
+    if config.hard_pixels == 1:
+        return cross_entropy(logits, truth)
+    loss = F.cross_entropy(logits, truth.long(), ignore_index=IGNORE, reduction="none")
+    loss = loss * F.interpolate(weight[:, None], truth.shape[-2:])[:, 0].clamp(min=1.0)
+    known = int((truth != IGNORE).sum())
+    return loss.flatten().topk(max(1, round(config.hard_pixels * known))).values.mean()
+
+
+def distillation(logits: Tensor, soft: SoftMaps, targets: BatchTargets) -> Tensor:
+    """Cross entropy of (B, C + 1, h, w) logits against a teacher, but for objects of classes that it does not know."""
+    semantic = targets.semantic[:, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE].long()
+    counts = F.pad(soft.is_known, (0, 256 - len(soft.is_known)), value=True)[semantic]
+    return masked_mean(-(soft.probabilities * logits.log_softmax(1)).sum(1), counts.float())
+
+
+def intra_losses(
+    maps: IntraMaps, targets: BatchTargets, config: LossConfig, soft: SoftMaps | None = None
+) -> dict[str, Tensor]:
+    """Terms of one frame; background counts for the semantics alone unless ``config.background`` says otherwise.
+
+    soft: what a teacher says of the frames.
+    """
+    weight = object_values(targets.labels, targets.weight[..., None])[:, 0]
+    background = (targets.labels == 0).float()
+
+    def weights(name: str) -> Tensor:
+        return weight + background if name in config.background else weight
+
+    own = offsets_to(targets.labels, targets.centers) * (1 - background)[:, None]
+    heat = targets.center * (1 - background)
+    pixels = float(OUTPUT_STRIDE)
+    if config.focal_center:
+        center = focal_loss(maps.center, heat, weights("center"), (heat >= 1).sum())
+    else:
+        center = masked_mean((maps.center - heat) ** 2, weights("center"))
+    terms = {
+        "semantic": semantic_loss(maps.semantic, targets, weight, config),
+        "center": center,
+        "intra": masked_mean((maps.offset - torch.nan_to_num(own)).abs().sum(1) * pixels, weights("intra")),
+    }
+    if soft is not None:
+        terms["distil"] = distillation(maps.semantic, soft, targets)
+    return terms
+
+
+def dense_losses(
     offset: Tensor,
-    reference_offset: Tensor,
-    attentions: Sequence[Tensor],
+    maps: FlowMaps,
     targets: BatchTargets,
     target: Tensor,
     reference: Tensor,
     config: LossConfig,
     flow: str = OFFSET,
 ) -> dict[str, Tensor]:
-    """Named terms and ``total`` (Eq. 1); background counts for the semantics alone (section IV-C, Table V).
+    """Terms of pairs of frames from the paper's dense inter-frame branch.
 
     Args:
-        semantic: (B, C + 1, h, w) logits.   center: (B, h, w).   offset: (B, 2, h, w) cells.
-        reference_offset: (P, 2, h, w) cells; pair p leads from frame ``target[p]`` to frame ``reference[p]``.
-        attentions: (P, pixels, tokens) per fusion level; may be none.
+        offset: (B, 2, h, w) cells.   maps: of P pairs; pair p leads from frame ``target[p]`` to frame ``reference[p]``.
         flow: what ``reference_offset`` is, as in ModelConfig.
     """
-    logits = F.interpolate(semantic, targets.semantic.shape[-2:], mode="bilinear", align_corners=False)
     weight = object_values(targets.labels, targets.weight[..., None])[:, 0]
     background = (targets.labels == 0).float()
-
-    def weights(name: str, on_objects: Tensor, on_background: Tensor) -> Tensor:
-        return on_objects + on_background if name in config.background else on_objects
-
-    own = offsets_to(targets.labels, targets.centers) * (1 - background)[:, None]
-    heat = targets.center * (1 - background)
-    pixels = float(OUTPUT_STRIDE)
-    terms = {
-        "semantic": cross_entropy(logits, targets.semantic),
-        "center": masked_mean((center - heat) ** 2, weights("center", weight, background)),
-        "intra": masked_mean(
-            (offset - torch.nan_to_num(own)).abs().sum(1) * pixels, weights("intra", weight, background)
-        ),
-    }
+    pixels, reference_offset = float(OUTPUT_STRIDE), maps.reference_offset
+    terms = {}
     if flow == AFFINITY:
         field = trajectories(targets.centers[target], targets.centers[reference], targets.labels.shape[-2:])
         known = (targets.labels[target] != IGNORE).float()
         terms["inter"] = masked_mean((reference_offset - field).abs().sum(1) * pixels, known)
     else:
+        own = offsets_to(targets.labels, targets.centers) * (1 - background)[:, None]
         other = offsets_to(targets.labels[target], targets.centers[reference]) * (1 - background[target])[:, None]
         known = weight[target] * torch.isfinite(other[:, 0])
         # NaN would reach the gradient even under a zero weight.
         own, other = torch.nan_to_num(own), torch.nan_to_num(other)
         residual_error = (other - own[target]) - (reference_offset - offset[target])
         error = (reference_offset - other).abs().sum(1)
-        terms["inter"] = masked_mean(error * pixels, weights("inter", known, background[target]))
+        on_background = background[target] if "inter" in config.background else 0.0
+        terms["inter"] = masked_mean(error * pixels, known + on_background)
         terms["shape"] = masked_mean((residual_error * pixels).square().sum(1), known)
     labels, reference_labels = targets.labels[target], targets.labels[reference]
-    for attention in attentions if config.association else ():
+    for attention in maps.attentions if config.association else ():
         stride = round((labels[0].numel() / attention.shape[1]) ** 0.5)
         term = association_loss(attention, labels, reference_labels, stride, targets.centers.shape[1])
         terms["association"] = terms.get("association", torch.zeros_like(term)) + term
+    return terms
+
+
+def token_losses(
+    maps: FlowMaps, cells: Tensor, targets: BatchTargets, target: Tensor, reference: Tensor
+) -> dict[str, Tensor]:
+    """Terms of pairs of frames from object tokens: their flow against that of the object that each of them stands on,
+    and the share of their attention that falls on the same object's tokens in the reference frame.
+
+    Each object counts alike, however many tokens stand on it.
+
+    Args: maps: of P pairs.   cells: (B, K) where the tokens stand; the others as for ``dense_losses``.
+    """
+    assert maps.token_flow is not None
+    stands_on = targets.labels.flatten(1).gather(1, cells).long()
+    stands_on = torch.where(stands_on == IGNORE, 0, stands_on)
+    own, other = stands_on[target], stands_on[reference]
+    true_flow = F.pad(targets.centers[reference] - targets.centers[target], (0, 0, 1, 0), value=float("nan"))
+    wanted = true_flow.gather(1, own[..., None].expand(-1, -1, 2)).transpose(1, 2) * float(OUTPUT_STRIDE)
+    known = ((own > 0) & torch.isfinite(wanted[:, 0])).float()
+    count = torch.zeros_like(true_flow[..., 0]).scatter_add(1, own, known)
+    share = known / count.gather(1, own).clamp(min=1)
+    error = (maps.token_flow - torch.nan_to_num(wanted)).abs().sum(1)
+    same = (own[:, :, None] == other[:, None, :]).float()
+    found = (maps.attentions[0] * same).sum(2)
+    there = share * (same.amax(2) > 0)
+    return {
+        "inter": masked_mean(error, share),
+        "association": masked_mean(-torch.log(found.clamp(min=1e-4)), there),
+    }
+
+
+def weighted(terms: dict[str, Tensor], config: LossConfig) -> dict[str, Tensor]:
+    """The terms and their weighted sum ``total`` (Eq. 1)."""
     total = torch.stack([getattr(config, name) * term for name, term in terms.items()]).sum()
     return {**terms, "total": total}

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from instance_flow_training.backbone import build_backbone
-from instance_flow_training.decoder import Decoder, MultiLevelHead, conv_bn_relu, head, resize
-from instance_flow_training.fusion import FUSIONS, TCF, Fusion, build_fusion
+from instance_flow_training.decoder import Decoder, MultiLevelHead, head
+from instance_flow_training.dense_flow import OFFSET_SCALE, DenseFlow
+from instance_flow_training.fusion import FUSIONS, TCF
+from instance_flow_training.maps import OUTPUT_STRIDE, FlowMaps, Frames, IntraMaps, Pyramid
+from instance_flow_training.token_flow import TokenFlow
 
-OUTPUT_STRIDE = 4
-OFFSET_SCALE = 8.0
-"""Cells per unit of an offset head's last layer: keeps its outputs near one."""
+__all__ = ["OUTPUT_STRIDE", "FlowMaps", "Frames", "InstanceFlowNet", "IntraMaps", "ModelConfig", "Pyramid"]
+
 OFFSET, AFFINITY = "offset", "affinity"
 FLOWS = (OFFSET, AFFINITY)
 
@@ -29,11 +31,17 @@ def check_size(name: str, size: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of the network. The defaults are the paper's ResNet-50; training/configs/worlds.toml has the small one.
+    """Shape of the network. The defaults are the paper's ResNet-50; training/configs/everyday.toml has the small one.
 
     fusion: tcf, or for comparison concat_convs or concat_aspp (Table II).
     flow: what the inter-frame branch says of a pixel: offset, the way to its object's center in the reference frame; or
         for comparison affinity, the direction of the object's trajectory between the frames (Table IV).
+    object_tokens: 0 = the dense fusion of the paper; else the number of object tokens that the inter-frame branch works
+        on in its place (``token_flow``), for which ``fusion``, ``token_stride`` and ``fusion_context`` do not count.
+    dilated_aspp: False = the ASPP of DeepLab's own MobileNetV2, which is a 1x1 convolution and the global mean.
+    semantic_aspp_channels: of the semantic branch's ASPP, 0 = ``semantic_channels``.
+    aspp_logits: class logits from the semantic branch's ASPP too, as in DeepLab, beside those of the decoder's levels.
+    center_sigmoid: the center heat is a probability, as the focal loss wants it, instead of a free number.
     pixel_mean, pixel_scale: RGB values 0 .. 255 become (value - mean) / scale, as the backbone's weights want it; the
         defaults are torchvision's.
     token_stride: least input pixels between two cached keys; finer follows smaller objects and costs more attention.
@@ -53,7 +61,12 @@ class ModelConfig:
     flow: str = OFFSET
     token_stride: int = 16
     fusion_context: bool = False
+    object_tokens: int = 0
     dense_aspp: bool = True
+    dilated_aspp: bool = True
+    semantic_aspp_channels: int = 0
+    aspp_logits: bool = False
+    center_sigmoid: bool = False
     backbone_weights: str = ""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_scale: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -62,25 +75,15 @@ class ModelConfig:
         for name, known in (("fusion", FUSIONS), ("flow", FLOWS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"model.{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
-
-
-class IntraMaps(NamedTuple):
-    """semantic (B, C + 1, h, w) logits; center (B, h, w); offset (B, 2, h, w) in cells; all at stride 4."""
-
-    semantic: Tensor
-    center: Tensor
-    offset: Tensor
-
-
-class Pyramid(NamedTuple):
-    """deepest: (B, C, H / s, W / s) with s the backbone's output stride; skips: deepest first, the last at stride 4."""
-
-    deepest: Tensor
-    skips: Sequence[Tensor]
+        if self.object_tokens < 0 or (self.object_tokens and self.flow != OFFSET):
+            raise ValueError(
+                f"model.object_tokens is {self.object_tokens} with model.flow = {self.flow!r}; it must be 0 or more, "
+                f"and object tokens carry {OFFSET}s alone"
+            )
 
 
 class InstanceFlowNet(nn.Module):
-    """See ``forward`` for the deployed graph; training calls ``pyramid``, ``features``, ``intra`` and ``inter``."""
+    """See ``forward`` for the deployed graph; training calls ``frames`` and ``inter``."""
 
     pixel_mean: Tensor
     pixel_scale: Tensor
@@ -92,134 +95,87 @@ class InstanceFlowNet(nn.Module):
         channels = self.backbone.channels
         strides = sorted(channels, reverse=True)
         skips = [channels[s] for s in strides[1:]]
-        rates = (6, 12, 18) if config.output_stride == 16 else (3, 6, 9)
+        rates: tuple[int, ...] = (6, 12, 18) if config.output_stride == 16 else (3, 6, 9)
+        if not config.dilated_aspp:
+            rates = ()
         common: dict[str, Any] = {"in_channels": channels[strides[0]], "rates": rates, "dense": config.dense_aspp}
         plain = [config.skip_channels] * len(skips)
 
-        self.semantic_decoder = Decoder(skips=skips, skip_channels=plain, channels=config.semantic_channels, **common)
-        self.semantic_head = MultiLevelHead(
-            config.semantic_channels, len(skips), config.semantic_channels, num_classes + 1
+        self.semantic_decoder = Decoder(
+            skips=skips,
+            skip_channels=plain,
+            channels=config.semantic_channels,
+            aspp_channels=config.semantic_aspp_channels,
+            **common,
         )
+        levels = [config.semantic_channels] * len(skips)
+        if config.aspp_logits:
+            levels = [config.semantic_aspp_channels or config.semantic_channels, *levels]
+        self.semantic_head = MultiLevelHead(levels, config.semantic_channels, num_classes + 1)
         self.intra_decoder = Decoder(skips=skips, skip_channels=plain, channels=config.instance_channels, **common)
         self.center_head = head(config.instance_channels, config.head_channels, 1)
         self.offset_head = head(config.instance_channels, config.head_channels, 2)
-
-        context = config.instance_channels if config.fusion_context else 0
-        fusions = [
-            build_fusion(
-                config.fusion,
-                channels[s] + context,
-                s,
-                max(1, config.token_stride // s),
+        if config.center_sigmoid:
+            # Nearly no cell is a center: without this all of them would have to be pushed down first.
+            nn.init.constant_(self.center_head[1].bias, -4.0)  # type: ignore[index]
+        self.inter: DenseFlow | TokenFlow
+        if config.object_tokens:
+            self.inter = TokenFlow(
+                config.object_tokens,
+                config.instance_channels,
+                (channels[8], channels[4]),
                 config.key_channels,
                 config.value_channels,
             )
-            for s in strides[1:3]
-        ]
-        self.fusions = nn.ModuleList(fusions)
-        self.cached_channels = fusions[0].cached_channels
-        self.feature_strides = (max(strides[1], config.token_stride), max(strides[2], config.token_stride))
-        self.inter_project = nn.ModuleList(conv_bn_relu(c, config.skip_channels) for c in skips[:2])
-        fused = [config.skip_channels + fusion.channels for fusion in fusions]
-        self.inter_decoder = Decoder(
-            skips=[*fused, *skips[2:]], skip_channels=plain, channels=config.instance_channels, **common
-        )
-        self.reference_offset_head = head(config.instance_channels, config.head_channels, 2)
+        else:
+            self.inter = DenseFlow(config, channels, common)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).reshape(1, 3, 1, 1))
         self.register_buffer("pixel_scale", torch.tensor(config.pixel_scale).reshape(1, 3, 1, 1))
 
+    def frames(self, image: Tensor) -> Frames:
+        """The intra-frame branch (section III-B-1).
+
+        image: (B, H, W, 3) uint8 RGB, H and W multiples of 32.
+        """
+        pyramid = self.pyramid(image)
+        semantic_stages = self.semantic_decoder.stages(pyramid.deepest, pyramid.skips)
+        semantic = self.semantic_head(semantic_stages if self.config.aspp_logits else semantic_stages[1:])
+        stages = self.intra_decoder.stages(pyramid.deepest, pyramid.skips)
+        center = self.center_head(stages[-1]).squeeze(1)
+        maps = IntraMaps(
+            semantic,
+            center.sigmoid() if self.config.center_sigmoid else center,
+            self.offset_head(stages[-1]) * OFFSET_SCALE,
+        )
+        return Frames(pyramid, stages, maps, 1 - semantic.softmax(1)[:, 0])
+
     def pyramid(self, image: Tensor) -> Pyramid:
-        """image: (B, H, W, 3) uint8 RGB, H and W multiples of 32."""
+        """What the backbone sees; image as for ``frames``."""
         x = (image.permute(0, 3, 1, 2).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_scale
         levels = self.backbone(x)
         strides = sorted(levels, reverse=True)
         return Pyramid(levels[strides[0]], [levels[s] for s in strides[1:]])
 
-    def intra(self, pyramid: Pyramid) -> tuple[IntraMaps, list[Tensor]]:
-        """Section III-B-1; also what the fusion sees of these frames, one tensor (B, C, h, w) per fusion level."""
-        semantic = self.semantic_head(self.semantic_decoder.stages(pyramid.deepest, pyramid.skips))
-        stages = self.intra_decoder.stages(pyramid.deepest, pyramid.skips)
-        maps = IntraMaps(semantic, self.center_head(stages[-1]).squeeze(1), self.offset_head(stages[-1]) * OFFSET_SCALE)
-        context = list(pyramid.skips[:2])
-        if self.config.fusion_context:
-            context = [torch.cat(pair, 1) for pair in zip(context, stages, strict=False)]
-        return maps, context
-
-    def features(self, context: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """What to cache of each frame: (B, key + value channels, h, w) per fusion level, at ``feature_strides``."""
-        return self._fusion(0).features(context[0]), self._fusion(1).features(context[1])
-
-    def _fusion(self, level: int) -> Fusion:
-        return cast(Fusion, self.fusions[level])
-
-    def inter(
-        self,
-        pyramid: Pyramid,
-        context: Sequence[Tensor],
-        references: Sequence[Tensor],
-        target: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Offsets to the centers in the reference frames (section III-B-2).
-
-        The finest attention already says where a pixel's object was found; the decoder's head predicts what is missing
-        from there to the object's center. Without that start the head must learn to copy coordinates through its
-        convolutions, which takes it longer than everything else.
-
-        Args:
-            pyramid, context: of B target frames.
-            references: per fusion level (P, channels, h, w) cached features.
-            target: (P,) which of the B frames each reference belongs to; None = all to the only one (B = 1).
-
-        Returns:
-            (P, 2, H / 4, W / 4) in cells of stride 4 (a direction with ``flow = affinity``), and per level
-            the attention (P, pixels, tokens), if the fusion has one.
-        """
-        decoder = self.inter_decoder
-        pairs = references[0].shape[0]
-
-        def per_pair(x: Tensor) -> Tensor:
-            return x.expand(pairs, -1, -1, -1) if target is None else x.index_select(0, target)
-
-        x, way, attentions = per_pair(decoder.aspp(pyramid.deepest)), None, []
-        for level, (project, fuse, skip) in enumerate(zip(decoder.project, decoder.fuse, pyramid.skips, strict=True)):
-            if level < len(self.fusions):
-                queries = context[level] if target is None else per_pair(context[level])
-                fused = self._fusion(level)(queries, references[level])
-                joined = project(torch.cat([per_pair(self.inter_project[level](skip)), fused.features], 1))
-                way = fused.way
-                attentions += [] if fused.attention is None else [fused.attention]
-            else:
-                joined = per_pair(project(skip))
-            x = fuse(torch.cat([resize(x, joined), joined], 1))
-        out = self.reference_offset_head(x)
-        if self.config.flow == AFFINITY:
-            return out, attentions
-        out = out * OFFSET_SCALE
-        return (out if way is None else out + resize(way, x) / OUTPUT_STRIDE), attentions
-
-    def forward(
-        self, image: Tensor, reference_features_0: Tensor, reference_features_1: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor, *reference_features: Tensor) -> tuple[Tensor, ...]:
         """The deployed graph: one frame against R cached references, R may be 0.
 
         Args:
             image: (1, H, W, 3) uint8 RGB, H and W multiples of 32.
-            reference_features_0, reference_features_1: (R, channels, H / s, W / s) with s of ``feature_strides``,
-                earlier ``features_0`` and ``features_1`` stacked.
+            reference_features: per fusion level (R, channels, H / s, W / s) with s of ``inter.feature_strides``, or one
+                tensor (R, channels, K) of object tokens: earlier features stacked.
 
         Returns:
-            semantic (C + 1, h, w) probabilities, center (h, w), offset (2, h, w), reference_offset (R, 2, h, w),
-            features_0, features_1 (1, channels, H / s, W / s); h, w at stride 4, offsets in cells of stride 4.
+            semantic (C + 1, h, w) probabilities, center (h, w), offset (2, h, w), reference_offset (R, 2, h, w), and
+            this frame's features, one tensor for each of ``reference_features``; h, w at stride 4, offsets in cells of
+            stride 4.
         """
-        pyramid = self.pyramid(image)
-        maps, context = self.intra(pyramid)
-        reference_offset, _ = self.inter(pyramid, context, (reference_features_0, reference_features_1))
-        features_0, features_1 = self.features(context)
-        return (
-            maps.semantic.softmax(1)[0],
-            maps.center[0],
-            maps.offset[0],
-            reference_offset,
-            features_0,
-            features_1,
-        )
+        frames = self.frames(image)
+        if isinstance(self.inter, TokenFlow):
+            tokens = self.inter.choose(frames)
+            reference_offset = self.inter(frames, reference_features, tokens=tokens).reference_offset
+            features: tuple[Tensor, ...] = self.inter.features(frames, tokens)
+        else:
+            reference_offset = self.inter(frames, reference_features).reference_offset
+            features = self.inter.features(frames)
+        maps = frames.maps
+        return (maps.semantic.softmax(1)[0], maps.center[0], maps.offset[0], reference_offset, *features)

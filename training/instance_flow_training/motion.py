@@ -7,6 +7,7 @@ Conventions are those of ``camera``. A script knows nothing of pixels, so one sc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,16 +78,29 @@ def write_script(
     aspect: float,
     objects: tuple[int, int],
     object_size: tuple[float, float],
+    draw_kind: Callable[[Generator], tuple[str, int]] | None = None,
 ) -> Script:
-    """Draw a script of ``frames`` pictures for a view of height 1 and width ``aspect``."""
-    return _Director(rng, situation, frames, aspect).direct(objects, object_size)
+    """Draw a script of ``frames`` pictures for a view of height 1 and width ``aspect``.
+
+    draw_kind: gives kind and class_id of an object; None = made creatures. Other objects stay upright.
+    """
+    return _Director(rng, situation, frames, aspect, draw_kind).direct(objects, object_size)
 
 
 class _Director:
     """Draws cast, camera and paths; holds what all of them need: generator, situation, time (T,), half view (2,)."""
 
-    def __init__(self, rng: Generator, situation: Situation, frames: int, aspect: float) -> None:
+    def __init__(
+        self,
+        rng: Generator,
+        situation: Situation,
+        frames: int,
+        aspect: float,
+        draw_kind: Callable[[Generator], tuple[str, int]] | None,
+    ) -> None:
         self.rng, self.situation = rng, situation
+        self.upright = draw_kind is not None
+        self.draw_kind = draw_kind or _draw_creature
         # One frame of time before the first picture and after the last, so that every velocity is defined.
         self.time = np.arange(-1, (frames - 1) * situation.step + 2, dtype=np.float64)
         self.half = np.array([aspect / 2, 0.5])
@@ -152,15 +166,14 @@ class _Director:
         return cast
 
     def _draw_actor(self, size: float) -> _Actor:
-        kinds = list(outlines.OBJECTS)
-        class_id = int(self.rng.integers(len(kinds)))
+        kind, class_id = self.draw_kind(self.rng)
         shape = self.rng.uniform(-1, 1, 4).astype(np.float32)
         low, high = np.log(self.situation.speed)
         # At most a fifth of the view's width per picture (a look-alike of a larger object: twice that), or else the
         # borders would throw an object back more often than it is seen.
         fastest = 0.4 * self.half[0] / self.situation.step
         speed = min(float(np.exp(self.rng.uniform(low, high))) * size * self.tempo, fastest)
-        return _Actor(kinds[class_id], class_id, textures.random_spec(self.rng), shape, size, speed)
+        return _Actor(kind, class_id, textures.random_spec(self.rng), shape, size, speed)
 
     def _imitate(self, model: _Actor, actor: _Actor) -> _Actor:
         """Take kind, and nearly look and size, from the model; the speed in sizes per frame stays the actor's own."""
@@ -272,7 +285,9 @@ class _Director:
         rng, time = self.rng, self.time
         depth = np.exp(swing(self.rng, self.time, float(rng.uniform(0, 0.2))))
         beat = 2 * np.pi * (rng.uniform(0.04, 0.14) * time + rng.random())
-        if actor.kind == "star":
+        if self.upright:
+            angles = swing(self.rng, self.time, 0.1)
+        elif actor.kind == "star":
             angles = rng.uniform(0, 2 * np.pi) + rng.uniform(-0.15, 0.15) * time
         else:
             angles = _facing(stage) + swing(self.rng, self.time, 0.15)
@@ -296,6 +311,12 @@ class _Director:
         )
         shown = (cut(path, self.situation.step) for path in paths)
         return Thing(actor.kind, actor.class_id, actor.texture, actor.shape, *shown)
+
+
+def _draw_creature(rng: Generator) -> tuple[str, int]:
+    kinds = list(outlines.OBJECTS)
+    class_id = int(rng.integers(len(kinds)))
+    return kinds[class_id], class_id
 
 
 def _fold(path: Path, low: Path | float, high: Path | float) -> Path:

@@ -52,8 +52,8 @@ def results_of(frames: Sequence[Tracks], video_id: int) -> list[dict[str, Any]]:
 def score_videos(pipeline: Pipeline, annotations: Path, images: Path | None = None, limit: int = 0) -> dict[str, Any]:
     """Run a pipeline over the videos of a data set and say of its tracks what ``evaluation.evaluate`` says.
 
-    One frame is in memory at a time. The model's classes are found among the set's categories by name; objects of
-    classes that the set does not have are left out.
+    One frame is in memory at a time. The model's classes are found among the set's categories by name; what only one
+    of the two knows is left out.
 
     annotations, images: as in ``video_sets.read_video_set``.   limit: number of videos from the start, 0 = all.
     Raises SourceError for a data set that is not right, or shares no class with the model.
@@ -62,9 +62,12 @@ def score_videos(pipeline: Pipeline, annotations: Path, images: Path | None = No
     category_ids = _category_ids(pipeline.info.class_names, found.truth.categories, found.truth.source)
     videos = found.truth.videos[: limit or None]
     results = [entry for video in videos for entry in _track_video(pipeline, video, found.images, category_ids)]
-    chosen = {video.id for video in videos}
+    chosen, shared = {video.id for video in videos}, set(category_ids)
     truth = replace(
-        found.truth, videos=videos, annotations=tuple(a for a in found.truth.annotations if a.video_id in chosen)
+        found.truth,
+        videos=videos,
+        categories=tuple(c for c in found.truth.categories if c.id in shared),
+        annotations=tuple(a for a in found.truth.annotations if a.video_id in chosen and a.category_id in shared),
     )
     return evaluate_data(truth, [entry for entry in results if entry["category_id"] != _UNLISTED])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -60,8 +59,19 @@ def keep_freed_memory() -> bool:
     return all(done)
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], learning_rate: float, config: SpeedConfig) -> torch.optim.Adam:
-    """Adam of all that is trained; None is torch's choice, which on a CPU goes through the weights one by one."""
+def make_optimizer(
+    network: nn.Module, learning_rate: float, backbone_rate: float, config: SpeedConfig
+) -> torch.optim.Adam:
+    """Adam of all that is trained; fused=None is torch's choice, which on a CPU goes through the weights one by one.
+
+    backbone_rate: the backbone's learning rate as a share of the others'; ``scale`` of the optimizer's groups.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(backbone_rate if name.startswith("backbone.") else 1.0, []).append(parameter)
     return torch.optim.Adam(
-        [p for p in parameters if p.requires_grad], lr=learning_rate, fused=True if config.fused_adam else None
+        [{"params": members, "lr": learning_rate * scale, "scale": scale} for scale, members in groups.items()],
+        lr=learning_rate,
+        fused=True if config.fused_adam else None,
     )

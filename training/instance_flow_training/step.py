@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,20 +14,29 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from instance_flow_training.config import TrainConfig
-from instance_flow_training.losses import BatchTargets, losses
-from instance_flow_training.model import InstanceFlowNet, IntraMaps
-
-INTER_BRANCH = ("fusions", "inter_project", "inter_decoder", "reference_offset_head")
+from instance_flow_training.deeplab import Teacher
+from instance_flow_training.losses import BatchTargets, dense_losses, intra_losses, token_losses, weighted
+from instance_flow_training.maps import OUTPUT_STRIDE, FlowMaps, IntraMaps
+from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.token_flow import TokenFlow
 
 
 class BatchMaps(NamedTuple):
-    """The network's maps for the B frames of a batch and its P pairs; fields as for ``losses.losses``."""
+    """The network's maps for the B frames of a batch and its P pairs; fields as for ``losses.losses``.
+
+    flow: None for clips of one frame.   token_cells: (B, K) cells of the object tokens, None for the dense branch.
+    """
 
     intra: IntraMaps
-    reference_offset: Tensor
-    attentions: list[Tensor]
+    flow: FlowMaps | None
+    token_cells: Tensor | None
     target: Tensor
     reference: Tensor
+
+    @property
+    def reference_offset(self) -> Tensor:
+        """(P, 2, h, w), of no pair for clips of one frame."""
+        return self.intra.offset[:0] if self.flow is None else self.flow.reference_offset
 
 
 @cache
@@ -44,55 +54,69 @@ def frame_pairs(clips: int, frames: int, device: torch.device) -> tuple[Tensor, 
     return target, reference
 
 
-def forward_maps(network: InstanceFlowNet, images: Tensor, frames: int) -> BatchMaps:
+def forward_maps(
+    network: InstanceFlowNet, images: Tensor, frames_per_clip: int, heat: Tensor | None = None
+) -> BatchMaps:
     """Every frame's intra maps and every pair's inter maps; clips of one frame leave the inter-frame branch out.
 
     Args:
-        images: (clips * frames, H, W, 3) uint8, the frames of a clip in time order.
+        images: (clips * frames_per_clip, H, W, 3) uint8, the frames of a clip in time order.
+        heat: (B, h, w) true heat of the centers, by which object tokens are chosen beside the network's own.
     """
-    target, reference = frame_pairs(len(images) // frames, frames, images.device)
-    pyramid = network.pyramid(images)
-    maps, context = network.intra(pyramid)
-    if frames == 1:
-        return BatchMaps(maps, maps.offset[:0], [], target, reference)
-    features = [f.index_select(0, reference) for f in network.features(context)]
-    return BatchMaps(maps, *network.inter(pyramid, context, features, target), target, reference)
+    target, reference = frame_pairs(len(images) // frames_per_clip, frames_per_clip, images.device)
+    frames = network.frames(images)
+    if frames_per_clip == 1:
+        return BatchMaps(frames.maps, None, None, target, reference)
+    if isinstance(network.inter, TokenFlow):
+        tokens = network.inter.choose(frames, torch.zeros_like(frames.foreground) if heat is None else heat)
+        (features,) = network.inter.features(frames, tokens)
+        flow = network.inter(frames, [features.index_select(0, reference)], target, tokens)
+        return BatchMaps(frames.maps, flow, tokens.cell, target, reference)
+    cached = [f.index_select(0, reference) for f in network.inter.features(frames)]
+    return BatchMaps(frames.maps, network.inter(frames, cached, target), None, target, reference)
 
 
 def forward_losses(
-    network: InstanceFlowNet, images: Tensor, targets: BatchTargets, config: TrainConfig
+    network: InstanceFlowNet, images: Tensor, targets: BatchTargets, config: TrainConfig, teacher: Teacher | None = None
 ) -> dict[str, Tensor]:
     """One pass over a batch: all the losses. They are float32 whatever the network runs in."""
-    maps = forward_maps(network, images, config.data.frames_per_clip)
+    maps = forward_maps(
+        network, images, config.data.frames_per_clip, torch.where(targets.center > 0.3, targets.center, 0)
+    )
+    soft = None if teacher is None else teacher(images, OUTPUT_STRIDE)
     with torch.autocast(images.device.type, enabled=False):
-        semantic, center, offset = (m.float() for m in maps.intra)
-        reference_offset = maps.reference_offset.float()
-        attentions = [a.float() for a in maps.attentions] if config.loss.association else []
-        return losses(
-            *(semantic, center, offset, reference_offset, attentions),
-            *(targets, maps.target, maps.reference, config.loss, config.model.flow),
-        )
+        terms = intra_losses(IntraMaps(*(m.float() for m in maps.intra)), targets, config.loss, soft)
+        if maps.flow is not None and maps.token_cells is not None:
+            terms |= token_losses(maps.flow, maps.token_cells, targets, maps.target, maps.reference)
+        elif maps.flow is not None:
+            flow = FlowMaps(maps.flow.reference_offset.float(), [a.float() for a in maps.flow.attentions])
+            pairs = maps.target, maps.reference
+            terms |= dense_losses(maps.intra.offset.float(), flow, targets, *pairs, config.loss, config.model.flow)
+        return weighted(terms, config.loss)
 
 
 class TrainingStep(nn.Module):
     """``forward_losses`` as a module: averaging gradients over processes hooks into a module's forward."""
 
-    def __init__(self, network: InstanceFlowNet, config: TrainConfig):
+    def __init__(self, network: InstanceFlowNet, config: TrainConfig, class_names: Sequence[str] = ()):
         super().__init__()
         self.network, self.config = network, config
         if config.data.frames_per_clip == 1:
-            for name in INTER_BRANCH:
-                network.get_submodule(name).requires_grad_(False)
+            network.inter.requires_grad_(False)
+        for name in config.frozen:
+            network.get_submodule(name).requires_grad_(False)
+        self.teacher = Teacher(Path(config.loss.teacher), class_names) if config.loss.distil else None
         self.train()
 
     def forward(self, images: Tensor, targets: BatchTargets) -> dict[str, Tensor]:
-        return forward_losses(self.network, images, targets, self.config)
+        return forward_losses(self.network, images, targets, self.config, self.teacher)
 
     def train(self, mode: bool = True) -> TrainingStep:
         """Frozen batch norm stays as in evaluation."""
         super().train(mode)
-        if self.config.freeze_batch_norm:
-            for module in self.network.modules():
+        parts = [""] if self.config.freeze_batch_norm else [*self.config.frozen_norms, *self.config.frozen]
+        for part in map(self.network.get_submodule, parts):
+            for module in part.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self

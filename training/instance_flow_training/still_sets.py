@@ -10,7 +10,7 @@ from typing import Any
 from instance_flow.structures import SourceError
 from instance_flow.ytvis import Annotation, Video
 from instance_flow_training.annotated_clips import ClipSet, make_clip_set
-from instance_flow_training.class_tables import COCO_SHARED
+from instance_flow_training.class_tables import ALL_CLASSES, choose_classes, is_list
 from instance_flow_training.set_files import (
     damaged_masks,
     find_annotations,
@@ -21,7 +21,6 @@ from instance_flow_training.set_files import (
 )
 
 ANNOTATION_FILES = ("annotations/instances_train2017.json", "instances_train2017.json", "instances.json")
-ALL_CLASSES = "all"
 
 
 def open_still_set(
@@ -31,8 +30,7 @@ def open_still_set(
 
     annotations: the JSON file, or the root of a set that has one of ``ANNOTATION_FILES``.
     images: the folder of the pictures; None = looked for beside the JSON: train2017 for instances_train2017.json.
-    classes: "all" = the file's categories by ascending id; a key of ``COCO_SHARED`` = those that are shared with it,
-        under its names, all others being background.
+    classes: as for ``choose_classes``.
     ignore_unlabelled: what is not labelled is not background.
     Raises SourceError, naming the first thing that is wrong.
     """
@@ -46,24 +44,12 @@ def open_still_set(
     beside = [here.parent / name, here / name, here.parent / "images" / name, here / "images", here]
     folder = find_images(beside if images is None else [images], next(iter(stills.values())).file_names[0])
     raise_first(source, [*damaged_masks(made, stills), *missing_files(folder, stills.values())])
-    class_names, class_of_category = _choose(names, classes, source)
+    class_names, class_of_category = choose_classes(names, classes, source)
     return make_clip_set(
         *(source, folder, class_names, class_of_category, stills.values(), made),
         None if ignore_unlabelled else frozenset(),
+        empty_too=is_list(classes),
     )
-
-
-def _choose(names: dict[int, str], classes: str, source: Path) -> tuple[list[str], dict[int, int]]:
-    """Class names, and the class_id of each category that is trained."""
-    ordered = sorted(names)
-    if classes == ALL_CLASSES:
-        return [names[i] for i in ordered], {category: class_id for class_id, category in enumerate(ordered)}
-    shared = COCO_SHARED[classes]
-    absent = sorted(shared.keys() - set(names.values()))
-    if absent:
-        raise SourceError(f'{source}: has no category {absent[0]!r}, which data.classes = "{classes}" asks for')
-    class_names = list(dict.fromkeys(shared.values()))
-    return class_names, {i: class_names.index(shared[names[i]]) for i in ordered if names[i] in shared}
 
 
 def _checked(data: Any, source: Path) -> Mapping[str, Any]:

@@ -44,8 +44,16 @@ def snapped_center(mask: NDArray[np.bool_]) -> tuple[int, int]:
     return int(ys[nearest]), int(xs[nearest])
 
 
-def frame_targets(labels: NDArray[np.integer], class_ids: NDArray[np.int64], stride: int = 4) -> FrameTargets:
-    """Args: labels (H, W), 0 = background, k + 1 = row k of class_ids (N,), IGNORE = unknown."""
+def frame_targets(
+    labels: NDArray[np.integer], class_ids: NDArray[np.int64], stride: int = 4, spread: float = 0.0
+) -> FrameTargets:
+    """What the network should say of one frame.
+
+    Args:
+        labels: (H, W), 0 = background, k + 1 = row k of class_ids (N,), IGNORE = unknown.
+        spread: least standard deviation of a center's Gaussian as a share of the root of its object's area: nobody
+            knows the center of a large object to the pixel.
+    """
     height, width = labels.shape
     lookup = np.zeros(256, np.uint8)
     lookup[1 : len(class_ids) + 1] = class_ids + 1
@@ -61,7 +69,8 @@ def frame_targets(labels: NDArray[np.integer], class_ids: NDArray[np.int64], str
         if row in (0, IGNORE):
             continue
         y, x = centers[row - 1] = snapped_center(cells == row)
-        bump = np.exp(-((rows - y) ** 2) / (2 * sigma**2))[:, None] * np.exp(-((columns - x) ** 2) / (2 * sigma**2))
+        wide = 2 * max(sigma, spread * np.sqrt(areas[row - 1]) / stride) ** 2
+        bump = np.exp(-((rows - y) ** 2) / wide)[:, None] * np.exp(-((columns - x) ** 2) / wide)
         np.maximum(heat, bump, out=heat)
     weight = np.where(areas < SMALL_AREA * height * width, 3.0, 1.0).astype(np.float32)
     return FrameTargets(lookup[labels.astype(np.uint8)], cells, heat, centers, weight)

@@ -65,7 +65,7 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path) -> None:
     batches = clock.waiting(run.passes(last))
     for step in range(run.step, last):
         for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
+            group["lr"] = learning_rate(config, step) * group["scale"]
         passes = list(islice(batches, config.accumulate))
         terms = update(run.fabric, run.module, run.optimizer, passes, config)
         run.step = done = step + 1

@@ -64,10 +64,9 @@ class TorchNetwork:
     @torch.no_grad()
     def predict(self, image: Image, references: Sequence[tuple[Tensor, Tensor]]) -> Prediction:
         """See ``instance_flow.structures.Network``."""
-        channels = self.network.cached_channels
         stacked = []
-        for level, stride in enumerate(self.network.feature_strides):
-            empty = torch.empty((0, channels, image.shape[0] // stride, image.shape[1] // stride), device=self._device)
+        for level, size in enumerate(self.info.feature_sizes(*image.shape[:2])):
+            empty = torch.empty((0, self.network.inter.cached_channels, *size), device=self._device)
             stacked.append(torch.cat([empty, *(features[level] for features in references)]))
         outputs = self.network(torch.from_numpy(image[None]).to(self._device), *stacked)
         semantic, center, offset, reference_offset = (x.float().cpu().numpy() for x in outputs[:4])
@@ -83,7 +82,8 @@ def model_info(
         class_names=tuple(class_names),
         input_size=size,
         output_stride=OUTPUT_STRIDE,
-        feature_strides=network.feature_strides,
+        feature_strides=network.inter.feature_strides,
+        feature_tokens=network.inter.tokens,
     )
 
 

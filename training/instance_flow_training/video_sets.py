@@ -10,6 +10,7 @@ from pathlib import Path
 from instance_flow.structures import SourceError
 from instance_flow.ytvis import GroundTruth, Video, parse_ground_truth
 from instance_flow_training.annotated_clips import ClipSet, make_clip_set
+from instance_flow_training.class_tables import ALL_CLASSES, choose_classes, is_list
 from instance_flow_training.set_files import (
     damaged_masks,
     find_annotations,
@@ -66,21 +67,22 @@ def read_video_set(annotations: Path, images: Path | None = None) -> VideoSet:
     return VideoSet(truth, folder, partial)
 
 
-def open_video_set(annotations: Path, images: Path | None = None, ignore_unlabelled: bool = False) -> ClipSet:
-    """The clips of a data set for training; classes are the file's categories by ascending id.
+def open_video_set(
+    annotations: Path, images: Path | None = None, classes: str = ALL_CLASSES, ignore_unlabelled: bool = False
+) -> ClipSet:
+    """The clips of a data set for training.
 
+    classes: as for ``choose_classes``.
     ignore_unlabelled: no video labels all of its objects, so what is not labelled is not background.
     """
     found = read_video_set(annotations, images)
-    categories = sorted(found.truth.categories, key=lambda category: category.id)
+    source = Path(found.truth.source)
+    names = {category.id: category.name for category in found.truth.categories}
+    class_names, class_of_category = choose_classes(names, classes, source)
     return make_clip_set(
-        Path(found.truth.source),
-        found.images,
-        [category.name for category in categories],
-        {category.id: class_id for class_id, category in enumerate(categories)},
-        found.truth.videos,
-        found.truth.annotations,
+        *(source, found.images, class_names, class_of_category, found.truth.videos, found.truth.annotations),
         None if ignore_unlabelled else found.partial,
+        empty_too=is_list(classes),
     )
 
 

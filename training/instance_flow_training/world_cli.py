@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from instance_flow.commands.values import image_size
 from instance_flow.draw import contact_sheet
 from instance_flow.structures import InstanceFlowError
 from instance_flow.video_writer import VideoWriter
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--clips", type=_count, default=1, help="how many (default: 1)")
     add("--frames", type=int, default=WorldConfig.frames, help="per clip (default: %(default)s)")
-    add("--size", type=_size, default=WorldConfig.size, metavar="HxW", help="in pixels (default: 192x320)")
+    add("--size", type=image_size, default=WorldConfig.size, metavar="WxH", help="in pixels (default: 320x192)")
     add("--rate", type=float, default=WorldConfig.rate, help="pictures per second (default: %(default)s)")
     add("--ytvis", action="store_true", help="write instances.json and JPEGImages/; the default if nothing is chosen")
     add("--bag", action="store_true", help="write a bag (.mcap) of JPEG images for each clip")
@@ -66,14 +67,6 @@ def _count(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return number
-
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected height x width, such as 192x320") from None
-    return height, width
 
 
 def _write(options: argparse.Namespace, config: WorldConfig) -> None:

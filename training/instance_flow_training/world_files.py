@@ -15,7 +15,6 @@ import numpy as np
 from instance_flow.bag_writer import BagWriter
 from instance_flow.rle import encode
 from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
-from instance_flow_training import outlines
 
 if TYPE_CHECKING:
     from instance_flow_training.synthetic import Clip
@@ -37,14 +36,16 @@ def ground_truth(clips: Iterable[Clip], file_names: Iterable[tuple[str, ...]] | 
     videos: list[Video] = []
     annotations: list[Annotation] = []
     names = itertools.repeat(()) if file_names is None else file_names
+    class_names: tuple[str, ...] = ()
     for video_id, (clip, files) in enumerate(zip(clips, names, strict=False), 1):
         length, height, width = clip.labels.shape
+        class_names = clip.class_names
         videos.append(Video(video_id, height, width, length, files))
         for row, class_id in enumerate(clip.class_ids):
             masks = [encode(mask) if mask.any() else None for mask in clip.labels == row + 1]
             if any(masks):
                 annotations.append(Annotation(len(annotations) + 1, video_id, int(class_id) + 1, masks))
-    categories = tuple(Category(class_id + 1, name) for class_id, name in enumerate(outlines.OBJECTS))
+    categories = tuple(Category(class_id + 1, name) for class_id, name in enumerate(class_names))
     return GroundTruth(tuple(videos), categories, tuple(annotations))
 
 

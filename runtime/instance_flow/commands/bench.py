@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from instance_flow.benchmark.suite import OBJECTS, SIZES, BenchSettings, Size, run_bench, size_name
+from instance_flow.benchmark.suite import OBJECTS, SIZES, BenchSettings, run_bench, size_name
 from instance_flow.benchmark.tables import describe, tables
+from instance_flow.commands.values import image_size
 from instance_flow.installation import bundled_model_path
 from instance_flow.json_files import write_json
 from instance_flow.structures import SourceError
@@ -34,7 +34,7 @@ def add_bench(commands: Any) -> None:
     parser.add_argument(
         "--sizes",
         nargs="+",
-        type=parse_size,
+        type=image_size,
         default=(),
         metavar="WxH",
         help="sizes of pictures and of the network's input, beside the model's own (default: "
@@ -92,11 +92,3 @@ def measured_with_progress(settings: BenchSettings) -> dict[str, Any]:
             bar.update()
 
         return run_bench(settings, show)
-
-
-def parse_size(text: str) -> Size:
-    """(height, width) of WIDTHxHEIGHT, for argparse."""
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, for example 640x384")
-    return int(found[2]), int(found[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from math import isfinite
@@ -28,13 +29,33 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, metavar="FILE", help="ONNX model; the bundled one unless given")
     add_execution(parser)
     parser.add_argument(
+        "--size",
+        "--imgsz",
+        type=image_size,
+        metavar="WIDTHxHEIGHT",
+        help="of the network's input, multiples of 32, such as 640x384; the model's own unless given. Larger finds "
+        "smaller objects and takes longer",
+    )
+    parser.add_argument(
+        "--classes",
+        default="",
+        metavar="A,B",
+        help="names of the classes to show; all unless given (--set classes=A,B)",
+    )
+    parser.add_argument(
+        "--conf",
+        type=float,
+        metavar="SCORE",
+        help="least score of an object to show; the model's own unless given (--set min_score=SCORE)",
+    )
+    parser.add_argument(
         "--scales",
         nargs="+",
         type=float,
         default=(),
         metavar="S",
         help="run the network at several factors of its input size, such as 0.5 0.75 1.0, and average what it says; "
-        "what is named without an option goes before it",
+        "put SOURCE before --scales",
     )
     parser.add_argument(
         "--max-gap",
@@ -73,8 +94,10 @@ def read_execution(options: argparse.Namespace) -> ExecutionConfig:
 def read_settings(options: argparse.Namespace) -> Settings:
     """What ``add_settings`` asked for; ValueError and ModelError where that is not possible."""
     model = options.model or bundled_model_path()
-    config, execution = parse_settings(options.set), read_execution(options)
-    return Settings(model, options.provider, config, tuple(options.scales), options.max_gap, execution)
+    pairs = [f"classes={options.classes}"] if options.classes else []
+    pairs += [] if options.conf is None else [f"min_score={options.conf}"]
+    config, execution = parse_settings([*options.set, *pairs]), read_execution(options)
+    return Settings(model, options.provider, config, tuple(options.scales), options.max_gap, execution, options.size)
 
 
 def parse_settings(pairs: Sequence[str]) -> AssemblyConfig:
@@ -102,6 +125,14 @@ def output_folder(folder: Path) -> Path:
                 raise SourceError(f"{place} is a file, but --out needs a folder for several files; name another one")
             break
     return folder
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """(height, width) of WIDTHxHEIGHT, as cameras have it, for argparse."""
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, for example 640x384")
+    return int(found[2]), int(found[1])
 
 
 def positive(text: str) -> int:

@@ -13,8 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from instance_flow import messages
-from instance_flow.commands.bench import parse_size
-from instance_flow.commands.values import add_execution, format_report, read_execution
+from instance_flow.commands.values import add_execution, format_report, image_size, read_execution
 from instance_flow.doctor.machine import look_at_kernels
 from instance_flow.execution import ExecutionConfig, import_onnxruntime
 from instance_flow.gpu import engine_cache
@@ -36,7 +35,7 @@ def add_warmup(commands: Any) -> None:
     parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model; the bundled one unless given")
     add_execution(parser)
     parser.add_argument(
-        "--size", type=parse_size, metavar="WxH", help="size of the camera's images (default: the network's input)"
+        "--size", type=image_size, metavar="WxH", help="size of the camera's images (default: the network's input)"
     )
     parser.add_argument(
         "--prune", action="store_true", help="remove the TensorRT engines that were built for another GPU or version"

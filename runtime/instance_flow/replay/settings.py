@@ -26,6 +26,7 @@ class Settings:
     """What decides about the tracks of a frame.
 
     execution: how the network runs; it alone decides about nothing.
+    size: (height, width) of the network's input, None = the model's own.
     """
 
     model: Path
@@ -34,10 +35,11 @@ class Settings:
     scales: tuple[float, ...] = ()
     max_gap: float = MAX_GAP
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    size: tuple[int, int] | None = None
 
     def load(self) -> Network:
         """Open the model; raises ModelError and ValueError as ``Pipeline.load`` does."""
-        network = OnnxNetwork(self.model, self.provider, self.execution)
+        network = OnnxNetwork(self.model, self.provider, self.execution, self.size)
         return MultiScaleNetwork(network, self.scales) if self.scales else network
 
     def facts(self) -> dict[str, Any]:
@@ -47,6 +49,7 @@ class Settings:
             "provider": self.provider,
             "config": asdict(self.config),
             "scales": list(self.scales),
+            "size": list(self.size) if self.size else None,
             "max_gap": self.max_gap,
             "version": versions()["instance-flow"],
         }

@@ -32,7 +32,9 @@ class Loading(Thread):
             config = self._config
             model = config.model or bundled_model_path()
             self._progress(f"loading model {model} for provider {config.provider}")
-            pipeline = Pipeline.load(model, config.provider, self._assembly, execution=self._execution)
+            pipeline = Pipeline.load(
+                model, config.provider, self._assembly, execution=self._execution, size=config.size
+            )
             pipeline.warmup(pipeline.info.input_size, self._progress)
             messages.warmup()
             self._pipeline = pipeline

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Iterable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from instance_flow.commands.values import image_size
 from instance_flow.messages import MASK_BUDGET
 from instance_flow.stream import MAX_GAP
 
@@ -35,6 +37,11 @@ class NodeConfig:
     provider: str = _setting(
         "auto", "what the model runs on; only auto falls back to the CPU: auto, cpu, cuda or tensorrt"
     )
+    input_size: str = _setting(
+        "",
+        "WIDTHxHEIGHT of the network's input, multiples of 32, such as 640x384; empty = the model's own. Larger finds "
+        "smaller objects and takes longer",
+    )
     pipelined: bool = _setting(
         False,
         "whether the network works on the next image while the objects of this one are put together and published: "
@@ -50,6 +57,11 @@ class NodeConfig:
     )
 
     def __post_init__(self) -> None:
+        if self.input_size:
+            try:
+                image_size(self.input_size)
+            except ArgumentTypeError as error:
+                raise ValueError(f"parameter input_size: {error}") from None
         if self.image_transport not in (RAW, COMPRESSED):
             raise ValueError(f"parameter image_transport is {self.image_transport!r}; expected {RAW} or {COMPRESSED}")
         for name in self.names:
@@ -59,6 +71,11 @@ class NodeConfig:
                 )
             if self.names.count(name) > 1:
                 raise ValueError(f"parameter cameras holds {name!r} twice; every camera needs a name of its own")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """``input_size`` as (height, width), None = the model's own."""
+        return image_size(self.input_size) if self.input_size else None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What passes between the parts of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+OUTPUT_STRIDE = 4
+
+
+class Pyramid(NamedTuple):
+    """deepest: (B, C, H / s, W / s) with s the backbone's output stride; skips: deepest first, the last at stride 4."""
+
+    deepest: Tensor
+    skips: Sequence[Tensor]
+
+
+class IntraMaps(NamedTuple):
+    """semantic (B, C + 1, h, w) logits; center (B, h, w); offset (B, 2, h, w) in cells; all at stride 4."""
+
+    semantic: Tensor
+    center: Tensor
+    offset: Tensor
+
+
+class Frames(NamedTuple):
+    """What the inter-frame branch sees of B frames.
+
+    stages: of the instance decoder, (B, C, h, w) each: its ASPP's output, then after each skip connection.
+    foreground: (B, h, w) probability that a cell is not background.
+    """
+
+    pyramid: Pyramid
+    stages: Sequence[Tensor]
+    maps: IntraMaps
+    foreground: Tensor
+
+
+class FlowMaps(NamedTuple):
+    """What the inter-frame branch says of P pairs of a target and a reference frame.
+
+    reference_offset: (P, 2, h, w) in cells of stride 4 (a direction with ``flow = affinity``).
+    attentions: per fusion level (P, pixels, tokens), rows sum to 1; none for a fusion without attention.
+    token_flow: (P, 2, K) input pixels, the flow of each object token; None for the dense branch.
+    """
+
+    reference_offset: Tensor
+    attentions: Sequence[Tensor]
+    token_flow: Tensor | None = None

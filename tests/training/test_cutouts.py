@@ -36,7 +36,7 @@ def write_set(folder: Path, names: tuple[str, ...] = tuple(OBJECTS)) -> Path:
     rng = np.random.default_rng(0)
     (folder / "JPEGImages").mkdir(parents=True)
     pictures = [rng.integers(90, 110, (120, 160, 3), np.uint8) for _ in range(4)]
-    annotations = []
+    annotations: list[Annotation] = []
     for name in names:
         picture, category, (top, left, bottom, right), crowd = OBJECTS[name]
         mask = np.zeros((120, 160), bool)
@@ -45,8 +45,8 @@ def write_set(folder: Path, names: tuple[str, ...] = tuple(OBJECTS)) -> Path:
         annotations.append(Annotation(len(annotations) + 1, picture + 1, category, [encode(mask)], is_crowd=crowd))
     # An object of a class that is not trained keeps the empty picture in the set.
     annotations.append(Annotation(99, 2, 3, [encode(np.ones((120, 160), bool))]))
-    for k, picture in enumerate(pictures):
-        cv2.imwrite(str(folder / f"JPEGImages/{k}.png"), picture[..., ::-1])
+    for k, image in enumerate(pictures):
+        cv2.imwrite(str(folder / f"JPEGImages/{k}.png"), image[..., ::-1])
     videos = tuple(Video(k + 1, 120, 160, 1, (f"{k}.png",)) for k in range(4))
     categories = tuple(Category(k + 1, name) for k, name in enumerate(("red", "green", "none")))
     write_ground_truth(folder / "instances.json", GroundTruth(videos, categories, tuple(annotations)))

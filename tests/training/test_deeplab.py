@@ -21,7 +21,7 @@ from instance_flow_training.model import InstanceFlowNet
 
 TINY = load_config(Path(__file__).parents[1] / "tiny.toml", []).model
 CONFIG = replace(
-    TINY, output_stride=16, dilated_aspp=False, aspp_logits=True, semantic_aspp_channels=8, pixel_mean=(128.0,) * 3
+    TINY, output_stride=16, dilated_semantics=False, aspp_logits=True, semantic_aspp_channels=8, pixel_mean=(128.0,) * 3
 )
 CONFIG = replace(CONFIG, pixel_scale=(128.0,) * 3)
 NAMES = ["cat", "truck", "unicorn", "person"]
@@ -31,7 +31,7 @@ NAMES = ["cat", "truck", "unicorn", "person"]
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of the right names, its head 8 channels wide."""
     torch.manual_seed(0)
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     for name, part in build_backbone("mobilenet_v2", 16).named_modules():
         if isinstance(part, nn.Conv2d):
             state |= {f"{name}.weight": part.weight.detach(), f"{name}.bias": 0.1 * torch.randn(part.out_channels)}
@@ -77,6 +77,6 @@ def test_files_and_networks_that_do_not_fit(weights: Path, tmp_path: Path) -> No
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match="not DeepLab V3"):
         begin_with(network, tmp_path / "other.safetensors", NAMES)
-    for change in ({"dilated_aspp": True}, {"semantic_aspp_channels": 16}):
+    for change in ({"dilated_semantics": True}, {"semantic_aspp_channels": 16}):
         with pytest.raises(ConfigError, match=r"init\.deeplab needs"):
             initialise(InstanceFlowNet(replace(CONFIG, **change), 4), NAMES, InitConfig(deeplab=str(weights)))

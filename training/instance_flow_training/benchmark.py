@@ -18,12 +18,24 @@ from instance_flow.commands.values import parse_settings
 from instance_flow.json_files import write_json
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import InstanceFlowError
+from instance_flow_training.calibration import calibrate, find, write_costs
+from instance_flow_training.class_tables import ALL_CLASSES
 from instance_flow_training.comparison import COLUMNS, CONTENDERS, Comparison, Contender, available
+from instance_flow_training.cutouts import open_cutouts
 from instance_flow_training.oracle import OracleNetwork, TrueMasksNetwork
 from instance_flow_training.scoring import held_out_clips, track_clip
-from instance_flow_training.synthetic import ALL_SITUATIONS, SITUATIONS, Clip, WorldConfig
+from instance_flow_training.synthetic import (
+    ALL_SITUATIONS,
+    CUTOUT_SIZE,
+    REAL_SITUATIONS,
+    SITUATIONS,
+    Clip,
+    WorldConfig,
+)
 
 SIZE_COLUMNS = ("AP", "AP50", "AR1", "AR100")
+CUTOUT_VIEW = (288, 512)
+"""(height, width) of worlds of cut-outs: the pictures that these come from have no more to show."""
 ALL = "all"
 """Value of ``--trackers``: every tracker whose package is installed."""
 
@@ -135,7 +147,24 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0, help="training uses seeds from 1000000 on")
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument(
-        "--situation", choices=ALL_SITUATIONS, help=f"this one alone; without it {', '.join(SITUATIONS)} in turn"
+        "--situation",
+        choices=list(dict.fromkeys((*ALL_SITUATIONS, *REAL_SITUATIONS))),
+        help=f"this one alone; without it {', '.join(SITUATIONS)} in turn, of cut-outs {REAL_SITUATIONS[-1]}, too",
+    )
+    parser.add_argument(
+        "--cutouts",
+        type=Path,
+        metavar="JSON",
+        help="worlds of real objects, cut out of the pictures of this data set (YouTube-VIS's form), in place of made ones",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="folder of that set's pictures, if not beside the JSON"
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="OUT",
+        help="choose the constants of the matching on these clips, and write the model with them; shows no table",
     )
     parser.add_argument(
         "--trackers", default=ALL, metavar="A,B", help=f"{', '.join(CONTENDERS)}, or {ALL} that are installed (default)"
@@ -153,9 +182,32 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
-    if options.oracle and (options.true_masks or options.scales or options.set):
-        parser.error("--oracle has no network: --true-masks, --scales and --set have nothing to act on")
+    if options.oracle and (options.true_masks or options.scales or options.set or options.calibrate):
+        parser.error("--oracle has no network: --true-masks, --scales, --set and --calibrate have nothing to act on")
     return options
+
+
+def choose_clips(options: argparse.Namespace, pipeline: Pipeline | None) -> list[Clip]:
+    """The clips that the options ask for."""
+    world = WorldConfig(frames=options.frames, uniform=options.uniform)
+    situations: Sequence[str] = SITUATIONS
+    cutouts = None
+    if options.cutouts:
+        classes = ALL_CLASSES if pipeline is None else ",".join(pipeline.info.class_names)
+        cutouts = open_cutouts(options.cutouts, options.images, classes)
+        world, situations = replace(world, size=CUTOUT_VIEW, object_size=CUTOUT_SIZE), REAL_SITUATIONS
+    if pipeline is not None and options.true_masks:
+        world = replace(world, size=pipeline.info.input_size)
+    situations = [options.situation] if options.situation else situations
+    return held_out_clips(options.first_seed, options.clips, world, situations, cutouts)
+
+
+def calibrate_model(model: Path, pipeline: Pipeline, clips: Sequence[Clip], out: Path) -> None:
+    """Choose the constants of the matching for a model on these clips, and write it with them."""
+    found = [find(pipeline.network, clip) for clip in tqdm(clips, unit="clip", dynamic_ncols=True)]
+    costs, before, after = calibrate(pipeline.info, found, lambda line: print(line, file=sys.stderr))
+    write_costs(model, out, costs)
+    print(f"before  {before}\nafter   {after}\n{costs}\nwrote {out}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -166,11 +218,10 @@ def main(arguments: list[str] | None = None) -> int:
         pipeline = None
         if not options.oracle:
             pipeline = Pipeline.load(options.model, "auto", parse_settings(options.set), options.scales)
-        world = WorldConfig(frames=options.frames, uniform=options.uniform)
-        if pipeline is not None and options.true_masks:
-            world = replace(world, size=pipeline.info.input_size)
-        situations = [options.situation] if options.situation else SITUATIONS
-        clips = held_out_clips(options.first_seed, options.clips, world, situations)
+        clips = choose_clips(options, pipeline)
+        if pipeline is not None and options.calibrate:
+            calibrate_model(options.model, pipeline, clips, options.calibrate)
+            return 0
         report = run(pipeline, clips, contenders, options.true_masks)
     except (InstanceFlowError, ValueError) as error:
         print(f"instance-flow-validate: error: {error}", file=sys.stderr)

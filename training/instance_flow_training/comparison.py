@@ -13,7 +13,7 @@ from instance_flow_training.box_tracking import AppearanceTracker, ByteTracker, 
 from instance_flow_training.iou_tracking import MaskIouTracker
 from instance_flow_training.retracking import Retracker, retrack
 from instance_flow_training.scoring import results_of
-from instance_flow_training.synthetic import ALL_SITUATIONS, Clip
+from instance_flow_training.synthetic import ALL_SITUATIONS, REAL_SITUATIONS, Clip
 from instance_flow_training.world_files import ground_truth
 
 COLUMNS = ("AP", "AP50", "HOTA", "AssA", "DetA", "IDF1", "IDSW")
@@ -70,7 +70,7 @@ class Comparison:
     def groups(self) -> Iterator[tuple[str, list[int]]]:
         """All clips, then those of each situation: name and positions of the clips."""
         yield "all", list(range(len(self._clips)))
-        for situation in ALL_SITUATIONS:
+        for situation in dict.fromkeys((*ALL_SITUATIONS, *REAL_SITUATIONS)):
             rows = [i for i, clip in enumerate(self._clips) if clip.situation == situation]
             if rows:
                 yield situation, rows

@@ -53,9 +53,9 @@ def begin_with(network: InstanceFlowNet, path: Path, class_names: Sequence[str])
     Raises ModelError for a bad file, ValueError for a network of another shape.
     """
     config = network.config
-    if config.backbone != "mobilenet_v2" or config.dilated_aspp or not config.aspp_logits:
+    if config.backbone != "mobilenet_v2" or config.dilated_semantics or not config.aspp_logits:
         raise ValueError(
-            "init.deeplab needs model.backbone = mobilenet_v2, model.dilated_aspp = false and model.aspp_logits = true"
+            "init.deeplab needs model.backbone = mobilenet_v2, dilated_semantics = false and aspp_logits = true"
         )
     state = load_folded(path)
     take_backbone(cast(MobileNetV2, network.backbone), state)

@@ -67,14 +67,17 @@ def take_checkpoint(network: InstanceFlowNet, class_names: Sequence[str], path: 
     taken, fresh = [], []
     parts = [*network.named_children(), *((f"inter.{name}", part) for name, part in network.inter.named_children())]
     for part, module in parts:
+        own = module.state_dict()
         if part == "inter":
-            continue
-        wanted = {name: theirs.get(f"{part}.{name}") for name in module.state_dict()}
-        misfit = [n for n, t in module.state_dict().items() if (w := wanted[n]) is None or w.shape != t.shape]
-        if misfit:
+            # Its parts come by themselves.
+            own = {name: tensor for name, tensor in own.items() if "." not in name}
+            if not own:
+                continue
+        wanted = {name: theirs.get(f"{part}.{name}") for name in own}
+        if any(w is None or w.shape != own[name].shape for name, w in wanted.items()):
             fresh.append(part)
         else:
-            module.load_state_dict(wanted)
+            module.load_state_dict(wanted, strict=part != "inter")
             taken.append(part)
     if "backbone" in fresh:
         theirs_is, ours_is = state["config"]["model"], network.config

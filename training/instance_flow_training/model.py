@@ -38,7 +38,9 @@ class ModelConfig:
         for comparison affinity, the direction of the object's trajectory between the frames (Table IV).
     object_tokens: 0 = the dense fusion of the paper; else the number of object tokens that the inter-frame branch works
         on in its place (``token_flow``), for which ``fusion``, ``token_stride`` and ``fusion_context`` do not count.
-    dilated_aspp: False = the ASPP of DeepLab's own MobileNetV2, which is a 1x1 convolution and the global mean.
+    aspp_rates: dilations of the ASPPs' 3x3 convolutions, none = 6, 12, 18 at output stride 16 and half of it at 32.
+    dilated_semantics: False = the semantic branch has the ASPP of DeepLab's own MobileNetV2, a 1x1 convolution and the
+        global mean alone.
     semantic_aspp_channels: of the semantic branch's ASPP, 0 = ``semantic_channels``.
     aspp_logits: class logits from the semantic branch's ASPP too, as in DeepLab, beside those of the decoder's levels.
     center_sigmoid: the center heat is a probability, as the focal loss wants it, instead of a free number.
@@ -63,7 +65,8 @@ class ModelConfig:
     fusion_context: bool = False
     object_tokens: int = 0
     dense_aspp: bool = True
-    dilated_aspp: bool = True
+    aspp_rates: tuple[int, ...] = ()
+    dilated_semantics: bool = True
     semantic_aspp_channels: int = 0
     aspp_logits: bool = False
     center_sigmoid: bool = False
@@ -95,9 +98,7 @@ class InstanceFlowNet(nn.Module):
         channels = self.backbone.channels
         strides = sorted(channels, reverse=True)
         skips = [channels[s] for s in strides[1:]]
-        rates: tuple[int, ...] = (6, 12, 18) if config.output_stride == 16 else (3, 6, 9)
-        if not config.dilated_aspp:
-            rates = ()
+        rates = config.aspp_rates or ((6, 12, 18) if config.output_stride == 16 else (3, 6, 9))
         common: dict[str, Any] = {"in_channels": channels[strides[0]], "rates": rates, "dense": config.dense_aspp}
         plain = [config.skip_channels] * len(skips)
 
@@ -106,7 +107,7 @@ class InstanceFlowNet(nn.Module):
             skip_channels=plain,
             channels=config.semantic_channels,
             aspp_channels=config.semantic_aspp_channels,
-            **common,
+            **common | ({} if config.dilated_semantics else {"rates": ()}),
         )
         levels = [config.semantic_channels] * len(skips)
         if config.aspp_logits:

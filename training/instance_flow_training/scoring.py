@@ -12,6 +12,7 @@ from instance_flow.evaluation import evaluate_data
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import SourceError, Tracks
 from instance_flow.ytvis import Category, ResultsCollector, Video
+from instance_flow_training.cutouts import CutoutLibrary
 from instance_flow_training.set_files import read_frame
 from instance_flow_training.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
 from instance_flow_training.video_sets import read_video_set
@@ -27,12 +28,19 @@ def track_clip(pipeline: Pipeline, clip: Clip) -> list[Tracks]:
 
 
 def held_out_clips(
-    first_seed: int, count: int, config: WorldConfig, situations: Sequence[str] = SITUATIONS
+    first_seed: int,
+    count: int,
+    config: WorldConfig,
+    situations: Sequence[str] = SITUATIONS,
+    cutouts: CutoutLibrary | None = None,
 ) -> list[Clip]:
-    """Clips of these situations in turn. Raises ValueError for no clip at all: nothing could be scored."""
+    """Clips of these situations in turn, of cut-outs or made creatures.
+
+    Raises ValueError for no clip at all: nothing could be scored.
+    """
     if count < 1:
         raise ValueError(f"the number of clips is {count}; it must be at least 1")
-    return [generate_clip(first_seed + i, situations[i % len(situations)], config) for i in range(count)]
+    return [generate_clip(first_seed + i, situations[i % len(situations)], config, cutouts) for i in range(count)]
 
 
 def score_tracks(clips: Sequence[Clip], tracks: Sequence[Sequence[Tracks]]) -> dict[str, Any]:

@@ -193,9 +193,9 @@ class World:
         ground_middle = np.array([self._ground.shape[1] - 1, self._ground.shape[0] - 1]) / 2
         offset = camera.drift[t] + camera.shift[t]
         affine = np.hstack([matrix, (middle - matrix @ (ground_middle + height * offset))[:, None]])
-        picture = cv2.warpAffine(self._ground, affine, (width, height), borderMode=cv2.BORDER_REFLECT)
+        warped = cv2.warpAffine(self._ground, affine, (width, height), borderMode=cv2.BORDER_REFLECT)
         motion_vector = self._exposure * height * self._script.ground_velocities[t]
-        picture = np.asarray(layers.smear(picture, motion_vector), np.uint8)
+        picture = np.asarray(layers.smear(warped, motion_vector), np.uint8)
         if self._ground_labels is None:
             return picture, np.zeros(self.config.size, np.uint8)
         labels = cv2.warpAffine(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from instance_flow.buffers import Held, Pool
 from instance_flow.execution import ExecutionConfig, first_line, open_session
 from instance_flow.stages import Stopwatch
-from instance_flow.structures import FloatArray, Image, MatchCosts, ModelError, ModelInfo, Prediction
+from instance_flow.structures import FloatArray, Image, InstanceFlowError, MatchCosts, ModelError, ModelInfo, Prediction
 
 FORMAT_VERSION = 3
 OLDEST_VERSION = 2
@@ -251,6 +251,20 @@ class OnnxNetwork:
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(number if number <= MOST_GRAPHS else -1))
         return options
+
+    def check_features(self, features: Any) -> None:
+        """Raises InstanceFlowError where these, from a snapshot, are no features of a frame of ``info.input_size``."""
+        wanted = [
+            (1, channels, *shape)
+            for channels, shape in zip(self._channels, self.info.feature_sizes(*self.info.input_size), strict=True)
+        ]
+        found = [getattr(array, "shape", None) for array in features] if isinstance(features, tuple) else None
+        kinds = {getattr(array, "dtype", None) for array in features} if isinstance(features, tuple) else set()
+        if found != wanted or not kinds <= {np.dtype(np.float32), np.dtype(np.float16)}:
+            raise InstanceFlowError(
+                f"the snapshot is damaged: features of a reference have shapes {found}, expected {wanted} of floating "
+                "point numbers; start the stream anew"
+            )
 
     def _cache(self, features: CachedFeatures | Arrays, size: tuple[int, int]) -> CachedFeatures:
         """Features on the device; those of a snapshot come from the host."""

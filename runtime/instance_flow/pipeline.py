@@ -25,7 +25,7 @@ from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.multiscale import MultiScaleNetwork
 from instance_flow.network import Launched, OnnxNetwork
 from instance_flow.preprocess import Fit, fit
-from instance_flow.snapshot import Snapshot, check_origin, pack_origin
+from instance_flow.snapshot import Snapshot, check_origin, pack_origin, take
 from instance_flow.stages import Stopwatch
 from instance_flow.structures import (
     FloatArray,
@@ -215,6 +215,7 @@ class Pipeline:
             raise
         with self._changed:
             self._memory.add(reference)
+            self._tracker.forget(self._memory.references, self._frame_index)
             self._unfinished.remove(pending)
             self._changed.notify_all()
         self._frame_index += 1
@@ -305,16 +306,28 @@ class Pipeline:
         """Go on where a snapshot was made, in this process or in another one; what was seen here is forgotten.
 
         Raises:
-            InstanceFlowError: for a snapshot of another model, of other references, or with a part missing; the stream
-                stays as it was then.
+            InstanceFlowError: for a snapshot of another model, of other references, or with a part that is missing or
+                damaged; the stream stays as it was then.
         """
+        self._memory, self._tracker, self._frame_index = self._unpacked(snapshot)
+
+    def check(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Raises InstanceFlowError where ``restore`` would; changes nothing."""
+        self._unpacked(snapshot)
+
+    def _unpacked(self, snapshot: Mapping[str, NDArray[Any]]) -> tuple[ReferenceMemory, Tracker, int]:
         check_origin(snapshot, self._origin())
-        try:
-            memory, tracker = self._memory.restored(snapshot), self._tracker.restored(snapshot)
-            frame_index = int(snapshot["pipeline.frame_index"])
-        except (KeyError, IndexError) as error:
-            raise InstanceFlowError(f"the snapshot is incomplete ({error}); start the stream anew") from None
-        self._memory, self._tracker, self._frame_index = memory, tracker, frame_index
+        memory = self._memory.restored(snapshot)
+        tracker = self._tracker.restored(snapshot, len(self.info.class_names))
+        for reference in memory.references:
+            if not tracker.ids.issuperset(reference.ids.tolist()):
+                raise InstanceFlowError(
+                    "the snapshot is damaged: a reference shows an id that is not among the tracks; start the "
+                    "stream anew"
+                )
+            if hasattr(self.network, "check_features"):
+                self.network.check_features(reference.features)
+        return memory, tracker, int(take(snapshot, "pipeline.frame_index", np.integer))
 
     def _origin(self) -> dict[str, Any]:
         """What a snapshot's features, cells and class votes belong to."""
@@ -349,7 +362,7 @@ class Pipeline:
         for frame in range(frames):
             progress(f"running the network, {len(features)} of {capacity} references ({frame + 1} of {frames})")
             features.append(self.network.predict(fitted.image, features).features)
-            del features[1 : 1 + len(features) - capacity]
+            del features[1 : 1 + max(0, len(features) - capacity)]
         features.clear()
         progress("compiling the kernels, which takes seconds the first time")
         observer, self.observer = self.observer, None

@@ -138,6 +138,9 @@ def _header(title: str, statistics: Statistics) -> str:
         notes.append(f"{frames} could not be used: {'; '.join(statistics.refusals)}{more}")
     if statistics.breaks:
         notes.append(f"The stream was broken: {'; '.join(statistics.breaks)}")
+    if statistics.jitter:
+        stamps = "1 stamp" if statistics.jitter == 1 else f"{statistics.jitter:,} stamps"
+        notes.append(f"{stamps} ran back a little; these frames are tracked without a time.")
     note = "".join(f'<p class="note">{escape(text)}</p>' for text in notes)
     said = f"instance-flow run, {width} x {height} pixels, {statistics.objects:,} objects in all frames"
     return f'<h1>{escape(title)}</h1><p class="soft">{said}</p>{note}<div class="tiles">{tiles}</div>'

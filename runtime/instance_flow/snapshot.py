@@ -18,8 +18,29 @@ from instance_flow.structures import InstanceFlowError
 Snapshot = dict[str, NDArray[Any]]
 """Arrays by name, "<part>.<what>"; none of them holds objects, so ``np.savez`` writes them without pickle."""
 
-FORMAT = 1
+FORMAT = 2
 NO_STAMP = int(np.iinfo(np.int64).min)
+
+
+def take(snapshot: Mapping[str, NDArray[Any]], name: str, kind: Any, *shape: int | None) -> NDArray[Any]:
+    """An array of a snapshot, once it is sure that it is one of this kind (np.integer, np.floating, np.bool_, np.str_)
+    and shape, None = any length. Raises InstanceFlowError otherwise."""
+    if name not in snapshot:
+        raise InstanceFlowError(f"the snapshot is incomplete: it has no {name!r}; start the stream anew")
+    array = snapshot[name]
+    fits = isinstance(array, np.ndarray) and len(array.shape) == len(shape)
+    if not fits or not all(b in (None, a) for a, b in zip(array.shape, shape, strict=True)):
+        wanted = tuple("any" if n is None else n for n in shape)
+        raise InstanceFlowError(
+            f"the snapshot is damaged: {name!r} has shape {getattr(array, 'shape', None)}, expected {wanted}; start "
+            "the stream anew"
+        )
+    if not np.issubdtype(array.dtype, kind):
+        raise InstanceFlowError(
+            f"the snapshot is damaged: {name!r} is of type {array.dtype}, expected {kind.__name__.strip('_')}; start "
+            "the stream anew"
+        )
+    return array
 
 
 def pack_stamp(stamp: int | None) -> int:
@@ -53,14 +74,14 @@ def pack_features(name: str, features: Any) -> Snapshot:
 
 
 def unpack_features(name: str, snapshot: Mapping[str, NDArray[Any]]) -> Any:
-    """The inverse of ``pack_features``; a number becomes an array without axes. Raises KeyError where it is missing."""
+    """The inverse of ``pack_features``; a number becomes an array without axes. Raises InstanceFlowError without it."""
     if name in snapshot:
         return snapshot[name]
     parts: list[Any] = []
     while any(key == f"{name}.{len(parts)}" or key.startswith(f"{name}.{len(parts)}.") for key in snapshot):
         parts.append(unpack_features(f"{name}.{len(parts)}", snapshot))
     if not parts:
-        raise KeyError(name)
+        raise InstanceFlowError(f"the snapshot is incomplete: it has no {name!r}; start the stream anew")
     return tuple(parts)
 
 
@@ -73,12 +94,18 @@ def check_origin(snapshot: Mapping[str, NDArray[Any]], origin: Mapping[str, Any]
     """Raises InstanceFlowError for what is no snapshot, is of a newer format, or belongs to something else."""
     if "origin.format" not in snapshot or "origin.values" not in snapshot:
         raise InstanceFlowError("this is no snapshot of a stream: it does not say what made it")
-    found_format = int(snapshot["origin.format"])
+    found_format = int(take(snapshot, "origin.format", np.integer))
     if found_format != FORMAT:
         raise InstanceFlowError(
             f"the snapshot has format {found_format}, this program reads format {FORMAT}; start the stream anew"
         )
-    found, expected = json.loads(str(snapshot["origin.values"])), json.loads(json.dumps(dict(origin)))
+    expected = json.loads(json.dumps(dict(origin)))
+    try:
+        found = json.loads(str(take(snapshot, "origin.values", np.str_)))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InstanceFlowError("the snapshot is damaged: what it says of its origin is no JSON; start the stream anew")
     other = [name for name in expected if found.get(name) != expected[name]]
     if other:
         name = other[0]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from instance_flow.pipeline import Pending, Pipeline
 from instance_flow.preprocess import check_image
-from instance_flow.snapshot import Snapshot, pack_stamp, unpack_stamp
+from instance_flow.snapshot import Snapshot, pack_stamp, take, unpack_stamp
 from instance_flow.structures import Image, InstanceFlowError, Tracks
 
 MAX_GAP = 2.0
@@ -22,22 +22,31 @@ MAX_GAP = 2.0
 class Stream:
     """A pipeline, and what happens before an image that does not follow from the one before it.
 
-    * The size changed, or the stamp ran backwards, as when a recording begins again: reset. Ids begin at 1 again.
+    * The size changed, or the stamp ran far back, as when a recording begins again: reset. Ids begin at 1 again. Far is
+      more than ``max_gap``, or more than half of what the stream has lasted: so a short recording may loop, too.
+    * The stamp ran back a little, as where drivers publish out of order or a clock is corrected: ids go on, and the
+      image is tracked without a time until the stamps have caught up.
     * More than ``max_gap`` seconds passed, or the encoding changed: the references are forgotten, ids go on. Objects
       may be known again by their colours.
 
     Args:
         max_gap: seconds; 0 = no gap is too long.
         on_break: called with a sentence that says what happened, once for each break.
+        on_jitter: likewise, for each stamp that ran back a little.
     """
 
     def __init__(
-        self, pipeline: Pipeline, max_gap: float = MAX_GAP, on_break: Callable[[str], None] = lambda _: None
+        self,
+        pipeline: Pipeline,
+        max_gap: float = MAX_GAP,
+        on_break: Callable[[str], None] = lambda _: None,
+        on_jitter: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.pipeline = pipeline
         self.max_gap = max_gap
-        self._on_break = on_break
-        self._stamp: int | None = None
+        self._on_break, self._on_jitter = on_break, on_jitter
+        self._first_stamp: int | None = None
+        self._stamp: int | None = None  # the latest one
         self._size: tuple[int, int] | None = None
         self._encoding = ""
 
@@ -60,8 +69,14 @@ class Stream:
             self.pipeline.wait_until_finished()
             self.pipeline.reanchor()
             self._on_break(f"{reason}: ids go on, but objects are known again by their colours only")
-        # A stream without stamps for a while still knows when the last one was.
-        self._size, self._encoding, self._stamp = size, encoding, self._stamp if stamp is None else stamp
+        if stamp is not None and self._stamp is not None and stamp < self._stamp:
+            self._on_jitter(f"an image stamp ran back by {(self._stamp - stamp) / 1e6:.1f} ms")
+            stamp = None
+        self._size, self._encoding = size, encoding
+        if stamp is not None:
+            # A stream without stamps for a while still knows when the last one was.
+            self._stamp = stamp
+            self._first_stamp = stamp if self._first_stamp is None else self._first_stamp
         return self.pipeline.begin(image), stamp
 
     def finish(self, pending: Pending, stamp: int | None) -> Tracks:
@@ -71,12 +86,13 @@ class Stream:
     def reset(self) -> None:
         """Forget everything; the next image is the first one."""
         self.pipeline.reset()
-        self._stamp, self._size, self._encoding = None, None, ""
+        self._first_stamp, self._stamp, self._size, self._encoding = None, None, None, ""
 
     def snapshot(self) -> Snapshot:
         """See ``Pipeline.snapshot``; with what the next image is compared to."""
         return {
             **self.pipeline.snapshot(),
+            "stream.first_stamp": np.array(pack_stamp(self._first_stamp)),
             "stream.stamp": np.array(pack_stamp(self._stamp)),
             "stream.size": np.array(self._size or (), np.int64),
             "stream.encoding": np.array(self._encoding),
@@ -84,21 +100,38 @@ class Stream:
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
         """See ``Pipeline.restore``."""
-        if missing := {"stream.stamp", "stream.size", "stream.encoding"}.difference(snapshot):
+        stamps, size, encoding = self._unpacked(snapshot)
+        self.pipeline.restore(snapshot)
+        self._first_stamp, self._stamp = stamps
+        self._size, self._encoding = size, encoding
+
+    def check(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """See ``Pipeline.check``."""
+        self._unpacked(snapshot)
+        self.pipeline.check(snapshot)
+
+    def _unpacked(self, snapshot: Mapping[str, NDArray[Any]]) -> tuple[list[int | None], tuple[int, int] | None, str]:
+        """Stamps, size and encoding of a snapshot, checked."""
+        parts = {"stream.first_stamp", "stream.stamp", "stream.size", "stream.encoding"}
+        if missing := parts.difference(snapshot):
             raise InstanceFlowError(
                 f"the snapshot is of a pipeline, not of a stream: it has no {', '.join(sorted(missing))}"
             )
-        self.pipeline.restore(snapshot)
-        self._stamp = unpack_stamp(snapshot["stream.stamp"])
-        self._size = tuple(snapshot["stream.size"].tolist()) or None
-        self._encoding = str(snapshot["stream.encoding"])
+        stamps = [unpack_stamp(take(snapshot, f"stream.{name}", np.integer)) for name in ("first_stamp", "stamp")]
+        size = tuple(take(snapshot, "stream.size", np.integer, None).tolist())
+        encoding = str(take(snapshot, "stream.encoding", np.str_))
+        if len(size) not in (0, 2):
+            raise InstanceFlowError(f"the snapshot is damaged: its image size is {size}; start the stream anew")
+        return stamps, (size[0], size[1]) if size else None, encoding
 
     def _new_scene(self, size: tuple[int, int], stamp: int | None) -> str:
         """Why this image has nothing to do with the one before it; empty where it has."""
         if self._size is not None and size != self._size:
             return f"the image size changed from {_describe(self._size)} to {_describe(size)}"
-        if stamp is not None and self._stamp is not None and stamp < self._stamp:
-            return f"the image stamps ran back by {(self._stamp - stamp) / 1e9:.3f} s"
+        if stamp is not None and self._stamp is not None and self._first_stamp is not None:
+            back, lasted = self._stamp - stamp, self._stamp - self._first_stamp
+            if back > min((self.max_gap or MAX_GAP) * 1e9, lasted / 2) and back > 0:
+                return f"the image stamps ran back by {back / 1e9:.3f} s"
         return ""
 
     def _interruption(self, stamp: int | None, encoding: str) -> str:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from instance_flow.appearance import LOOK_SIZE, blend
 from instance_flow.matching import KnownIdentities, Matches
 from instance_flow.memory import Reference
-from instance_flow.snapshot import Snapshot, pack_stamp, unpack_stamp
-from instance_flow.structures import NEW, STATES, FloatArray, Instances, IntArray
+from instance_flow.snapshot import Snapshot, pack_stamp, take, unpack_stamp
+from instance_flow.structures import NEW, STATES, FloatArray, InstanceFlowError, Instances, IntArray
 
 LEAST_SHARE = 0.05
 """Weight of the newest look in an id's mean: it follows the light, but not one bad mask."""
@@ -121,7 +121,6 @@ class Tracker:
             self._next_id += 1
         last_seen = np.array([self._tracks[i].last_frame if i in self._tracks else NEW for i in ids.tolist()], np.int64)
         self._remember(ids, instances, frame_index, stamp)
-        self._forget(references, frame_index)
         frames = np.array([*(r.frame_index for r in references), NEW], np.int64)[matches.reference]
         motion, since = _motion(ids, instances, references)
         return Identities(
@@ -167,10 +166,10 @@ class Tracker:
                 )
             self._tracks[identity].see(frame_index, votes, look, center)
 
-    def _forget(self, references: Sequence[Reference], frame_index: int) -> None:
-        """Drop ids that nothing can claim any more: in no reference, and unseen for too long or too many of them."""
-        held = set().union(*(r.ids.tolist() for r in references))
-        held |= {i for i, track in self._tracks.items() if track.last_frame == frame_index}
+    def forget(self, references: Sequence[Reference], frame_index: int) -> None:
+        """Drop ids that nothing can claim any more: in none of the references that there are after a frame, and unseen
+        for too long, or too many of them."""
+        held = set[int]().union(*(r.ids.tolist() for r in references))
         lost = [i for i in self._tracks if i not in held]
         fresh = [i for i in lost if frame_index - self._tracks[i].last_frame <= self.lost_frames]
         latest = sorted(fresh, key=lambda i: self._tracks[i].last_frame)[-MOST_LOST:]
@@ -197,11 +196,24 @@ class Tracker:
             **{f"tracker.{name}": column for name, column in columns.items()},
         }
 
-    def restored(self, snapshot: Mapping[str, NDArray[Any]]) -> Tracker:
-        """A tracker of the same kind with the identities of a snapshot. Raises KeyError where a part is missing."""
+    def restored(self, snapshot: Mapping[str, NDArray[Any]], classes: int) -> Tracker:
+        """A tracker of the same kind with the identities of a snapshot; classes: how many the votes are for.
+
+        Raises InstanceFlowError where a part is missing, or is not what it should be.
+        """
         tracker = Tracker(self.lost_frames)
-        column = {name: snapshot[f"tracker.{name}"] for name in _Track.__dataclass_fields__}
-        for k, identity in enumerate(snapshot["tracker.ids"].tolist()):
+        ids = take(snapshot, "tracker.ids", np.integer, None)
+        next_id = int(take(snapshot, "tracker.next_id", np.integer))
+        if len(np.unique(ids)) != len(ids) or (len(ids) and not 0 < ids.min() <= ids.max() < next_id):
+            raise InstanceFlowError(
+                "the snapshot is damaged: its ids are not different numbers from 1 on, below the next one; start the "
+                "stream anew"
+            )
+        column = {
+            name: take(snapshot, f"tracker.{name}", *((kind, len(ids), *shape) if len(ids) else (np.generic, 0)))
+            for name, (kind, *shape) in _columns(classes).items()
+        }
+        for k, identity in enumerate(ids.tolist()):
             tracker._tracks[identity] = _Track(
                 first_frame=int(column["first_frame"][k]),
                 first_stamp=unpack_stamp(column["first_stamp"][k]),
@@ -215,8 +227,26 @@ class Tracker:
                 published=bool(column["published"][k]),
                 confirmed=bool(column["confirmed"][k]),
             )
-        tracker._next_id = int(snapshot["tracker.next_id"])
+        tracker._next_id = next_id
         return tracker
+
+    @property
+    def ids(self) -> set[int]:
+        """All identities that may still be handed on."""
+        return set(self._tracks)
+
+
+def _columns(classes: int) -> dict[str, tuple[Any, ...]]:
+    """Kind and shape of each field of a track, as a snapshot holds them."""
+    numbers = ("first_frame", "first_stamp", "last_frame", "sightings", "streak")
+    return {
+        **dict.fromkeys(numbers, (np.integer,)),
+        **dict.fromkeys(("published", "confirmed"), (np.bool_,)),
+        "votes": (np.floating, classes),
+        "look": (np.floating, LOOK_SIZE),
+        "center": (np.floating, 2),
+        "velocity": (np.floating, 2),
+    }
 
 
 def _states(last_seen: IntArray, references: Sequence[Reference], frame_index: int) -> IntArray:

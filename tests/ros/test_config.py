@@ -20,6 +20,7 @@ from instance_flow_msgs.msg import TrackedInstanceArray
 from instance_flow import AssemblyConfig
 from instance_flow.execution import ExecutionConfig
 from instance_flow_ros import detections, middleware
+from instance_flow_ros.diagnostics import StampGaps
 from instance_flow_ros.parameters import NodeConfig, StreamConfig
 
 Start = Callable[..., Any]
@@ -142,3 +143,30 @@ def test_policy_is_of_the_form_that_sros2_reads() -> None:
             assert group.attrib.keys() <= rules[group.tag]
             assert set(group.attrib.values()) == {"ALLOW"}
             assert {name.tag for name in group} == {group.tag[:-1]}
+
+
+LOSSES: dict[str, tuple[list[int], int]] = {  # stamps in ms, images missing
+    "steady": (list(range(0, 2000, 33)), 0),
+    "with jitter": ([33 * k + (k * 7) % 11 for k in range(60)], 0),
+    "a third is missing": ([33 * k for k in range(90) if k < 15 or k % 3], 25),
+    "two of three are missing": ([33 * k for k in range(90) if k < 15 or k % 3 == 0], 50),
+    "a pause of the camera": ([*range(0, 990, 33), *range(9000, 9990, 33)], 0),
+    "too few to know": ([0, 33, 67, 500], 0),
+    "a clock that runs back": ([*range(0, 990, 33), *range(500, 990, 33)], 0),
+}
+
+
+@pytest.mark.parametrize(("stamps", "missing"), LOSSES.values(), ids=LOSSES)
+def test_images_missing_by_their_stamps(stamps: list[int], missing: int) -> None:
+    gaps = StampGaps()
+    assert abs(sum(gaps.add(stamp * 10**6) for stamp in stamps) - missing) <= 2
+    assert gaps.add(None) == 0
+
+
+def test_what_yaml_gives_is_taken_as_it_is_meant(start: Callable[..., Any], blobs_model: Path) -> None:
+    """A whole number for a number, an empty list for the default; a QoS that no subscription takes is named."""
+    probe = start(
+        model=blobs_model, provider="cpu", max_gap=3, cameras=[], **{"qos_overrides./other.subscription.depth": 3}
+    )
+    probe.until_active()
+    probe.until_logged("parameter qos_overrides./other.subscription.depth has no effect")

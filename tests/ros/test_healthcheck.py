@@ -36,7 +36,9 @@ def test_judge(levels: list[bytes], code: int) -> None:
     judged, words = healthcheck.judge(statuses)
     assert judged == code
     ill = [status for status in statuses if status.level in (ERROR, STALE)]
-    assert words.count("words") == len(ill or statuses)
+    warned = [status for status in statuses if status.level == WARN]
+    assert words.count("words") == len(ill or warned or statuses)
+    assert ("with a warning" in words) == (not ill and bool(warned))
 
 
 def ask(node: str, capsys: pytest.CaptureFixture[str], timeout: str = "30") -> tuple[int, str]:

@@ -225,3 +225,28 @@ def flood(node: Probe, images: int) -> int:
 def counts(status: DiagnosticStatus) -> dict[str, int]:
     """Frames by what became of them."""
     return {name.removeprefix("frames "): int(value) for name, value in values(status).items() if "frames " in name}
+
+
+def test_a_stamp_that_runs_back_by_milliseconds_loses_no_id(node: Probe) -> None:
+    """One image in five early, as drivers have it that publish out of order."""
+    frames = []
+    for k in range(10):
+        early = 5_000_000 if k % 5 == 4 else 40_000_000
+        frames.append(node.ask(PICTURE, SECOND + k * SECOND // 30 - (early if k % 5 == 4 else 0)))
+    assert [[i.id for i in frame.instances] for frame in frames] == [[1, 2]] * 10
+    assert [frame.frame_index for frame in frames] == list(range(10))
+
+
+def test_images_that_the_network_loses_are_reported(node: Probe) -> None:
+    """By their stamps, as best-effort DDS does not always tell: every second image of a camera of 30 Hz."""
+    stamps = [SECOND * 100 + k * SECOND // 30 for k in range(40)]
+    lossy = [*stamps[:15], *stamps[15::2]]
+    for stamp in lossy:
+        node.ask(PICTURE, stamp)
+
+    def warned() -> str:
+        return next((s.message for s in node.statuses_of("stream") if "were lost on the way" in s.message), "")
+
+    message = node.until(warned, "a warning of lost images")
+    assert "export FASTRTPS_DEFAULT_PROFILES_FILE=/" in message
+    assert message.endswith("fastdds_images.xml")

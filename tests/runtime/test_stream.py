@@ -82,6 +82,44 @@ def test_breaks(
     assert all(part in text for part, text in zip(breaks, told, strict=True)), told
 
 
+MILLISECOND = 10**6
+JITTER: dict[str, tuple[list[int], list[int], int, int]] = {  # stamps in ms, frame indices, jitters, breaks
+    "one image early": ([0, 33, 67, 100, 95, 133], [0, 1, 2, 3, 4, 5], 1, 0),
+    "a clock set back by half a second": (
+        [*range(0, 4000, 100), *range(3500, 4300, 100)],
+        list(range(48)),
+        4,
+        0,
+    ),
+    "a clock set back by more than max_gap": ([*range(0, 9000, 1000), 5000], [*range(9), 0], 0, 1),
+    "a short bag in a loop": ([0, 33, 67, 100, 0, 33, 67, 100], [0, 1, 2, 3, 0, 1, 2, 3], 0, 1),
+    "in a loop, its first image lost": ([0, 33, 67, 100, 133, 33, 67], [0, 1, 2, 3, 4, 0, 1], 0, 1),
+    "a long bag in a loop": ([*range(0, 60_000, 1000), 0, 1000], [*range(60), 0, 1], 0, 1),
+    "the second image before the first": ([100, 95, 133], [0, 0, 1], 0, 1),
+}
+
+
+@pytest.mark.parametrize(("stamps", "indices", "jitters", "breaks"), JITTER.values(), ids=JITTER)
+def test_stamps_that_run_back(stamps: list[int], indices: list[int], jitters: int, breaks: int) -> None:
+    """A little: ids go on, and the image has no time. Far, or to where the stream began: it is another one."""
+    broken: list[str] = []
+    jittered: list[str] = []
+    stream = Stream(Pipeline(Squares()), 2.0, broken.append, jittered.append)
+    found = [stream.step(TALL, stamp * MILLISECOND) for stamp in stamps]
+    assert [tracks.frame_index for tracks in found] == indices
+    assert (len(jittered), len(broken)) == (jitters, breaks)
+    timeless = [np.isnan(tracks.age_seconds).all() for tracks in found]
+    assert sum(timeless) == jitters
+
+
+def test_max_gap_of_zero_keeps_the_rule_for_stamps_that_run_back() -> None:
+    told: list[str] = []
+    stream = Stream(Pipeline(Squares()), 0.0, told.append)
+    for stamp in (0, 60, 120, 117):
+        stream.step(TALL, stamp * SECOND)
+    assert len(told) == 1
+
+
 def test_image_that_is_none_breaks_nothing() -> None:
     stream = Stream(Pipeline(Squares()), on_break=pytest.fail)
     stream.step(TALL, 9 * SECOND)

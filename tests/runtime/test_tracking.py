@@ -83,6 +83,7 @@ def test_ids_that_no_reference_holds_are_forgotten_and_never_used_again(lost_fra
     tracker = Tracker(lost_frames)
     for t in range(150):
         identities = tracker.update(instances([(5, 5)], [(1.0,)], 0), all_kept_as(0), [], t)
+        tracker.forget([Reference(t, None, None, np.array([[5, 5]], np.float32), identities.ids)], t)
         assert identities.ids.tolist() == [t + 1]
         assert len(tracker) == len(tracker.known(t + 1).ids) == min(t + 1, most)
     assert tracker.known(150).ids.tolist() == list(range(151 - most, 151))

@@ -155,7 +155,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--cutouts",
         type=Path,
         metavar="JSON",
-        help="worlds of real objects, cut out of the pictures of this data set (YouTube-VIS's form), in place of made ones",
+        help="worlds of real objects, cut out of the pictures of this data set in YouTube-VIS's form",
     )
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="folder of that set's pictures, if not beside the JSON"

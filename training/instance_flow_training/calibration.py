@@ -124,6 +124,7 @@ def _identities(clip: FoundClip, costs: MatchCosts, unit: float, lost_frames: in
             costs,
         )
         ids.append(tracker.update(found, matches, references, t).ids)
+        tracker.forget([*references, Reference(t, None, None, found.centers, ids[-1])], t)
     return ids
 
 

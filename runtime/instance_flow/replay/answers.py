@@ -22,18 +22,22 @@ _ARRAYS = tuple(spec.name for spec in fields(Tracks) if spec.name not in ("frame
 class Answer:
     """The tracks of one frame, and the seconds that they took; or, without tracks, why the frame could not be used.
 
-    breaks: what broke the stream just before, empty as a rule.
+    breaks: what broke the stream just before, empty as a rule.   jitter: likewise, how the stamp ran back a little.
     """
 
     tracks: Tracks | None
     seconds: float = 0.0
     refusal: str = ""
     breaks: str = ""
+    jitter: str = ""
+
+
+_FACTS = ("seconds", "refusal", "breaks", "jitter")
 
 
 def pack(answer: Answer) -> bytes:
     """The answer as bytes, exactly."""
-    facts = {"seconds": answer.seconds, "refusal": answer.refusal, "breaks": answer.breaks}
+    facts = {name: getattr(answer, name) for name in _FACTS}
     tracks = answer.tracks
     if tracks is None:
         return _join(facts, {})
@@ -47,7 +51,7 @@ def pack(answer: Answer) -> bytes:
 def unpack(data: bytes) -> Answer:
     """The inverse of ``pack``."""
     facts, arrays = _part(data)
-    common = facts["seconds"], facts["refusal"], facts["breaks"]
+    common = [facts[name] for name in _FACTS]
     if not arrays:
         return Answer(None, *common)
     label_map = _label_map(arrays.pop("starts"), arrays.pop("labels"), facts["size"])

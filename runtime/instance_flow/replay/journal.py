@@ -26,7 +26,7 @@ from zlib import crc32
 import numpy as np
 
 from instance_flow.replay.answers import Answer, pack, unpack
-from instance_flow.snapshot import Snapshot, read_snapshot, write_snapshot
+from instance_flow.snapshot import Snapshot, read_snapshot, take, write_snapshot
 from instance_flow.stream import Stream
 from instance_flow.structures import InstanceFlowError
 
@@ -93,12 +93,22 @@ class Journal:
             yield unpack(data)
 
     def restore(self, streams: Sequence[Stream]) -> None:
-        """Put the streams into the state of the last snapshot."""
-        for number, stream in enumerate(streams if self.length else ()):
-            prefix = f"{number}/"
-            own = {name.removeprefix(prefix): a for name, a in self._snapshot.items() if name.startswith(prefix)}
-            stream.restore(own)
+        """Put the streams into the state of the last snapshot; where that is damaged, the run begins anew."""
+        snapshots = [
+            {name.removeprefix(f"{k}/"): a for name, a in self._snapshot.items() if name.startswith(f"{k}/")}
+            for k in range(len(streams) if self.length else 0)
+        ]
         self._snapshot = {}
+        try:
+            for stream, own in zip(streams, snapshots, strict=False):
+                stream.check(own)
+        except InstanceFlowError as error:
+            _log.warning("%s: %s. The run begins anew", self._snapshot_path, error)
+            self.length = self._written = 0
+            self._begin_anew()
+            return
+        for stream, own in zip(streams, snapshots, strict=False):
+            stream.restore(own)
 
     def add(self, answer: Answer) -> None:
         """Append the next answer."""
@@ -150,10 +160,13 @@ class Journal:
                 self.folder,
             )
         if not self.length:
-            self._snapshot_path.unlink(missing_ok=True)
-            self._file.truncate(0)
-            self._file.seek(0)
-            self._file.write(self._heading)
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._snapshot_path.unlink(missing_ok=True)
+        self._file.truncate(0)
+        self._file.seek(0)
+        self._file.write(self._heading)
 
     @property
     def _snapshot_path(self) -> Path:
@@ -162,8 +175,10 @@ class Journal:
     def _load_snapshot(self) -> None:
         path = self._snapshot_path
         try:
-            self._snapshot = read_snapshot(path) if path.exists() else {}
-            length, end = (int(self._snapshot.pop(name, 0)) for name in ("answers", "bytes"))
+            if not path.exists():
+                return
+            self._snapshot = read_snapshot(path)
+            length, end = (int(take(self._snapshot, name, np.integer)) for name in ("answers", "bytes"))
         except InstanceFlowError as error:
             _log.warning("%s: the run begins anew", error)
             return

@@ -47,10 +47,10 @@ class Lane:
     seconds_before: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        self.stream = Stream(self.pipeline, self.max_gap, self._note_break)
+        self.stream = Stream(self.pipeline, self.max_gap, self._note_break, self._note_jitter)
         self._numbers = RunNumbers()
         self._adders: list[Add] = []
-        self._break = ""
+        self._break = self._jitter = ""
 
     def open(self, stack: ExitStack) -> None:
         """Open the outputs; they are finished with the stack."""
@@ -62,17 +62,23 @@ class Lane:
 
     def answer(self, frame: Frame) -> Answer:
         """Work on a frame; one that cannot be used is refused, as the live node does."""
-        start, self._break = perf_counter(), ""
+        start, self._break, self._jitter = perf_counter(), "", ""
         try:
             tracks = self.stream.step(frame.image, frame.stamp, frame.encoding)
         except (ValueError, InstanceFlowError) as error:
-            return Answer(None, refusal=f"frame {frame.number}: {error}", breaks=self._break)
-        return Answer(tracks, perf_counter() - start, breaks=self._break)
+            return Answer(None, refusal=f"frame {frame.number}: {error}", breaks=self._break, jitter=self._jitter)
+        return Answer(tracks, perf_counter() - start, breaks=self._break, jitter=self._jitter)
 
     def take(self, frame: Frame, answer: Answer) -> None:
         """Hand an answer to the outputs."""
         if answer.breaks:
             self.statistics.note_break(f"frame {frame.number}: {answer.breaks}")
+        if answer.jitter:
+            if not self.statistics.jitter:
+                _log.warning(
+                    "frame %d: %s; it is tracked without a time, and so are others", frame.number, answer.jitter
+                )
+            self.statistics.jitter += 1
         if answer.tracks is None:
             self.refuse(answer.refusal)
             return
@@ -85,6 +91,9 @@ class Lane:
         if not self.statistics.refused:
             _log.warning("%s; it is left out, and so will be others that cannot be used", reason)
         self.statistics.refuse(reason)
+
+    def _note_jitter(self, reason: str) -> None:
+        self._jitter = reason
 
     def _note_break(self, reason: str) -> None:
         _log.warning("%s", reason)

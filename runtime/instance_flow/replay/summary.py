@@ -28,7 +28,12 @@ def summarise_run(name: str, pipeline: Pipeline, interrupted: bool, taken_over: 
 
 def summarise_camera(statistics: Statistics, files: Sequence[str], removed: Sequence[str]) -> dict[str, Any]:
     """One camera's figures and files; what went wrong only where something did."""
-    troubles = {"refused": statistics.refused, "refusals": statistics.refusals, "breaks": statistics.breaks}
+    troubles = {
+        "refused": statistics.refused,
+        "refusals": statistics.refusals,
+        "breaks": statistics.breaks,
+        "stamps_that_ran_back_a_little": statistics.jitter,
+    }
     return {
         "frames": statistics.frames,
         "objects": statistics.objects,

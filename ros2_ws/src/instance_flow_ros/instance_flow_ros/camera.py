@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -29,10 +29,22 @@ from instance_flow.stamps import stamp_problem, to_nanoseconds
 from instance_flow.stream import Stream
 from instance_flow.structures import Image as Pixels
 from instance_flow.structures import InstanceFlowError
-from instance_flow_ros import detections
+from instance_flow_ros import detections, middleware
 from instance_flow_ros.bridge import Bridge, to_rgb
 from instance_flow_ros.conversions import TYPES
-from instance_flow_ros.diagnostics import ANSWERED, BROKEN, DROPPED, LOST, RECEIVED, REFUSED, UNMASKED, Statistics
+from instance_flow_ros.diagnostics import (
+    ANSWERED,
+    BROKEN,
+    DROPPED,
+    JITTER,
+    LOST,
+    MISSING,
+    RECEIVED,
+    REFUSED,
+    UNMASKED,
+    StampGaps,
+    Statistics,
+)
 from instance_flow_ros.graph import why_nothing_comes
 from instance_flow_ros.parameters import COMPRESSED, StreamConfig
 
@@ -43,8 +55,25 @@ except ImportError:  # Humble
 
 _QUIET, _REPEAT = 5.0, 300.0
 """Seconds between two lines of log about bad frames of one camera: at least, and where they say the same."""
+_LOST_SHARE = 10
+"""One in so many images lost is reported."""
 _BREAKS = 2
 """Breaks of the stream in one period that are more than a recording which begins again."""
+
+
+def lost_images(recent: Mapping[str, int], topic: str) -> str:
+    """What to do where more than a tenth of a period's images did not come; empty where they did.
+
+    recent: counts of the period by event.
+    """
+    lost = max(recent[LOST], recent[MISSING])
+    sent = recent[RECEIVED] + lost
+    if lost * _LOST_SHARE < sent:
+        return ""
+    return (
+        f"{lost} of about {sent} images on {topic} were lost on the way. Large images need our Fast DDS profile in the "
+        f"shell of their publisher, too: export {middleware.PROFILE_VARIABLES[0]}={middleware.profile_path()}"
+    )
 
 
 @dataclass(frozen=True)
@@ -86,11 +115,12 @@ class Camera:
     ) -> None:
         self.name = name
         self.statistics = Statistics()
+        self._gaps = StampGaps()
         self._problem = self._stamp_problem = self._last_break = ""
-        self._broke = self._broke_before = False
+        self._broke = self._broke_before = self._jittered = False
         self._complained: dict[str, tuple[str, float]] = {}
         self._node, self._bridge, self._put, self._config = node, bridge, put, config
-        self._stream = Stream(pipeline, config.max_gap, self._on_break)
+        self._stream = Stream(pipeline, config.max_gap, self._on_break, self._on_jitter)
         self._kind = CompressedImage if transport == COMPRESSED else Image
         base: str = node.resolve_topic_name(f"{name}/image" if name else "image")
         self.topic = f"{base}/compressed" if transport == COMPRESSED else base
@@ -188,6 +218,8 @@ class Camera:
             return DiagnosticStatus.WARN, why_nothing_comes(self._node, self._subscription, self._kind), figures
         if not report.recent[ANSWERED]:
             return DiagnosticStatus.WARN, "images come in, but none was answered since the last report", figures
+        if lost := lost_images(report.recent, self.topic):
+            return DiagnosticStatus.WARN, f"tracking, but {lost}", figures
         if report.recent[BROKEN] >= _BREAKS:
             return DiagnosticStatus.WARN, f"tracking, but again and again {self._last_break}", figures
         if self._stamp_problem:
@@ -201,6 +233,7 @@ class Camera:
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.statistics.count(RECEIVED)
+        self.statistics.count(MISSING, self._gaps.add(to_nanoseconds(message.header.stamp)))
         if self._put(self, Frame(message, monotonic())):
             self.statistics.count(DROPPED)
 
@@ -213,6 +246,14 @@ class Camera:
         self._broke, self._last_break = True, reason
         if not self._broke_before:
             self._node.get_logger().warning(f"{self.topic}: {reason}")
+
+    def _on_jitter(self, reason: str) -> None:
+        self.statistics.count(JITTER)
+        if not self._jittered:
+            self._jittered = True
+            self._node.get_logger().warning(
+                f"{self.topic}: {reason}; such images are tracked without a time. /diagnostics counts further ones"
+            )
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:

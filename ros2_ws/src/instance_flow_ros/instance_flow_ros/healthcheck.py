@@ -28,8 +28,11 @@ def judge(statuses: Sequence[DiagnosticStatus]) -> tuple[int, str]:
     would not help.
     """
     ill = [status for status in statuses if status.level not in (DiagnosticStatus.OK, DiagnosticStatus.WARN)]
-    words = "; ".join(f"{status.name}: {status.message}" for status in ill or statuses)
-    return (UNHEALTHY, f"unhealthy: {words}") if ill else (HEALTHY, f"healthy: {words}")
+    warned = [status for status in statuses if status.level == DiagnosticStatus.WARN]
+    words = "; ".join(f"{status.name}: {status.message}" for status in ill or warned or statuses)
+    if ill:
+        return UNHEALTHY, f"unhealthy: {words}"
+    return HEALTHY, f"healthy, with a warning: {words}" if warned else f"healthy: {words}"
 
 
 def ask(name: str, timeout: float) -> tuple[int, str]:

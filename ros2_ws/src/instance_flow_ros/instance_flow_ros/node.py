@@ -58,6 +58,9 @@ class InstanceFlowNode(LifecycleNode):
         self._enabled = True
         self._problem = ""
         self.add_on_set_parameters_callback(self._on_parameters)
+        self._applies_afterwards = hasattr(self, "add_post_set_parameters_callback")
+        if self._applies_afterwards:
+            self.add_post_set_parameters_callback(self._apply)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/enable", self._on_enable)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -84,6 +87,8 @@ class InstanceFlowNode(LifecycleNode):
             problem = str(error)
         except Exception:
             problem = f"configuring failed in an unexpected way:\n{traceback.format_exc()}"
+            if not self.context.ok():  # What is published after a signal fails wherever it just is.
+                problem = "told to end while configuring"
         else:
             return super().on_configure(state)
         self._release()
@@ -150,7 +155,9 @@ class InstanceFlowNode(LifecycleNode):
         loading.start()
         told, start = "", monotonic()
         try:
-            while not loading.ended.wait(_DIAGNOSTICS_PERIOD) and self.context.ok():
+            while not loading.ended.wait(_DIAGNOSTICS_PERIOD):
+                if not self.context.ok():
+                    break
                 doing = loading.doing
                 if doing != told:
                     self.get_logger().info(f"{doing} ({monotonic() - start:.0f} s so far)")
@@ -194,6 +201,9 @@ class InstanceFlowNode(LifecycleNode):
         if self._worker is not None and self._enabled:
             for camera in self._cameras:
                 camera.subscribe()
+            for name in parameters.unused_qos(self._parameter_overrides, self):
+                topics = ", ".join(camera.topic for camera in self._cameras)
+                self.get_logger().warning(f"parameter {name} has no effect: this node listens to {topics}")
 
     def _be_deaf(self) -> None:
         for camera in self._cameras:
@@ -238,7 +248,7 @@ class InstanceFlowNode(LifecycleNode):
         return response
 
     def _on_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
-        """Hand new settings to the cameras. What the model was loaded with stays as it is."""
+        """Check new settings. What the model was loaded with stays as it is."""
         names = {parameter.name for parameter in changed}
         fixed = names & {field.name for kind in (NodeConfig, ExecutionConfig) for field in fields(kind)}
         if self._pipeline is None:
@@ -249,11 +259,21 @@ class InstanceFlowNode(LifecycleNode):
         try:
             assembly = parameters.read(self, AssemblyConfig, changed)
             assembly.check(self._pipeline.info)
-            stream = parameters.read(self, StreamConfig, changed)
+            parameters.read(self, StreamConfig, changed)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._between_frames(lambda camera: camera.configure(assembly, stream))
+        if not self._applies_afterwards:  # Humble: there is no later moment, though another check may still refuse.
+            self._apply(changed)
         return SetParametersResult(successful=True)
+
+    def _apply(self, changed: Sequence[Parameter]) -> None:
+        """Hand settings that were accepted to the cameras."""
+        live = {field.name for kind in (AssemblyConfig, StreamConfig) for field in fields(kind)}
+        if self._pipeline is None or live.isdisjoint(parameter.name for parameter in changed):
+            return
+        assembly = parameters.read(self, AssemblyConfig, changed)
+        stream = parameters.read(self, StreamConfig, changed)
+        self._between_frames(lambda camera: camera.configure(assembly, stream))
 
     # What the node says of itself.
 

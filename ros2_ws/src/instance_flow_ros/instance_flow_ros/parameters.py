@@ -105,8 +105,13 @@ class StreamConfig:
 
 
 def declare(node: Node, config: type, constraints: str) -> None:
-    """Declare a parameter for each field of a dataclass, with its default, description, range and constraints."""
+    """Declare a parameter for each field of a dataclass, with its default, description, range and constraints.
+
+    What was given to the node is taken as it was meant: a whole number where a number is wanted, and an empty list,
+    which in YAML has no type, for the default.
+    """
     for parameter in fields(config):
+        _mend(node._parameter_overrides, parameter)
         default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         node.declare_parameter(parameter.name, default, _descriptor(parameter, constraints))
 
@@ -125,6 +130,21 @@ def read(node: Node, config: type[Config], changed: Iterable[Parameter] = ()) ->
 def unknown(given: Iterable[str], node: Node) -> list[str]:
     """Names among those given to the node that are none of its parameters."""
     return sorted(name for name in given if not name.startswith("qos_overrides.") and not node.has_parameter(name))
+
+
+def _mend(overrides: dict[str, Parameter], parameter: Field[Any]) -> None:
+    given = overrides.get(parameter.name)
+    if given is None:
+        return
+    if isinstance(parameter.default, tuple) and not given.value:
+        del overrides[parameter.name]
+    elif isinstance(parameter.default, float) and given.type_ == Parameter.Type.INTEGER:
+        overrides[parameter.name] = Parameter(parameter.name, Parameter.Type.DOUBLE, float(given.value))
+
+
+def unused_qos(given: Iterable[str], node: Node) -> list[str]:
+    """Overrides of a QoS that no subscription took, once all of them were made."""
+    return sorted(name for name in given if name.startswith("qos_overrides.") and not node.has_parameter(name))
 
 
 def _descriptor(parameter: Field[Any], constraints: str) -> ParameterDescriptor:

@@ -21,7 +21,7 @@ from instance_flow.network import MAPS, feature_names, reference_input, write_me
 from instance_flow.structures import InstanceFlowError, ModelInfo
 from instance_flow_export.half import halve, prove_half
 from instance_flow_export.proof import ProofError, prove
-from instance_flow_training.checkpoint import load_network
+from instance_flow_training.checkpoint import WEIGHTS, load_checkpoint, load_network, save_weights
 from instance_flow_training.config import ConfigError
 from instance_flow_training.model import OFFSET, InstanceFlowNet
 from instance_flow_training.validate import model_info
@@ -137,7 +137,8 @@ def export(
     size = size or config.input_size
     if size[0] % 32 or size[1] % 32:
         raise ConfigError(f"the input size {size} must be multiples of 32")
-    training = f"{config.name}: {config.steps} steps of {config.batch} clips, seed {config.seed}"
+    steps = load_checkpoint(checkpoint)["step"]
+    training = f"{config.name}: {steps} steps of {config.batch} clips, seed {config.seed}"
     precision = "float16" if half else "float32"
     described = {"name": config.name, "training": training, "weights_sha256": weights_hash(network)}
     fields = {**described, "precision": precision, **changes}
@@ -174,6 +175,12 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="WIDTHxHEIGHT",
         help="default input size, multiples of 32, such as 640x384 (default: that of the training's validation)",
     )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="also write the weights in half precision, to train on from (init.checkpoint takes the .safetensors file)",
+    )
     parser.add_argument("--static", action="store_true", help="one size and 4 references, for TensorRT and CUDA graphs")
     parser.add_argument("--half", action="store_true", help="float16 in place of float32, for GPUs")
     parser.add_argument("--name", help="name of the model in its description")
@@ -186,7 +193,12 @@ def main(arguments: list[str] | None = None) -> int:
     changes = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
+        if options.weights and options.weights.suffix != WEIGHTS:
+            raise ConfigError(f"--weights {options.weights}: give a name that ends in {WEIGHTS}")
         info = export(options.checkpoint, options.out, options.size, options.static, changes, options.half)
+        if options.weights:
+            network, config, class_names = load_network(options.checkpoint)
+            save_weights(options.weights, network, config, class_names, load_checkpoint(options.checkpoint)["step"])
     except (ConfigError, InstanceFlowError, ProofError) as error:
         print(f"instance-flow-export: error: {error}", file=sys.stderr)
         return 2

@@ -109,8 +109,8 @@ class AssemblyConfig:
         0,
         10_000,
         "reference_policy = first+recent: an object that was out of sight for more frames than this is removed from "
-        "the first reference, and once it has lost more than half of its objects, all references are the latest frames. "
-        "0 = never, as in the paper",
+        "the first reference, and once it has lost more than half of its objects, all references are the latest "
+        "frames. 0 = never, as in the paper",
     )
     resize: str = _choice(
         FITS,

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from instance_flow.network import OnnxNetwork, write_metadata
 from instance_flow.structures import ModelInfo
 from instance_flow_export.export import export, export_graph, main, prove_and_write, weights_hash
+from instance_flow_export.half import halve
 from instance_flow_export.proof import ProofError, prove, relative_error
 from instance_flow_training.checkpoint import save_checkpoint
 from instance_flow_training.config import DataConfig, TrainConfig, load_config
@@ -193,3 +194,36 @@ def test_the_command_says_what_is_wrong(
     assert message in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+TOKENS = replace(
+    CONFIG,
+    object_tokens=128,  # more than the cells of SIZE: of random heat, the last ones would be chance
+    center_sigmoid=True,
+    output_stride=16,
+    aspp_rates=(2, 4),
+    dilated_semantics=False,
+    semantic_aspp_channels=16,
+    aspp_logits=True,
+)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
+def test_object_tokens_are_exported_proven_and_run_at_any_size(tmp_path: Path, half: bool) -> None:
+    torch.manual_seed(0)
+    network = InstanceFlowNet(TOKENS, len(CLASS_NAMES)).eval()
+    network.center_head[1].bias.data.zero_()  # type: ignore[index, union-attr, operator]
+    info = model_info(network, SIZE, name="tokens", center_threshold=1.0, precision="float16" if half else "float32")
+    graph = export_graph(halve(network) if half else network, SIZE, dynamic=True)
+    onnx.helper.set_model_props(graph, write_metadata(info))
+    prove_and_write(graph, network, info, tmp_path / "model.onnx")
+    deployed = OnnxNetwork(tmp_path / "model.onnx", "cpu")
+    assert (deployed.info.feature_tokens, deployed.info.feature_strides) == (128, ())
+    for height, width in (SIZE, (32, 32), (128, 96)):
+        image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+        cached = [deployed.predict(image, []).features]
+        for count in range(1, 5):
+            prediction = deployed.predict(image, cached)
+            assert prediction.reference_offset.shape == (count, 2, height // 4, width // 4)
+            cached.append(prediction.features)
+        assert [array.shape for array in cached[0].to_arrays()] == [(1, network.inter.cached_channels, 128)]

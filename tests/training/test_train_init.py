@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from instance_flow.structures import ModelError
-from instance_flow_training.checkpoint import save_checkpoint
+from instance_flow_training.checkpoint import load_network, save_checkpoint, save_weights
 from instance_flow_training.config import ConfigError, TrainConfig, load_config
 from instance_flow_training.dense_flow import DenseFlow
 from instance_flow_training.initialise import build_network, copy_intra_to_inter, take_checkpoint
@@ -79,6 +80,30 @@ def test_another_backbone_does_not_fit(pretrained: tuple[InstanceFlowNet, Path])
     ours = build_network(config_of("model.output_stride=16", "model.backbone=resnet50"), len(COCO))
     with pytest.raises(ConfigError, match=r"coco\.pt does not fit: its backbone is mobilenet_v2 of output stride 32"):
         take_checkpoint(ours, COCO, pretrained[1])
+
+
+def test_shipped_weights_are_trained_on_from(tmp_path: Path) -> None:
+    """Half precision, with all that is needed to know what they are."""
+    config = config_of("seed=1", "model.object_tokens=16")
+    theirs, ours = build_network(config, len(COCO)), build_network(config_of("seed=2", "model.object_tokens=16"), 3)
+    save_weights(tmp_path / "weights.safetensors", theirs, config, COCO, 70)
+    take_checkpoint(ours, COCO, tmp_path / "weights.safetensors")
+    for name, tensor in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
+    network, found, class_names = load_network(tmp_path / "weights.safetensors")
+    assert (found, tuple(class_names)) == (config, COCO)
+    assert network.inter.tokens == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("text.safetensors", "not a readable"), ("backbone.safetensors", "belong in model.backbone_weights")],
+)
+def test_other_files_of_weights(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "text.safetensors").write_text("hello")
+    save_file({"x": torch.zeros(1)}, tmp_path / "backbone.safetensors")
+    with pytest.raises(ModelError, match=message):
+        take_checkpoint(build_network(config_of(), len(COCO)), COCO, tmp_path / name)
 
 
 def test_missing_checkpoint(tmp_path: Path) -> None:

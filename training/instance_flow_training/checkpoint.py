@@ -1,19 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: everything needed to go on exactly where training stopped, and to export."""
+"""Checkpoints: all that is needed to resume training exactly, and to export; and files of weights alone, to ship."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
+from instance_flow.atomic import replacing
 from instance_flow.structures import ModelError
 from instance_flow_training.config import TrainConfig, apply
 from instance_flow_training.model import InstanceFlowNet
 
-FORMAT = 1
+FORMAT = 2
+"""2: the inter-frame branch is one part of the network."""
+WEIGHTS = ".safetensors"
+_ABOUT = "instance_flow"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -24,16 +33,59 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def save_weights(
+    path: Path, network: InstanceFlowNet, config: TrainConfig, class_names: Sequence[str], step: int
+) -> None:
+    """Write the network alone, in half precision, with its configuration and class names: a .safetensors file that
+    ``load_checkpoint`` reads."""
+    about = {
+        "format": FORMAT,
+        "step": step,
+        "config": dataclasses.asdict(config),
+        "class_names": list(class_names),
+    }
+    tensors = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    with replacing(path) as whole:
+        save_file(tensors, whole, {_ABOUT: json.dumps(about)})
+
+
+def _load_weights(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            about = (file.metadata() or {}).get(_ABOUT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable .safetensors file ({error}); was it cut short?") from error
+    if about is None:
+        raise ModelError(
+            f"{path}: a .safetensors file, but not of weights of instance-flow (it says nothing of {_ABOUT!r}); "
+            "weights of a backbone belong in model.backbone_weights, those of DeepLab in init.deeplab"
+        )
+    network = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    return {**json.loads(about), "network": network}
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Raises ModelError for a file that is missing, damaged, or not one of ours."""
+    """A checkpoint, or a file of weights, which has no optimizer. Raises ModelError for a file that is missing,
+    damaged, or not one of ours."""
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint; give the checkpoint.pt that instance-flow-train wrote")
+    if path.suffix == WEIGHTS:
+        return _load_weights(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ModelError(f"{path}: not a readable checkpoint ({type(error).__name__}); was it cut short?") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ModelError(f"{path}: not a checkpoint of this program (expected format {FORMAT})")
+    if not isinstance(state, dict) or "format" not in state:
+        raise ModelError(f"{path}: not a checkpoint of instance-flow; give the checkpoint.pt that it wrote")
+    if state["format"] != FORMAT:
+        raise ModelError(
+            f"{path}: a checkpoint of format {state['format']}, but this version reads format {FORMAT}; train anew, or "
+            "use the version that wrote it"
+        )
     return state
 
 

@@ -4,14 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from instance_flow.evaluation import evaluate_data
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import SourceError, Tracks
-from instance_flow.ytvis import Category, ResultsCollector, Video
+from instance_flow.ytvis import (
+    Category,
+    GroundTruth,
+    ResultsCollector,
+    Segmentation,
+    Video,
+    decode_segmentation,
+)
 from instance_flow_training.cutouts import CutoutLibrary
 from instance_flow_training.set_files import read_frame
 from instance_flow_training.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
@@ -57,8 +66,50 @@ def results_of(frames: Sequence[Tracks], video_id: int) -> list[dict[str, Any]]:
     return collector.results(video_id)
 
 
-def score_videos(pipeline: Pipeline, annotations: Path, images: Path | None = None, limit: int = 0) -> dict[str, Any]:
-    """Run a pipeline over the videos of a data set and say of its tracks what ``evaluation.evaluate`` says.
+@dataclass(frozen=True)
+class TrackedVideos:
+    """Videos of a data set and what a pipeline made of them. truth: of the classes that both know.
+
+    everything: the data set's own truth of the same videos, of all of its classes.
+    results: as ``evaluation.evaluate`` takes them.
+    """
+
+    truth: GroundTruth
+    everything: GroundTruth
+    results: list[dict[str, Any]]
+
+    @property
+    def frames(self) -> int:
+        """Of all videos."""
+        return sum(video.length for video in self.truth.videos)
+
+    def ghosts(self) -> int:
+        """Number of tracks that in no frame overlap a labelled object, of whatever class, by half or more."""
+        by_video: dict[int, list[Any]] = {}
+        for annotation in self.everything.annotations:
+            by_video.setdefault(annotation.video_id, []).append(annotation)
+        sizes = {video.id: (video.height, video.width) for video in self.everything.videos}
+        return sum(
+            not any(
+                _overlap(found, true, *sizes[entry["video_id"]]) >= _SAME
+                for annotation in by_video.get(entry["video_id"], ())
+                for found, true in zip(entry["segmentations"], annotation.segmentations, strict=True)
+                if found and true
+            )
+            for entry in self.results
+        )
+
+
+_SAME = 0.5
+
+
+def _overlap(found: Segmentation, true: Segmentation, height: int, width: int) -> float:
+    ours, theirs = (decode_segmentation(mask, height, width).view(bool) for mask in (found, true))
+    return float(np.count_nonzero(ours & theirs)) / max(1.0, float(np.count_nonzero(ours | theirs)))
+
+
+def track_videos(pipeline: Pipeline, annotations: Path, images: Path | None = None, limit: int = 0) -> TrackedVideos:
+    """Run a pipeline over the videos of a data set.
 
     One frame is in memory at a time. The model's classes are found among the set's categories by name; what only one
     of the two knows is left out.
@@ -71,13 +122,22 @@ def score_videos(pipeline: Pipeline, annotations: Path, images: Path | None = No
     videos = found.truth.videos[: limit or None]
     results = [entry for video in videos for entry in _track_video(pipeline, video, found.images, category_ids)]
     chosen, shared = {video.id for video in videos}, set(category_ids)
-    truth = replace(
-        found.truth,
-        videos=videos,
-        categories=tuple(c for c in found.truth.categories if c.id in shared),
-        annotations=tuple(a for a in found.truth.annotations if a.video_id in chosen and a.category_id in shared),
+    everything = replace(
+        found.truth, videos=videos, annotations=tuple(a for a in found.truth.annotations if a.video_id in chosen)
     )
-    return evaluate_data(truth, [entry for entry in results if entry["category_id"] != _UNLISTED])
+    truth = replace(
+        everything,
+        categories=tuple(c for c in found.truth.categories if c.id in shared),
+        annotations=tuple(a for a in everything.annotations if a.category_id in shared),
+    )
+    return TrackedVideos(truth, everything, [entry for entry in results if entry["category_id"] != _UNLISTED])
+
+
+def score_videos(pipeline: Pipeline, annotations: Path, images: Path | None = None, limit: int = 0) -> dict[str, Any]:
+    """What ``evaluation.evaluate`` says of a pipeline's tracks on a data set; arguments and errors of
+    ``track_videos``."""
+    tracked = track_videos(pipeline, annotations, images, limit)
+    return evaluate_data(tracked.truth, tracked.results)
 
 
 def _track_video(pipeline: Pipeline, video: Video, images: Path, category_ids: Sequence[int]) -> list[dict[str, Any]]:

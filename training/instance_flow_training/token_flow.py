@@ -9,7 +9,6 @@ cached of a frame is K tokens, and neither cost nor cache grows with the image. 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,10 +21,11 @@ from instance_flow_training.maps import OUTPUT_STRIDE, FlowMaps, Frames
 TOKEN_STRIDE = 8
 _FLOW_SCALE = 16.0
 """Input pixels per unit of what is predicted on top of the attended center."""
-_LEAST = math.exp(-6.0)
+_LEAST = 0.02
+"""Heat below which a cell is no token: which of thousands of background cells came last among K would be chance, and
+another chance in every runtime."""
 _MISSING = -60.0
-"""Log objectness of a token that stands for nothing, where an image has fewer cells than there are tokens."""
-_PEAK_FLOOR = 0.02
+"""Log objectness of a token that is none."""
 _PENALTY = 16.0
 """Squared pixels by which a token is farther from a cell for each unit of log objectness that it lacks."""
 
@@ -101,20 +101,22 @@ class TokenFlow(nn.Module):
             heat = heat + hint[:, None]
         heat8 = F.max_pool2d(heat, 2)
         rows, columns = heat8.shape[-2:]
-        peaks = (heat8 >= F.max_pool2d(heat8, 5, 1, 2)) & (heat8 > _PEAK_FLOOR)
+        peaks = (heat8 >= F.max_pool2d(heat8, 5, 1, 2)) & (heat8 >= _LEAST)
         rank = (heat8 + peaks.float()).flatten(1)
-        index = torch.topk(F.pad(rank, (0, self.tokens), value=-1.0), self.tokens, dim=1, sorted=False).indices
-        present = index < rows * columns
+        best_rank, index = torch.topk(F.pad(rank, (0, self.tokens), value=-1.0), self.tokens, dim=1)
+        # In the order of the image, and not of values that differ in their last digit.
+        index = torch.sort(torch.where(best_rank >= _LEAST, index, rows * columns), dim=1).values
+        present = (index < rows * columns)[:, None]
         index = index.clamp(max=rows * columns - 1)
         objectness = _gather(heat8, index).clamp(_LEAST, 1.0).log()
-        objectness = torch.where(present[:, None], objectness, torch.full_like(objectness, _MISSING))
+        objectness = torch.where(present, objectness, torch.full_like(objectness, _MISSING))
         center_map = self._centers(maps.offset.detach().float())
         weight = heat + 1e-3
-        center = _gather(F.avg_pool2d(center_map * weight, 2) / F.avg_pool2d(weight, 2), index)
+        center = _gather(F.avg_pool2d(center_map * weight, 2) / F.avg_pool2d(weight, 2), index) * present
         best = None if hint is None else F.max_pool2d(heat, 2, return_indices=True)[1]
         return Tokens(
             None if best is None else _gather(best, index)[:, 0],
-            self.look(self._seen(frames, index, columns)),
+            self.look(self._seen(frames, index, columns)) * present,
             center,
             objectness,
             self._owners(center_map, center, objectness, (rows, columns)),

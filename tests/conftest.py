@@ -17,7 +17,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 @pytest.fixture(scope="session")
 def bundled_model() -> Path:
-    """The model that the project ships."""
+    """The model of synthetic worlds, whose truth tests know; it is not the default one."""
     return REPOSITORY / "models" / "instance-flow-worlds.onnx"
 
 

@@ -17,7 +17,7 @@ from instance_flow.messages import PACKAGE
 from instance_flow.network import OnnxNetwork
 from instance_flow.structures import ModelError, SourceError
 
-BUNDLED_MODEL = "instance-flow-worlds.onnx"
+BUNDLED_MODEL = "instance-flow-everyday.onnx"
 
 _PACKAGES = ("instance-flow", "numpy", "numba", "onnxruntime", "onnxruntime-gpu", "rosbags")
 

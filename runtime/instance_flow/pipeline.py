@@ -16,6 +16,7 @@ from instance_flow.assembly import Assembly
 from instance_flow.assembly_config import EVIDENCE, AssemblyConfig
 from instance_flow.execution import ExecutionConfig
 from instance_flow.grouping import foreground_margin
+from instance_flow.installation import bundled_model_path
 from instance_flow.matching import (
     Matches,
     match_by_evidence,
@@ -142,7 +143,7 @@ class Pipeline:
     @classmethod
     def load(
         cls,
-        model: str | Path,
+        model: str | Path | None = None,
         provider: str = "auto",
         config: AssemblyConfig | None = None,
         scales: Sequence[float] = (),
@@ -152,6 +153,7 @@ class Pipeline:
         """Open a model file.
 
         Args:
+            model: None = the bundled one.
             provider: auto | cpu | cuda | tensorrt; what is asked for runs, or a ModelError says why. Only ``auto`` may
                 fall back to the CPU, and it logs a warning when a GPU provider was there but did not start.
             scales: factors of the input size for multi-scale inference; none = the input size alone.
@@ -159,7 +161,7 @@ class Pipeline:
             size: (height, width) of the network's input, multiples of 32, in place of the model's own. Windows and
                 distances scale with it.
         """
-        network = OnnxNetwork(model, provider, execution, size)
+        network = OnnxNetwork(model or bundled_model_path(), provider, execution, size)
         return cls(MultiScaleNetwork(network, scales) if scales else network, config)
 
     @property

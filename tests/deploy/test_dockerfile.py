@@ -88,7 +88,7 @@ def test_health_check_goes_through_the_entry_point() -> None:
             "README.md",
             "LICENSE",
             "runtime/instance_flow/pipeline.py",
-            "models/instance-flow-worlds.onnx",
+            "models/instance-flow-everyday.onnx",
             "ros2_ws/setup/build.sh",
             "ros2_ws/src/instance_flow_msgs/package.xml",
             "ros2_ws/src/instance_flow_ros/setup.py",

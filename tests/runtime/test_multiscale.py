@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instance_flow.installation import bundled_model_path
 from instance_flow.multiscale import MultiScaleNetwork, scaled_size
 from instance_flow.network import OnnxNetwork
 from instance_flow.pipeline import Pipeline
@@ -106,10 +105,10 @@ def test_sizes_are_multiples_of_32() -> None:
     assert scaled_size((192, 320), 0.75) == (128, 256)
 
 
-def test_the_bundled_model_at_scale_one_is_the_model_itself() -> None:
-    network = OnnxNetwork(bundled_model_path(), "cpu")
+def test_the_bundled_model_at_scale_one_is_the_model_itself(bundled_model: Path) -> None:
+    network = OnnxNetwork(bundled_model, "cpu")
     image = np.random.default_rng(0).integers(0, 255, (*network.info.input_size, 3), np.uint8)
     alone, multi = network.predict(image, []), MultiScaleNetwork(network, [1.0]).predict(image, [])
     np.testing.assert_array_equal(multi.semantic, alone.semantic)
-    tracks = Pipeline.load(Path(bundled_model_path()), "cpu", scales=(0.5, 1.0)).step(image)
+    tracks = Pipeline.load(bundled_model, "cpu", scales=(0.5, 1.0)).step(image)
     assert tracks.label_map.shape == network.info.input_size

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,8 @@ from instance_flow_training.train import build_network, forward_losses, learning
 from instance_flow_training.validate import METRICS
 from instance_flow_training.world_files import write_ytvis
 
-TINY = (Path(__file__).parents[1] / "tiny.toml").read_text()
+TINY_PATH = Path(__file__).parents[1] / "tiny.toml"
+TINY = TINY_PATH.read_text()
 
 
 @pytest.fixture
@@ -271,3 +275,22 @@ def test_the_command_says_what_is_wrong(
     assert error.startswith("instance-flow-train: error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_run_that_is_told_to_end_saves_what_it_has(tmp_path: Path, number: int) -> None:
+    changes = ["steps=100000", "save_every=50000", "log_every=1", "data.workers=1"]
+    options = [part for change in changes for part in ("--set", change)]
+    command = [sys.executable, "-m", "instance_flow_training.train", str(TINY_PATH), "--out", str(tmp_path), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        seen = ""
+        while "total=" not in seen:
+            seen += process.stderr.read(1)
+        process.send_signal(number)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    step = load_checkpoint(tmp_path / "checkpoint.pt")["step"]
+    assert f"stopped at step {step}; saved {tmp_path / 'checkpoint.pt'}" in rest
+    assert step > 0
+    assert "Traceback" not in rest

@@ -58,6 +58,8 @@ class TrainConfig:
     frozen: parts that are not trained at all, such as "backbone.features.0".
     backbone_rate: the backbone's learning rate as a share of the others'.
     device: auto, cpu, cuda or cuda:N; under torchrun every process takes the GPU of its local rank.
+    save_every, save_minutes: a checkpoint is saved after so many steps, and, by a single process, after so many minutes
+        (0 = by steps alone), and on SIGINT and SIGTERM.
     pictures_every: steps between two pictures of the maps in TensorBoard, 0 = none.
     """
 
@@ -80,6 +82,7 @@ class TrainConfig:
     threads: int = 0
     device: str = "auto"
     save_every: int = 200
+    save_minutes: float = 10.0
     log_every: int = 20
     pictures_every: int = 0
     init: InitConfig = field(default_factory=InitConfig)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from safetensors.torch import load_file
@@ -83,13 +83,6 @@ def begin_with(network: InstanceFlowNet, path: Path, class_names: Sequence[str])
         nn.init.zeros_(cast(Tensor, layer.bias))
 
 
-class SoftMaps(NamedTuple):
-    """What a teacher says: probabilities (B, C + 1, h, w), and which of background and classes it knows, (C + 1,)."""
-
-    probabilities: Tensor
-    is_known: Tensor
-
-
 class Teacher(nn.Module):
     """The whole network, frozen: soft class maps of any image, in the classes of a training set.
 
@@ -110,15 +103,15 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, image: Tensor, stride: int) -> SoftMaps:
-        """image: (B, H, W, 3) uint8 RGB; the maps are at ``stride``."""
+    def forward(self, image: Tensor, stride: int) -> Tensor:
+        """image: (B, H, W, 3) uint8 RGB. Returns probabilities (B, C + 1, H / stride, W / stride), 0 of classes that
+        the teacher does not know."""
         logits = upsample(self.logits(image), image.shape[1] // stride, image.shape[2] // stride, stride)
         theirs = logits.softmax(1)
         nothing = torch.zeros_like(theirs[:, 0])
         known = [theirs[:, row] if row else nothing for row in self._rows]
         background = 1 - torch.stack([nothing, *known]).sum(0)
-        is_known = torch.tensor([True, *map(bool, self._rows)], device=image.device)
-        return SoftMaps(torch.stack([background, *known], 1), is_known)
+        return torch.stack([background, *known], 1)
 
     def logits(self, image: Tensor) -> Tensor:
         """Of the teacher's own classes: (B, 21, H / 16, W / 16); cell j lies at pixel 16j."""

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instance_flow_training.deeplab import SoftMaps
 from instance_flow_training.maps import OUTPUT_STRIDE, FlowMaps, IntraMaps
 from instance_flow_training.model import AFFINITY, OFFSET
 from instance_flow_training.targets import IGNORE
@@ -23,7 +22,8 @@ class LossConfig:
 
     association: ours, not the paper's: makes a pixel's attention fall on its own object (see ``association_loss``).
     distil, teacher: ours too: weight of the class maps of DeepLab V3 on MobileNetV2, and the .safetensors file of its
-        weights (``deeplab``). A small set forgets what the weights knew of pictures that it does not show.
+        weights (``deeplab``), where nothing is labelled or it agrees. A small set forgets what the weights knew of
+        pictures that it does not show.
     focal_center: the focal loss in place of the mean square, for ``model.center_sigmoid``: centers are so few that
         their mean square is small when all of them are missed.
     hard_pixels: share of the known pixels, the hardest, that the semantics are learned from; those of small objects
@@ -174,19 +174,22 @@ def semantic_loss(logits: Tensor, targets: BatchTargets, weight: Tensor, config:
     return loss.flatten().topk(max(1, round(config.hard_pixels * known))).values.mean()
 
 
-def distillation(logits: Tensor, soft: SoftMaps, targets: BatchTargets) -> Tensor:
-    """Cross entropy of (B, C + 1, h, w) logits against a teacher, but for objects of classes that it does not know."""
+def distillation(logits: Tensor, soft: Tensor, targets: BatchTargets) -> Tensor:
+    """Cross entropy of (B, C + 1, h, w) logits against a teacher, where nothing is labelled or the teacher agrees.
+
+    Where it does not, the label is right: teachers miss small objects, and classes that they do not know.
+    """
     semantic = targets.semantic[:, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE].long()
-    counts = F.pad(soft.is_known, (0, 256 - len(soft.is_known)), value=True)[semantic]
-    return masked_mean(-(soft.probabilities * logits.log_softmax(1)).sum(1), counts.float())
+    counts = (semantic == IGNORE) | (semantic == soft.argmax(1))
+    return masked_mean(-(soft * logits.log_softmax(1)).sum(1), counts.float())
 
 
 def intra_losses(
-    maps: IntraMaps, targets: BatchTargets, config: LossConfig, soft: SoftMaps | None = None
+    maps: IntraMaps, targets: BatchTargets, config: LossConfig, soft: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Terms of one frame; background counts for the semantics alone unless ``config.background`` says otherwise.
 
-    soft: what a teacher says of the frames.
+    soft: what a teacher says of the frames, (B, C + 1, h, w) probabilities.
     """
     weight = object_values(targets.labels, targets.weight[..., None])[:, 0]
     background = (targets.labels == 0).float()

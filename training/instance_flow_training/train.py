@@ -11,11 +11,15 @@ import argparse
 import logging
 import math
 import os
+import signal
 import sys
 import tempfile
-from contextlib import closing
+import threading
+import time
+from contextlib import closing, nullcontext
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,15 +56,47 @@ def train(config: TrainConfig, out: Path) -> Path:
         check_writable(out)
     run = open_run(config, out / "checkpoint.pt")
     folder = out / "tensorboard" if run.fabric.is_global_zero else None
-    with closing(TrainingLog(folder, run.step, config.steps, config.batch, config.data.workers)) as log:
-        train_steps(run, log, out)
+    # Several processes are ended by torchrun, and not all at the same step.
+    listening = StopRequest() if run.fabric.world_size == 1 else nullcontext(StopRequest())
+    with (
+        closing(TrainingLog(folder, run.step, config.steps, config.batch, config.data.workers)) as log,
+        listening as stop,
+    ):
+        train_steps(run, log, out, stop)
     return out / "checkpoint.pt"
 
 
-def train_steps(run: TrainingRun, log: TrainingLog, out: Path) -> None:
+class Stopped(Exception):
+    """The run was told to end, and has saved what it had."""
+
+
+class StopRequest:
+    """SIGINT and SIGTERM, once: ``asked`` for the loop to see after its step. The second one does as it always does."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._take) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number: int, _frame: Any) -> None:
+        self.asked = True
+        signal.signal(number, self._before[number])
+
+
+def train_steps(run: TrainingRun, log: TrainingLog, out: Path, stop: StopRequest) -> None:
     """The loop, the same on every process; the first one also speaks, validates and saves while the others wait."""
     config, first = run.config, run.fabric.is_global_zero
     last = config.stop_at or config.steps
+    alone = run.fabric.world_size == 1
+    saved_at = time.monotonic()
     clock = StepClock(run.fabric.device)
     batches = clock.waiting(run.passes(last))
     for step in range(run.step, last):
@@ -73,7 +109,10 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path) -> None:
         log.count_step()
         logs, pictures = _due(config.log_every, done), _due(config.pictures_every, done)
         validates = _due(config.validation.every, done, last)
-        saves = _due(config.save_every, done, last)
+        # By the clock and on a signal only where no other process would have to do the same at the same step.
+        ending = alone and stop.asked
+        late = alone and config.save_minutes and time.monotonic() - saved_at > 60 * config.save_minutes
+        saves = _due(config.save_every, done, last) or bool(late) or ending
         if logs or validates or saves:
             # Before a checkpoint too: a broken network must not take the place of a sound one.
             means = mean_over_processes(run, terms)
@@ -88,8 +127,11 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path) -> None:
                     validate_and_keep_best(run, log, out / "best.pt")
                 if first and saves:
                     save_checkpoint(out / "checkpoint.pt", run.state())
+                    saved_at = time.monotonic()
                 run.fabric.barrier()
                 run.module.train()
+        if ending:
+            raise Stopped(f"stopped at step {done}; saved {out / 'checkpoint.pt'}: the same command resumes there")
     log.speed(slowest_process(run, clock.take()), run.step)
 
 
@@ -171,8 +213,11 @@ def main(arguments: list[str] | None = None) -> int:
         kind = f"{type(error).__module__}.{type(error).__name__}: "
         print(f"instance-flow-train: error: {sentence.removeprefix(kind)}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("\ninterrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
     finally:
         logger.removeHandler(handler)

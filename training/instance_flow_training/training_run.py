@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,13 @@ class TrainingRun:
             collate_fn=collate,
             pin_memory=self.fabric.device.type == "cuda",
             prefetch_factor=self.config.data.prefetch if workers else None,
+            worker_init_fn=_leave_interrupts_to_the_loop,
         )
+
+
+def _leave_interrupts_to_the_loop(_: int) -> None:
+    """A terminal sends Ctrl-C to the workers too; the loop still waits for what they are making."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def open_run(config: TrainConfig, checkpoint: Path | None) -> TrainingRun:

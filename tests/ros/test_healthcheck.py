@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -53,7 +54,9 @@ def test_active_node_is_healthy_until_it_hangs(
     probe = start(model=blobs_model).until_active()
     name = f"{probe.node.get_namespace()}/instance_flow"
     code, words = ask(name, capsys)
-    assert (code, words.count("\n"), words.startswith("healthy: ")) == (HEALTHY, 1, True)
+    # No images come, which is for others to act on; an image of the start may still be in the period.
+    assert (code, words.count("\n")) == (HEALTHY, 1)
+    assert re.match("healthy(, with a warning)?: ", words)
     try:
         os.kill(probe.process.pid, signal.SIGSTOP)
         assert ask(name, capsys, timeout="3")[0] == UNHEALTHY

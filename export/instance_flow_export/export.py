@@ -18,9 +18,9 @@ import torch
 
 from instance_flow.commands.values import image_size
 from instance_flow.network import MAPS, feature_names, reference_input, write_metadata
-from instance_flow.structures import InstanceFlowError, ModelInfo
+from instance_flow.structures import Image, InstanceFlowError, ModelInfo
 from instance_flow_export.half import halve, prove_half
-from instance_flow_export.proof import ProofError, prove
+from instance_flow_export.proof import ProofError, proof_images, prove
 from instance_flow_training.checkpoint import WEIGHTS, load_checkpoint, load_network, save_weights
 from instance_flow_training.config import ConfigError
 from instance_flow_training.model import OFFSET, InstanceFlowNet
@@ -117,12 +117,14 @@ def export(
     static: bool,
     changes: dict[str, Any],
     half: bool = False,
+    proof: Path | None = None,
 ) -> ModelInfo:
     """Write ``out`` and prove it; on any difference the file is not left behind.
 
     Args:
         size: input size of the model; None takes ``TrainConfig.input_size``.
         changes: fields of ModelInfo to set.   half: float16 in place of float32, for GPUs.
+        proof: what is proved on, see ``proof_images``.
 
     Raises:
         ConfigError: for a size, or a kind of network, that the runtime does not take.
@@ -146,11 +148,13 @@ def export(
     graph = export_graph(halve(network) if half else network, info.input_size, dynamic=not static)
     onnx.helper.set_model_props(graph, write_metadata(info))
     onnx.checker.check_model(graph, full_check=True)
-    return prove_and_write(graph, network, info, out)
+    return prove_and_write(graph, network, info, out, proof_images(info, proof))
 
 
-def prove_and_write(graph: onnx.ModelProto, network: InstanceFlowNet, info: ModelInfo, out: Path) -> ModelInfo:
-    """Prove the graph beside its destination, then move it there: a file that is there has passed.
+def prove_and_write(
+    graph: onnx.ModelProto, network: InstanceFlowNet, info: ModelInfo, out: Path, images: Sequence[Image]
+) -> ModelInfo:
+    """Prove the graph on a sequence beside its destination, then move it there: a file that is there has passed.
 
     network: in float32, whatever the precision of the graph.
     """
@@ -158,7 +162,7 @@ def prove_and_write(graph: onnx.ModelProto, network: InstanceFlowNet, info: Mode
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
         candidate = Path(folder) / out.name
         onnx.save(graph, candidate)
-        report = (prove_half if info.precision == "float16" else prove)(network, info, candidate)
+        report = (prove_half if info.precision == "float16" else prove)(network, info, candidate, images)
         candidate.replace(out)
     print(report)
     return info
@@ -182,20 +186,29 @@ def main(arguments: list[str] | None = None) -> int:
         help="also write the weights in half precision, to train on from (init.checkpoint takes the .safetensors file)",
     )
     parser.add_argument("--static", action="store_true", help="one size and 4 references, for TensorRT and CUDA graphs")
+    parser.add_argument(
+        "--proof",
+        type=Path,
+        metavar="SOURCE",
+        help="video, folder or bag that shows objects of the model, to prove the file on (default: a synthetic world)",
+    )
     parser.add_argument("--half", action="store_true", help="float16 in place of float32, for GPUs")
     parser.add_argument("--name", help="name of the model in its description")
     parser.add_argument("--center-threshold", type=float, help="default threshold of the center heat")
     parser.add_argument("--center-window", type=float, help="default NMS window, fraction of sqrt(height * width)")
     parser.add_argument("--max-distance", type=float, help="default matching distance, likewise")
+    parser.add_argument("--min-score", type=float, help="default least score of an object that is published")
+    parser.add_argument("--confirm-frames", type=int, help="default number of frames in a row before it is published")
     parser.add_argument("--licence", help="licence of the weights, which the training data may bind")
     options = parser.parse_args(arguments)
-    fields = ("name", "center_threshold", "center_window", "max_distance", "licence")
+    fields = ("name", "center_threshold", "center_window", "max_distance", "min_score", "confirm_frames", "licence")
     changes = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         if options.weights and options.weights.suffix != WEIGHTS:
             raise ConfigError(f"--weights {options.weights}: give a name that ends in {WEIGHTS}")
-        info = export(options.checkpoint, options.out, options.size, options.static, changes, options.half)
+        kinds = options.static, changes, options.half, options.proof
+        info = export(options.checkpoint, options.out, options.size, *kinds)
         if options.weights:
             network, config, class_names = load_network(options.checkpoint)
             save_weights(options.weights, network, config, class_names, load_checkpoint(options.checkpoint)["step"])

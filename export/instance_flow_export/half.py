@@ -8,14 +8,13 @@ docs/quantisation.md.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 from instance_flow.network import OnnxNetwork
-from instance_flow.structures import ModelInfo
+from instance_flow.structures import Image, ModelInfo
 from instance_flow_export.differences import Differences, differences
-from instance_flow_export.proof import FRAMES
 from instance_flow_training.model import InstanceFlowNet
-from instance_flow_training.synthetic import WorldConfig, generate_clip
 from instance_flow_training.validate import TorchNetwork
 
 TOLERANCE = 0.005
@@ -30,8 +29,8 @@ def halve(network: InstanceFlowNet) -> InstanceFlowNet:
     return copy.deepcopy(network).half().eval()
 
 
-def prove_half(network: InstanceFlowNet, info: ModelInfo, path: Path, frames: int = FRAMES) -> Differences:
-    """Step the float32 network in torch and the float16 file in ONNX Runtime over a made clip.
+def prove_half(network: InstanceFlowNet, info: ModelInfo, path: Path, images: Sequence[Image]) -> Differences:
+    """Step the float32 network in torch and the float16 file in ONNX Runtime over these images.
 
     Args:
         network: in float32.   path: what was exported from ``halve(network)``.
@@ -40,7 +39,6 @@ def prove_half(network: InstanceFlowNet, info: ModelInfo, path: Path, frames: in
         ProofError: when a map is off by more than TOLERANCE at the mean.
         ModelError: when the file does not run, or its maps are not finite.
     """
-    clip = generate_clip(7, "crossing", WorldConfig(size=info.input_size, frames=frames))
-    found = differences(TorchNetwork(network, info), OnnxNetwork(path, "cpu"), clip.images)
+    found = differences(TorchNetwork(network, info), OnnxNetwork(path, "cpu"), images)
     found.check(TOLERANCE)
     return found

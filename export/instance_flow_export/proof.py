@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.network import MAPS, OnnxNetwork
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, InstanceFlowError, ModelInfo, Network, Prediction, Tracks
+from instance_flow.video import open_source
 from instance_flow_training.model import InstanceFlowNet
 from instance_flow_training.synthetic import WorldConfig, generate_clip
 from instance_flow_training.validate import TorchNetwork
@@ -38,8 +41,14 @@ class ProofReport:
         errors = ", ".join(f"{name} {value:.1e}" for name, value in self.largest.items())
         return (
             f"proof: torch and ONNX Runtime agree over {self.frames} frames with features fed back; largest errors: "
-            f"{errors}; tracks equal ({self.objects} objects)"
+            f"{errors}; {self._tracks}"
         )
+
+    @property
+    def _tracks(self) -> str:
+        if self.objects:
+            return f"tracks equal ({self.objects} objects)"
+        return "no object was seen, so nothing is proved of tracks: give a --proof that shows some"
 
 
 class Recorder:
@@ -70,18 +79,28 @@ def same_tracks(ours: Tracks, theirs: Tracks) -> bool:
     return equal and float(np.mean(ours.label_map != theirs.label_map)) <= 1e-3
 
 
-def prove(network: InstanceFlowNet, info: ModelInfo, path: Path, frames: int = FRAMES) -> ProofReport:
-    """Step both over a made clip, each feeding its own features back, maps and tracks compared frame by frame.
+def proof_images(info: ModelInfo, source: Path | None = None, frames: int = FRAMES) -> list[Image]:
+    """The sequence of a proof: the first frames of a video, folder or bag, or a synthetic world.
+
+    Raises SourceError for a source that cannot be read.
+    """
+    if source is None:
+        return list(generate_clip(7, "crossing", WorldConfig(size=info.input_size, frames=frames)).images)
+    return [frame.image for frame in islice(open_source(source), frames)]
+
+
+def prove(network: InstanceFlowNet, info: ModelInfo, path: Path, images: Sequence[Image]) -> ProofReport:
+    """Step both over these images, each feeding its own features back, maps and tracks compared frame by frame.
 
     Raises:
         ProofError: naming the first output and frame that differ by more than TOLERANCE, or the first unequal tracks.
     """
     torch_side, onnx_side = Recorder(TorchNetwork(network, info)), Recorder(OnnxNetwork(path, "cpu"))
-    ours, theirs = Pipeline(torch_side), Pipeline(onnx_side)
+    everything = AssemblyConfig(min_score=0.0, confirm_frames=1)
+    ours, theirs = Pipeline(torch_side, everything), Pipeline(onnx_side, everything)
     largest: dict[str, float] = {}
     objects = 0
-    clip = generate_clip(7, "crossing", WorldConfig(size=info.input_size, frames=frames))
-    for t, image in enumerate(clip.images):
+    for t, image in enumerate(images):
         expected, found = ours.step(image), theirs.step(image)
         for name, error in _errors(torch_side.predictions.pop(), onnx_side.predictions.pop()).items():
             if not error <= TOLERANCE:
@@ -92,7 +111,7 @@ def prove(network: InstanceFlowNet, info: ModelInfo, path: Path, frames: int = F
         if not same_tracks(expected, found):
             raise ProofError(f"frame {t}: the maps agree but the tracks differ; no file written")
         objects += len(found)
-    return ProofReport(largest, frames, objects)
+    return ProofReport(largest, len(images), objects)
 
 
 def _errors(ours: Prediction, theirs: Prediction) -> dict[str, float]:

@@ -18,7 +18,7 @@ from instance_flow.network import OnnxNetwork, write_metadata
 from instance_flow.structures import ModelInfo
 from instance_flow_export.export import export, export_graph, main, prove_and_write, weights_hash
 from instance_flow_export.half import halve
-from instance_flow_export.proof import ProofError, prove, relative_error
+from instance_flow_export.proof import ProofError, proof_images, prove, relative_error
 from instance_flow_training.checkpoint import save_checkpoint
 from instance_flow_training.config import DataConfig, TrainConfig, load_config
 from instance_flow_training.model import InstanceFlowNet
@@ -52,7 +52,7 @@ def model(
     graph: onnx.ModelProto, network: InstanceFlowNet, info: ModelInfo, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    prove_and_write(graph, network, info, path)
+    prove_and_write(graph, network, info, path, proof_images(info))
     return path
 
 
@@ -62,7 +62,7 @@ def test_the_file_describes_itself(model: Path, info: ModelInfo) -> None:
 
 
 def test_the_proof_measures_a_sequence(model: Path, network: InstanceFlowNet, info: ModelInfo) -> None:
-    report = prove(network, info, model, frames=8)
+    report = prove(network, info, model, proof_images(info, frames=8))
     assert report.frames == 8
     assert set(report.largest) == {"semantic", "center", "offset", "reference_offset", "features_0", "features_1"}
     assert 0 < max(report.largest.values()) < 1e-4
@@ -87,7 +87,7 @@ def test_any_size_and_any_number_of_references(
 def test_a_static_graph_takes_fewer_references_too(network: InstanceFlowNet, info: ModelInfo, tmp_path: Path) -> None:
     graph = export_graph(network, SIZE, dynamic=False)
     onnx.helper.set_model_props(graph, write_metadata(info))
-    prove_and_write(graph, network, info, tmp_path / "static.onnx")
+    prove_and_write(graph, network, info, tmp_path / "static.onnx", proof_images(info))
     shapes = [[d.dim_value for d in i.type.tensor_type.shape.dim] for i in graph.graph.input]
     assert [shape[0] for shape in shapes] == [1] * 9
     assert all(value > 0 for shape in shapes for value in shape)
@@ -140,7 +140,7 @@ def test_a_spoiled_graph_does_not_pass(
 ) -> None:
     out = tmp_path / "model.onnx"
     with pytest.raises(ProofError, match="differs by"):
-        prove_and_write(spoiled(graph, part), network, info, out)
+        prove_and_write(spoiled(graph, part), network, info, out, proof_images(info))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,7 +150,7 @@ def test_a_refused_export_keeps_the_older_file(
     out = tmp_path / "model.onnx"
     out.write_bytes(b"the older one")
     with pytest.raises(ProofError):
-        prove_and_write(spoiled(graph, "center_head"), network, info, out)
+        prove_and_write(spoiled(graph, "center_head"), network, info, out, proof_images(info))
     assert out.read_bytes() == b"the older one"
 
 
@@ -216,7 +216,7 @@ def test_object_tokens_are_exported_proven_and_run_at_any_size(tmp_path: Path, h
     info = model_info(network, SIZE, name="tokens", center_threshold=1.0, precision="float16" if half else "float32")
     graph = export_graph(halve(network) if half else network, SIZE, dynamic=True)
     onnx.helper.set_model_props(graph, write_metadata(info))
-    prove_and_write(graph, network, info, tmp_path / "model.onnx")
+    prove_and_write(graph, network, info, tmp_path / "model.onnx", proof_images(info))
     deployed = OnnxNetwork(tmp_path / "model.onnx", "cpu")
     assert (deployed.info.feature_tokens, deployed.info.feature_strides) == (128, ())
     for height, width in (SIZE, (32, 32), (128, 96)):

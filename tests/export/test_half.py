@@ -18,7 +18,7 @@ from instance_flow.pipeline import Pipeline
 from instance_flow.structures import ModelInfo
 from instance_flow_export.export import export_graph, main
 from instance_flow_export.half import halve, prove_half
-from instance_flow_export.proof import ProofError
+from instance_flow_export.proof import ProofError, proof_images
 from instance_flow_export.quantise import main as quantise_main
 from instance_flow_training.checkpoint import save_checkpoint
 from instance_flow_training.config import TrainConfig
@@ -78,7 +78,7 @@ def test_it_runs_as_a_stream(model: Path) -> None:
 
 
 def test_the_proof_measures_every_output(model: Path, trained: InstanceFlowNet, info: ModelInfo) -> None:
-    report = prove_half(trained, info, model, frames=8)
+    report = prove_half(trained, info, model, proof_images(info, frames=8))
     assert report.frames == 8
     assert set(report.mean) == {"semantic", "center", "offset", "reference_offset", "features_0", "features_1"}
     assert 1e-6 < max(report.mean.values()) < 0.05
@@ -95,7 +95,7 @@ def test_a_spoiled_graph_does_not_pass(
     tensor.CopyFrom(numpy_helper.from_array(-values, tensor.name))
     onnx.save(other, tmp_path / "model.onnx")
     with pytest.raises(ProofError, match="differs from the float32 network's"):
-        prove_half(trained, info, tmp_path / "model.onnx", frames=4)
+        prove_half(trained, info, tmp_path / "model.onnx", proof_images(info, frames=4))
 
 
 def test_the_command_writes_a_proven_file(

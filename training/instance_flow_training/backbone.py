@@ -77,8 +77,9 @@ class ResNet50(nn.Module):
 class LateConv2d(nn.Conv2d):
     """A strided 3x3 convolution that pads behind its input instead of around it.
 
-    Its cell j lies at 2j + 1 of its input, where one that pads around lies at 2j. With four of the latter before it,
-    the deepest cells of stride 32 lie at 32j + 16 of the image: in the middle of what they stand for.
+    Its cell j lies at 2j + 1 of its input, where one that pads around lies at 2j. As the last strided one, it lets the
+    deepest cells lie at s * j + s / 2 of the image, s being the output stride: in the middle of what they stand for.
+    Weights of a network that pads around fit, since everything after it sees the same grid, moved.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ class MobileNetV2(nn.Module):
                     stride = 1
                 if stride == 2:
                     stride_so_far *= 2
-                late = stride == 2 and stride_so_far == 32
+                late = stride == 2 and stride_so_far == output_stride
                 layers.append(InvertedResidual(channels, out_channels, stride, expansion, dilation, late))
                 # As in ResNet50, from the next block on.
                 dilation = 2 if dilated else dilation

@@ -23,6 +23,7 @@ from instance_flow_training.oracle import OracleNetwork, TrueMasksNetwork
 from instance_flow_training.retracking import retrack, with_ids
 from instance_flow_training.scoring import track_clip
 from instance_flow_training.synthetic import Clip, WorldConfig, generate_clip
+from instance_flow_training.world_files import write_ytvis
 
 COLOURS = {"r": (200, 30, 30), "g": (30, 200, 30), "b": (30, 30, 200)}
 Square = tuple[int, int, str]
@@ -272,3 +273,31 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_a_track_is_forgotten_when_its_time_is_over() -> None:
     frames, images = scene([[(4, 4, "r")], [], [(4, 4, "r")]])
     assert [f.ids.tolist() for f in retrack(frames, images, MaskIouTracker(lost_frames=1))] == [[1], [], [2]]
+
+
+def test_real_videos_are_judged_as_found_and_as_published(
+    bundled_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A data set on disk; with a least score of 1 nothing is published, and the masks are judged all the same."""
+    write_ytvis([generate_clip(3, "mixed", WorldConfig(size=(224, 384), frames=5))], tmp_path)
+    assert main([str(bundled_model), "--videos", str(tmp_path / "instances.json"), "--set", "min_score=1"]) == 0
+    out = capsys.readouterr().out
+    assert "published: 0 ids in 5 frames, 0 id switches (0.00 in 100 frames), 0 of the ids on no labelled object" in out
+    overall = next(line for line in out.splitlines() if line.startswith("all classes"))
+    assert float(overall.split()[3]) > 0
+    assert main([str(bundled_model), "--videos", str(tmp_path / "instances.json")]) == 0
+    assert "published: 0 ids" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--videos", "nowhere.json"], "nowhere.json: cannot be read"),
+        (["--cutouts", "nowhere.json"], "nowhere.json: cannot be read"),
+    ],
+)
+def test_data_sets_that_are_not_there(
+    bundled_model: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(bundled_model), *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.atomic import replacing
-from instance_flow.bags import COMPRESSED, RAW, STORAGE, typestore
+from instance_flow.bag_files import STORAGE, URI_CHARACTERS
+from instance_flow.bags import COMPRESSED, RAW, typestore
 from instance_flow.structures import Image, InstanceFlowError, SourceError
 
 if TYPE_CHECKING:
@@ -61,12 +63,25 @@ class BagWriter:
         with _told(self.path), ExitStack() as stack:
             whole = stack.enter_context(replacing(self.path))
             folder = whole.with_name("bag") if self._single else whole
+            if self._storage == "sqlite3" and any(character in str(folder) for character in URI_CHARACTERS):
+                folder = self._under_a_plain_name(folder, stack)
             if self._single:
                 stack.callback(_move, folder / f"bag{self.path.suffix}", whole)
             writer = Writer(folder, version=9, storage_plugin=StoragePlugin[self._storage.upper()])
             self._writer = stack.enter_context(writer)
             self._stack = stack.pop_all()
         return self
+
+    def _under_a_plain_name(self, folder: Path, stack: ExitStack) -> Path:
+        """The same folder by a way that SQLite does not take for part of an address."""
+        if any(character in folder.name for character in URI_CHARACTERS):
+            raise SourceError(
+                f"{self.path}: a bag folder of SQLite files cannot have any of {' '.join(URI_CHARACTERS)} in its name; "
+                "choose another one, or the storage mcap"
+            )
+        link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="instance-flow-bag-"))) / "here"
+        link.symlink_to(folder.parent.resolve())
+        return link / folder.name
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

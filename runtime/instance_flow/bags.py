@@ -18,6 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instance_flow.bag_files import (
+    METADATA,
+    compare_counts,
+    is_storage,
+    listed_files,
+    open_files,
+    read_metadata,
+    storage_files,
+    unpack_message,
+    unreadable,
+)
 from instance_flow.image_encodings import decode_compressed, decode_raw
 from instance_flow.stamps import stamp_problem, to_nanoseconds
 from instance_flow.structures import Image, SourceError
@@ -30,10 +41,12 @@ if TYPE_CHECKING:
 RAW = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
-STORAGE = {".mcap": "mcap", ".db3": "sqlite3"}
-"""Names of the forms of storage, by the endings of their files."""
-
 _RATE_SAMPLE = 30
+_VIDEO = {
+    "foxglove_msgs/msg/CompressedVideo": "foxglove's tools",
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": "`ros2 run image_transport republish ffmpeg raw`",
+}
+"""Types of video in a bag, and what turns it into images."""
 
 _log = logging.getLogger("instance_flow")
 
@@ -63,8 +76,8 @@ class BagImage:
 def is_bag(path: Path) -> bool:
     """Whether the path looks like a ROS 2 bag; says nothing of its soundness."""
     if path.is_dir():
-        return (path / "metadata.yaml").is_file() or bool(_loose_files(path))
-    return path.suffix in STORAGE
+        return (path / METADATA).is_file() or bool(storage_files(path))
+    return is_storage(path)
 
 
 def image_topics(path: Path) -> dict[str, int]:
@@ -148,37 +161,30 @@ def typestore() -> Typestore:
     return get_typestore(Stores.ROS2_JAZZY)
 
 
-def _loose_files(folder: Path) -> list[Path]:
-    """Storage files of a folder, as a recorder leaves them that died before it could write metadata.yaml."""
-    return sorted(folder.glob("*.mcap")) or sorted(folder.glob("*.db3"))
-
-
-def _storage_paths(path: Path) -> list[Path]:
+def _checked(path: Path) -> Path:
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
     if not is_bag(path):
         raise SourceError(
             f"{path} is not a ROS 2 bag; expected a .mcap file, a .db3 file, or a folder with metadata.yaml"
         )
-    return [path] if path.is_file() or (path / "metadata.yaml").is_file() else _loose_files(path)
+    return path
 
 
 @contextmanager
 def _open_bag(path: Path) -> Iterator[list[Reader]]:
     typestore()  # says what is missing
-    from rosbags.rosbag2 import Reader
-
+    metadata = read_metadata(_checked(path)) if _checked(path).is_dir() else None
+    files = listed_files(path, metadata) if path.is_dir() else [path]
     try:
         with ExitStack() as stack:
-            yield [stack.enter_context(Reader(part)) for part in _storage_paths(path)]
+            readers = open_files(files, stack)
+            compare_counts(path, metadata, _count_messages(iter(_connections(readers))))
+            yield readers
     except SourceError:
         raise
     except Exception as error:  # Damaged bytes break a parser in any way there is.
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise SourceError(
-            f"{path}: cannot be read as a ROS 2 bag: {reason}; "
-            "a recording that was cut off can be repaired with `mcap recover` or `ros2 bag reindex`"
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _connections(readers: list[Reader]) -> list[Connection]:
@@ -202,7 +208,13 @@ def _choose_topics(path: Path, connections: list[Connection], wanted: Sequence[s
     types = {connection.topic: connection.msgtype for connection in connections}
     if not images:
         there = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(types.items())) or "none at all"
-        raise SourceError(f"{path} has no topic of images; its topics: {there}")
+        video = [topic for topic, kind in sorted(types.items()) if kind in _VIDEO]
+        hint = (
+            f". {video[0]} is compressed video: decode it to images first, with {_VIDEO[types[video[0]]]}"
+            if video
+            else ""
+        )
+        raise SourceError(f"{path} has no topic of images; its topics: {there}{hint}")
     listing = ", ".join(f"{topic} ({count} images)" for topic, count in images.items())
     for topic in wanted:
         if topic not in images:
@@ -245,7 +257,7 @@ def _usual_rate(messages: Iterator[tuple[Connection, int, bytes]]) -> float:
 
 def _deserialize(types: Typestore, connection: Connection, data: bytes) -> Any:
     try:
-        return types.deserialize_cdr(data, connection.msgtype)
+        return types.deserialize_cdr(unpack_message(data), connection.msgtype)
     except Exception as error:  # Damaged bytes break a parser in any way there is.
         raise ValueError(f"its {len(data)} bytes are no whole {connection.msgtype}") from error
 

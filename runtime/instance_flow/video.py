@@ -107,6 +107,11 @@ def open_source(path: Path | str, topic: str | Sequence[str] | None = None) -> S
         return PictureSource(path, _pictures_in(path))
     if path.suffix.lower() in PICTURES:
         return PictureSource(path, [path])
+    if _begins_with(path, b"#ROSBAG"):
+        raise SourceError(
+            f"{path}: a bag of ROS 1; convert it with `rosbags-convert --src {path} --dst FOLDER` (pip install "
+            "rosbags) and give that folder"
+        )
     return VideoSource(path)
 
 
@@ -239,6 +244,14 @@ def opencv_path(path: Path) -> str:
 
 def _raise(_camera: int, _number: int, reason: str) -> None:
     raise SourceError(reason)
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False
 
 
 def _pictures_in(folder: Path) -> list[Path]:

@@ -32,7 +32,7 @@ class VideoWriter:
 
     def __enter__(self) -> VideoWriter:
         with ExitStack() as stack:
-            self._temporary = stack.enter_context(replacing(self.path))
+            self._temporary = stack.enter_context(replacing(self.path, optional=True))
             self._writer = cv2.VideoWriter()
             stack.push(self._close)
             self._stack = stack.pop_all()

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from instance_flow.bag_writer import BagWriter
-from instance_flow.bags import COMPRESSED, RAW, BagImages, image_topics, is_bag
+from instance_flow.bags import COMPRESSED, RAW, BagImages, image_topics, is_bag, typestore
 from instance_flow.image_encodings import decode_compressed
 from instance_flow.structures import SourceError
 
@@ -234,9 +237,7 @@ def keep_only_metadata(path: Path) -> None:
         ("one.db3", lambda path: path.write_bytes(b"text"), "cannot be read as a ROS 2 bag: .*not a database"),
         ("one.mcap", lambda path: path.write_bytes(b""), "cannot be read as a ROS 2 bag: .*empty"),
         ("one.db3", lambda path: path.write_bytes(b""), "cannot be read as a ROS 2 bag: .*missing tables"),
-        ("folder", lambda path: (path / "metadata.yaml").write_text("a: ["), "cannot be read as a ROS 2 bag: .*YAML"),
-        ("folder", lambda path: (path / "metadata.yaml").write_text("a: 1"), "metadata key is missing"),
-        ("folder", keep_only_metadata, "cannot be read as a ROS 2 bag: .*missing"),
+        ("folder", keep_only_metadata, "metadata.yaml names folder.mcap, which is not there"),
         ("one.mcap", lambda path: path.unlink(), "no such file or folder"),
         ("one.mcap", lambda path: path.rename(path.with_suffix(".bag")), "no such file or folder"),
     ],
@@ -247,8 +248,6 @@ def keep_only_metadata(path: Path) -> None:
         "db3 of text",
         "empty mcap",
         "empty db3",
-        "damaged metadata",
-        "foreign metadata",
         "storage file gone",
         "nothing there",
         "renamed",
@@ -348,3 +347,177 @@ def test_without_rosbags_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     for call in (lambda: BagImages(path), lambda: BagWriter(tmp_path / "new")):
         with pytest.raises(SourceError, match=r'pip install "instance-flow\[bags\]"'):
             call()
+
+
+def split(path: Path, parts: int = 3) -> Path:
+    """A recording in several files, as ``ros2 bag record -b`` leaves it; 4 images in each."""
+    path.mkdir()
+    for part in range(parts):
+        with BagWriter(path / f"rec_{part}.mcap", "mcap") as bag:
+            for number, image in enumerate(pictures()):
+                stamp = START + (4 * part + number) * STEP
+                bag.write_image("/camera/image", image, stamp, received=4 * part + number + 1)
+    return path
+
+
+def torn(path: Path) -> Path:
+    """Power went while the last file was written."""
+    cut(split(path) / "rec_2.mcap")
+    return path
+
+
+def ring(path: Path) -> Path:
+    """A recorder that keeps the latest files; metadata.yaml still names the oldest."""
+    split(path)
+    listed = "".join(f"\n    - rec_{part}.mcap" for part in range(3))
+    (path / "metadata.yaml").write_text(METADATA.format(files=listed, count=12))
+    (path / "rec_0.mcap").unlink()
+    return path
+
+
+METADATA = """rosbag2_bagfile_information:
+  version: 9
+  storage_identifier: mcap
+  relative_file_paths: {files}
+  topics_with_message_count:
+    - topic_metadata: {{name: /camera/image, type: sensor_msgs/msg/Image, serialization_format: cdr}}
+      message_count: {count}
+"""
+
+
+def counted_wrongly(path: Path) -> Path:
+    """A converter wrote a metadata.yaml that promises more than there is, with a QoS that no reader knows."""
+    split(path, 1)
+    (path / "metadata.yaml").write_text(METADATA.format(files="[rec_0.mcap]", count=99))
+    return path
+
+
+def with_text(text: str) -> Callable[[Path], Path]:
+    def make(path: Path) -> Path:
+        (write_images(path) / "metadata.yaml").write_text(text)
+        return path
+
+    return make
+
+
+def packed(path: Path) -> Path:
+    """File compression, the packed file alone."""
+    from instance_flow.bag_files import _zstd
+
+    whole = write_images(path.with_suffix(".mcap"))
+    path = path.with_name("rec.mcap.zstd")
+    path.write_bytes(_zstd().compress(whole.read_bytes()))
+    return path
+
+
+def packed_messages(path: Path) -> Path:
+    """Message compression without a metadata.yaml that would say so."""
+    from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+
+    from instance_flow.bag_files import _zstd
+
+    whole = write_images(path.with_suffix(".mcap"))
+    with Reader(whole) as reader, Writer(path, version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        for connection in reader.connections:
+            made = writer.add_connection(connection.topic, connection.msgtype, typestore=typestore())
+            for _, received, data in reader.messages([connection]):
+                writer.write(made, received, _zstd().compress(data))
+    (path / "metadata.yaml").unlink()
+    return path
+
+
+def with_log(path: Path) -> Path:
+    """The recorder died with half of the images in SQLite's write-ahead log."""
+    whole = write_images(path.with_suffix(".db3"), "sqlite3")
+    path.mkdir()
+    live = path.parent / "live.db3"
+    shutil.copyfile(whole, live)
+    writing = sqlite3.connect(live)
+    with closing(writing):
+        rows = writing.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY timestamp").fetchall()
+        writing.execute("DELETE FROM messages WHERE timestamp > 2")
+        writing.commit()
+        writing.execute("PRAGMA journal_mode=WAL")
+        writing.execute("PRAGMA wal_autocheckpoint=0")
+        late = [row for row in rows if row[1] > 2]
+        writing.executemany("INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", late)
+        writing.commit()
+        shutil.copyfile(live, path / "rec_0.db3")
+        shutil.copyfile(f"{live}-wal", path / "rec_0.db3-wal")
+    return path
+
+
+def odd_name(path: Path) -> Path:
+    """Characters that have a meaning in the address by which SQLite opens a file."""
+    return write_images(_made(path.with_name("a#b?c%20d")) / "rec.db3", "sqlite3")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def beside_json(path: Path) -> Path:
+    """A topic of JSON beside the images, and no profile, as Foxglove records."""
+    return _with_mcap_writer(path, index=True, order=range(4))
+
+
+def without_index(path: Path) -> Path:
+    """rosbag2's preset "fastwrite", two images out of order."""
+    return _with_mcap_writer(path, index=False, order=(0, 2, 1, 3))
+
+
+def _with_mcap_writer(path: Path, *, index: bool, order: Iterable[int]) -> Path:
+    from mcap.writer import IndexType, Writer
+    from rosbags.rosbag2 import Reader
+
+    with Reader(write_images(path.with_suffix(".mcap"))) as reader:
+        [connection] = reader.connections
+        messages = list(reader.messages())
+        definition = connection.msgdef.data.encode()
+    path = path.with_name("other.mcap")
+    with path.open("wb") as file:
+        kinds = {} if index else {"index_types": IndexType.NONE, "use_chunking": False}
+        writer = Writer(file, **kinds)
+        writer.start()
+        image = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", definition)
+        camera = writer.register_channel("/camera/image", "cdr", image)
+        note = writer.register_channel("/note", "json", writer.register_schema("Note", "jsonschema", b"{}"))
+        for number in order:
+            _, received, data = messages[number]
+            writer.add_message(camera, received, data, received)
+            writer.add_message(note, received, b"{}", received)
+        writer.finish()
+    return path
+
+
+RECOVERED: dict[str, tuple[Callable[[Path], Path], int, str]] = {  # images, what is logged
+    "the last file torn": (torn, 8, "rec_2.mcap: "),
+    "the oldest file deleted": (ring, 8, "rec_0.mcap of the recording is missing"),
+    "metadata promises more": (counted_wrongly, 4, "says 99 messages on /camera/image, the files hold 4"),
+    "metadata is no YAML": (with_text("a: ["), 4, "metadata.yaml: cannot be read"),
+    "metadata of something else": (with_text("a: 1"), 4, "metadata.yaml: cannot be read"),
+    "a packed file": (packed, 4, ""),
+    "packed messages": (packed_messages, 4, ""),
+    "a write-ahead log": (with_log, 4, "rec_0.db3: was not closed; it is read with rec_0.db3-wal"),
+    "a name of special characters": (odd_name, 4, ""),
+    "JSON beside the images": (beside_json, 4, ""),
+    "no index, out of order": (without_index, 4, ""),
+}
+
+
+@pytest.mark.parametrize(("make", "count", "logged"), RECOVERED.values(), ids=RECOVERED)
+def test_recordings_that_are_not_as_they_should_be_are_read(
+    tmp_path: Path, make: Callable[[Path], Path], count: int, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that is there, in order; what is missing is named."""
+    path = make(tmp_path / "rec")
+    source = BagImages(path)
+    assert len(source) == count
+    received = [image.received for image in source]
+    assert len(received) == count
+    assert received == sorted(received)
+    warnings = [message for message in caplog.messages if logged and logged in message]
+    assert len(warnings) == bool(logged), caplog.messages
+    if not logged:
+        assert not caplog.messages

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Online video instance segmentation for robots by instance flow assembly."""
 
+import os
+
 from instance_flow import kernel_cache
 
+# Read by OpenCV when it is loaded. Our own look at a header comes first (``image_encodings.MAX_PIXELS``); this holds
+# where a decoder reads the header in another way.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(64 * 2**20))
 kernel_cache.prepare()  # before the first module with kernels is imported
 
 from instance_flow.assembly_config import AssemblyConfig  # noqa: E402

@@ -19,9 +19,9 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 _END_OF_JPEG = b"\xff\xd9"
 _END_OF_PNG = b"IEND"
-# Width and height after "P1" to "P6", between white space and comments. There is but one way to read each byte: with
-# two, a file of nothing but spaces takes longer than the universe has.
-_PNM = re.compile(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
+# Width and height after "P1" to "P6", between white space and comments, which end at either end of a line. There is but
+# one way to read each byte: with two, a file of nothing but spaces takes longer than the universe has.
+_PNM = re.compile(rb"P[1-6](?:\s|#[^\r\n]*[\r\n])+(\d{1,9})(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})\s")
 _PNM_HEADER = 4096  # bytes, in which both have to stand
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 
@@ -97,6 +97,8 @@ def _tiff(data: bytes) -> Size:
     for entry in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind = struct.unpack_from(f"{order}HH", data, entry)
         if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
+            if tag in found:  # Of two sizes decoders take one or the other.
+                raise ValueError(f"the TIFF of {len(data)} bytes is damaged: it says twice how large it is")
             (found[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, entry + 8)
     if len(found) < 2:
         raise ValueError(f"the TIFF of {len(data)} bytes is damaged: it does not say how large it is")

@@ -145,6 +145,7 @@ class VideoSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         capture = self._open()
+        self._codec = _codec(capture)
         frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
         capture.release()
         self.name = path.resolve().stem
@@ -172,7 +173,10 @@ class VideoSource:
         finally:
             capture.release()
         if not count:
-            raise SourceError(f"{self._path}: not one frame of this video can be decoded")
+            raise SourceError(
+                f"{self._path}: not one frame of this video can be decoded, its codec is {self._codec or 'unknown'}; "
+                f"convert it with `ffmpeg -i {self._path} -c:v libx264 OUT.mp4`"
+            )
         if self.length is not None and count < self.length:
             # A warning, since containers may only estimate how many frames they hold.
             _log.warning("%s: only %d of its %d frames could be decoded", self._path, count, self.length)
@@ -233,13 +237,20 @@ class BagSource:
         )
 
 
+def _codec(capture: cv2.VideoCapture) -> str:
+    """Four letters such as avc1 or AV01, empty where the file does not say."""
+    letters = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
+    return letters.decode("ascii", "replace").strip("\0 ") if letters.strip(b"\0").isalnum() else ""
+
+
 def opencv_path(path: Path) -> str:
-    """The path as text; SourceError where its bytes are not UTF-8, as OpenCV takes the whole process down with it."""
+    """The path as text, from the root on: FFmpeg takes what stands before a colon for a protocol. SourceError where its
+    bytes are not UTF-8, as OpenCV takes the whole process down with it."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
         raise SourceError(f"{path}: this name is not UTF-8, which OpenCV needs; choose another one") from None
-    return str(path)
+    return str(path.absolute())
 
 
 def _raise(_camera: int, _number: int, reason: str) -> None:

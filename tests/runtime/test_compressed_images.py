@@ -223,3 +223,21 @@ def test_giant_picture_is_refused_by_its_header(data: bytes) -> None:
         assert tracemalloc.get_traced_memory()[1] < 200_000
     finally:
         tracemalloc.stop()
+
+
+def doubled_tiff() -> bytes:
+    """A width of 8 and then one of 50,000: decoders take the first or the last."""
+    entries = [(256, 3, 1, 8), (256, 3, 1, 50_000), (257, 3, 1, 8)]
+    body = b"".join(struct.pack("<HHIHxx", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4)
+
+
+def test_a_tiff_of_two_widths_is_refused() -> None:
+    with pytest.raises(ValueError, match="says twice how large it is"):
+        decode_compressed(doubled_tiff())
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_a_pnm_comment_ends_with_the_line_however_that_ends(end: bytes) -> None:
+    image = decode_compressed(b"P6 # 9 9" + end + b"2 1 255\n" + bytes(range(6)))
+    assert image.shape == (1, 2, 3)

@@ -198,3 +198,9 @@ def test_a_full_disk_leaves_no_video(tmp_path: Path, missing: float) -> None:
         write_video(tmp_path / "clip.mp4", noise)
     assert (tmp_path / "clip.mp4").read_text() == "the one before"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["clip.mp4", "whole.mp4"]
+
+
+def test_a_name_with_colons_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_video(Path("2026-01-26T20:57:04Z.mp4"), shades(3))
+    assert len(list(open_source(path))) == 3

@@ -127,3 +127,26 @@ def test_video_recipes_start_where_pre_training_ends() -> None:
         config = load_config(folder / f"{recipe}.toml", [])
         assert config.init.checkpoint == f"runs/{pretraining.name}/checkpoint.pt"
         assert config.model == pretraining.model
+
+
+FILES: dict[str, tuple[bytes, str]] = {
+    "UTF-16": ('name = "a"'.encode("utf-16"), "is not UTF-8"),
+    "Latin-1": ('name = "Köln"'.encode("latin-1"), "is not UTF-8"),
+    "nested too deep": (b"a = " + b"[" * 100_000, "not valid TOML"),
+    "a number of 5,000 digits": (b"steps = " + b"9" * 5000, "not valid TOML"),
+    "no TOML": (b"steps 4", "not valid TOML"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), FILES.values(), ids=FILES)
+def test_files_that_are_no_config(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "config.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(tmp_path / "config.toml", [])
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b'\xef\xbb\xbfname = "mine"')
+    assert load_config(tmp_path / "config.toml", []).name == "mine"

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tomllib
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 from instance_flow_training.datasets import DataConfig
 from instance_flow_training.losses import LossConfig
@@ -164,13 +168,16 @@ def parse_override(text: str) -> dict[str, Any]:
 def load_config(path: Path, overrides: list[str]) -> TrainConfig:
     """Read a TOML file of differences, then ``--set`` overrides. Raises ConfigError."""
     try:
-        changes = tomllib.loads(path.read_text())
+        changes = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); give a file such as training/configs/worlds.toml"
         ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:  # Of TOML, or of Python's own limits for numbers and depth.
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{path}: not valid TOML: {reason}") from error
     config = apply(TrainConfig(), changes)
     for text in overrides:
         config = apply(config, parse_override(text))

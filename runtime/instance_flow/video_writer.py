@@ -62,7 +62,7 @@ class VideoWriter:
         self._writer.release()
         if kind is None and self._frames:
             # What fills the disk up goes unsaid until the file is read: its index, which comes last, is missing then.
-            capture = cv2.VideoCapture(str(self._temporary))
+            capture = cv2.VideoCapture(opencv_path(self._temporary))
             found = capture.get(cv2.CAP_PROP_FRAME_COUNT)
             capture.release()
             if found != self._frames:
@@ -75,7 +75,7 @@ class VideoWriter:
         # The colour of two by two pixels is shared, so sides must be even.
         even = (width + width % 2, height + height % 2)
         code = cv2.VideoWriter.fourcc(*"mp4v")
-        if not self._writer.open(str(self._temporary), code, self._rate, even):
+        if not self._writer.open(opencv_path(self._temporary), code, self._rate, even):
             raise InstanceFlowError(
                 f"{self.path}: OpenCV cannot write an MPEG-4 video of {width} x {height} here; is the disk full?"
             )

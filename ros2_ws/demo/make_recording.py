@@ -16,7 +16,8 @@ from instance_flow.bag_writer import BagWriter
 
 SIZE = (640, 360)
 QUALITY = 80
-PARTS = (("highway.mp4", 0, 38), ("car-detection.mp4", 184, 230), ("one-by-one-person-detection.mp4", 738, 804))
+PERSONS = "one-by-one-person-detection.mp4"
+PARTS = (("highway.mp4", 0, 38), (PERSONS, 486, 532), (PERSONS, 738, 804))
 """File, first frame, and the one behind the last."""
 PAUSE = 3 * 10**9
 """Between two clips, in nanoseconds: longer than the node's max_gap, so that nothing is matched across."""

@@ -17,6 +17,7 @@ from instance_flow.bags import BagImages
 from instance_flow.installation import message_definitions
 from instance_flow.messages import to_instance_array, to_tracks
 from instance_flow.outputs import SHEET, VIDEO, sheet_output, video_output
+from instance_flow.stream import Stream
 from instance_flow.video import Frame
 from instance_flow_ros.conversions import TYPES
 
@@ -74,12 +75,16 @@ def summarise(sent: Mapping[int, int], answers: Mapping[int, Answer], provider: 
 def compare_with_offline(model: Path, provider: str, images: BagImages, answers: Mapping[int, Answer]) -> str:
     """Run the pipeline offline over the images that were answered; DemoError where it gives other messages."""
     pipeline = Pipeline.load(model, provider=provider)
+    stream = Stream(pipeline)
     for image in tqdm(images, desc="comparing", unit="frame", disable=None):
         if image.stamp not in answers:
             continue
         live = answers[image.stamp].message
         offline = to_instance_array(
-            TYPES, pipeline.step(image.image, image.stamp), live.header, pipeline.info.class_names
+            TYPES,
+            stream.step(image.image, image.stamp, image.encoding),
+            live.header,
+            pipeline.info.class_names,
         )
         if repr(live) != repr(offline):  # As text, where NaN equals NaN.
             raise DemoError(

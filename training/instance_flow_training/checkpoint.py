@@ -50,6 +50,7 @@ def save_weights(
     }
     with replacing(path) as whole:
         save_file(tensors, whole, {_ABOUT: json.dumps(about)})
+        whole.chmod(0o644)  # It was made for its owner alone.
 
 
 def _load_weights(path: Path) -> dict[str, Any]:

@@ -477,7 +477,7 @@ def _with_mcap_writer(path: Path, *, index: bool, order: Iterable[int]) -> Path:
         definition = connection.msgdef.data.encode()
     path = path.with_name("other.mcap")
     with path.open("wb") as file:
-        kinds = {} if index else {"index_types": IndexType.NONE, "use_chunking": False}
+        kinds: dict[str, Any] = {} if index else {"index_types": IndexType.NONE, "use_chunking": False}
         writer = Writer(file, **kinds)
         writer.start()
         image = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", definition)

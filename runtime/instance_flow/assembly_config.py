@@ -141,8 +141,8 @@ class AssemblyConfig:
         0,
         0,
         1000,
-        "An object is published once it was seen in so many frames in a row, and from then on whenever it is seen. Its "
-        "id does not depend on it. 0 = the model's own",
+        "An object is published once it was seen in so many frames in a row, at once in the first frame of a stream, "
+        "and from then on whenever it is seen. Its id does not depend on it. 0 = the model's own",
     )
     max_instances: int = _setting(100, 1, 1000, "Most objects in one frame; the best centers are kept")
 

@@ -150,7 +150,8 @@ class Tracker:
         published = np.zeros(len(scores), bool)
         for row, identity in enumerate(identities.ids.tolist()):
             track = self._tracks[identity]
-            track.confirmed |= track.streak >= confirm_frames
+            # What a stream begins with, which may be a single picture, could not have been seen before.
+            track.confirmed |= track.streak >= confirm_frames or track.first_frame == 0
             # One that is there stays where its score falls a little: else it would flicker.
             least = min_score / 2 if track.published else min_score
             published[row] = track.published = bool(track.confirmed and scores[row] >= least)

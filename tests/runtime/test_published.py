@@ -15,6 +15,8 @@ from instance_flow.structures import Image, ModelInfo, Prediction
 
 INFO = ModelInfo(name="scripted", class_names=("cat", "dog"), input_size=(64, 96), min_score=0.3, confirm_frames=2)
 GONE = None
+NOBODY = -1.0
+"""Heat of a frame without cat and dog."""
 
 
 class Scripted:
@@ -25,9 +27,11 @@ class Scripted:
 
     def predict(self, _: Image, references: Sequence[Any]) -> Prediction:
         heat = self._heats.pop(0)
+        dog = None if heat == NOBODY else 0.9
+        heat = None if heat == NOBODY else heat
         semantic = np.zeros((3, 16, 24), np.float32)
         center, offset = np.zeros((16, 24), np.float32), np.zeros((2, 16, 24), np.float32)
-        for channel, column, height in ((1, 4, heat), (2, 18, 0.9)):
+        for channel, column, height in ((1, 4, heat), (2, 18, dog)):
             if height is not None:
                 box = np.s_[6:11, column - 2 : column + 3]
                 semantic[(channel, *box)] = 1.0
@@ -40,8 +44,9 @@ class Scripted:
 
 def shown(heats: Sequence[float | None], info: ModelInfo = INFO, **settings: Any) -> list[list[int]]:
     """Ids that are published in each frame; the cat's is 2 as the dog's center is hotter, but for later ones."""
-    pipeline = Pipeline(Scripted(heats, info), AssemblyConfig(center_threshold=0.01, **settings))
+    pipeline = Pipeline(Scripted((NOBODY, *heats), info), AssemblyConfig(center_threshold=0.01, **settings))
     image = np.zeros((64, 96, 3), np.uint8)
+    pipeline.step(image)
     frames = [pipeline.step(image) for _ in heats]
     for tracks in frames:
         assert sorted(set(np.unique(tracks.label_map)) - {0}) == tracks.ids.tolist()
@@ -72,8 +77,20 @@ def test_a_model_that_says_nothing_shows_all() -> None:
     assert shown((0.02,), replace(INFO, min_score=0.0, confirm_frames=1)) == [[1, 2]]
 
 
+def test_a_single_picture_shows_its_objects() -> None:
+    """Nothing could have been seen before the first frame of a stream."""
+    pipeline, image = Pipeline(Scripted((0.5, 0.5))), np.zeros((64, 96, 3), np.uint8)
+    assert pipeline.step(image).ids.tolist() == [1, 2]
+    pipeline.reset()
+    assert pipeline.step(image).ids.tolist() == [1, 2]
+
+
 def test_settings_change_live_and_no_id_does() -> None:
-    pipeline, image = Pipeline(Scripted(HEATS), AssemblyConfig(classes="cat")), np.zeros((64, 96, 3), np.uint8)
+    pipeline, image = (
+        Pipeline(Scripted((NOBODY, *HEATS)), AssemblyConfig(classes="cat")),
+        np.zeros((64, 96, 3), np.uint8),
+    )
+    pipeline.step(image)
     assert pipeline.step(image).ids.tolist() == []
     pipeline.configure(AssemblyConfig(classes="dog", confirm_frames=1))
     assert pipeline.step(image).ids.tolist() == [1]

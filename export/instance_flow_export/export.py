@@ -139,7 +139,7 @@ def export(
     size = size or config.input_size
     if size[0] % 32 or size[1] % 32:
         raise ConfigError(f"the input size {size} must be multiples of 32")
-    steps = load_checkpoint(checkpoint)["step"]
+    steps = load_checkpoint(checkpoint).get("step", config.steps)
     training = f"{config.name}: {steps} steps of {config.batch} clips, seed {config.seed}"
     precision = "float16" if half else "float32"
     described = {"name": config.name, "training": training, "weights_sha256": weights_hash(network)}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Condition
 from typing import Any
@@ -29,6 +29,7 @@ from instance_flow.preprocess import Fit, fit
 from instance_flow.snapshot import Snapshot, check_origin, pack_origin, take
 from instance_flow.stages import Stopwatch
 from instance_flow.structures import (
+    STATES,
     FloatArray,
     Image,
     InstanceFlowError,
@@ -267,14 +268,17 @@ class Pipeline:
         identities = self._tracker.update(instances, matches, references, self._frame_index, stamp)
         watch.lap("matching")
         seconds = _elapsed(references, identities, stamp)
-        published = self._published(instances, identities)
+        published, first = self._published(instances, identities)
+        # To those who listen an id is new when they are told of it first.
+        states = np.where(first, STATES.index("new"), identities.states)
+        identities = replace(identities, states=states)
         tracks = self._assembly.tracks(self._frame_index, instances, identities, margin, fitted, seconds, published)
         watch.lap("masks")
         if self.observer is not None:
             self.observer(Observation(fitted, maps, instances, references, identities.ids, tracks))
         return tracks, Reference(self._frame_index, stamp, pending.own_features, instances.centers, identities.ids)
 
-    def _published(self, instances: Instances, identities: Identities) -> NDArray[np.bool_]:
+    def _published(self, instances: Instances, identities: Identities) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         assembly = self._assembly
         *_, scores = assembly.scores(instances, identities)
         wanted = assembly.is_wanted(identities.class_ids)

@@ -35,8 +35,8 @@ NEW = -1
 """Value of ``Tracks.reference_frames`` for an identity that begins in this frame."""
 
 STATES = ("new", "tracked", "recovered")
-"""What ``Tracks.states`` counts through: the id begins in this frame; it was in the frame before as well; it was not in
-the frame before, or the stream was interrupted, and it is found again."""
+"""What ``Tracks.states`` counts through: the id is published for the first time; it was in the frame before as well; it
+was not in the frame before, or the stream was interrupted, and it is found again."""
 
 
 class InstanceFlowError(Exception):

@@ -50,6 +50,7 @@ class _Track:
     votes: (C,) float64, sum of its class probabilities.   look: (512,) float32, mean of what it looked like.
     center, velocity: (2,) float32 cells where it was last, and cells per frame.
     streak: in how many frames in a row it was seen.   published: whether it was, when it was last seen.
+    shown: whether it ever was.
     confirmed: whether a streak of it was long enough, for good.
     """
 
@@ -63,6 +64,7 @@ class _Track:
     velocity: FloatArray
     streak: int = 0
     published: bool = False
+    shown: bool = False
     confirmed: bool = False
 
     def see(self, frame_index: int, votes: FloatArray, look: FloatArray, center: FloatArray) -> None:
@@ -142,20 +144,24 @@ class Tracker:
         wanted: NDArray[np.bool_],
         min_score: float,
         confirm_frames: int,
-    ) -> NDArray[np.bool_]:
-        """Which objects of the frame that ``update`` was told of are published, (M,); no id depends on it.
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which objects of the frame that ``update`` was told of are published, (M,), and which of these for the first
+        time; no id depends on it.
 
         scores: (M,).   wanted: (M,) whether its class is.   min_score, confirm_frames: as in ``AssemblyConfig``.
         """
-        published = np.zeros(len(scores), bool)
+        published, first = np.zeros(len(scores), bool), np.zeros(len(scores), bool)
         for row, identity in enumerate(identities.ids.tolist()):
             track = self._tracks[identity]
             # What a stream begins with, which may be a single picture, could not have been seen before.
             track.confirmed |= track.streak >= confirm_frames or track.first_frame == 0
             # One that is there stays where its score falls a little: else it would flicker.
             least = min_score / 2 if track.published else min_score
-            published[row] = track.published = bool(track.confirmed and scores[row] >= least)
-        return published & wanted
+            track.published = bool(track.confirmed and scores[row] >= least)
+            published[row] = track.published and wanted[row]
+            first[row] = published[row] and not track.shown
+            track.shown |= bool(published[row])
+        return published, first
 
     def _remember(self, ids: IntArray, instances: Instances, frame_index: int, stamp: int | None) -> None:
         for row, identity in enumerate(ids.tolist()):
@@ -227,6 +233,7 @@ class Tracker:
                 streak=int(column["streak"][k]),
                 published=bool(column["published"][k]),
                 confirmed=bool(column["confirmed"][k]),
+                shown=bool(column["shown"][k]),
             )
         tracker._next_id = next_id
         return tracker
@@ -242,7 +249,7 @@ def _columns(classes: int) -> dict[str, tuple[Any, ...]]:
     numbers = ("first_frame", "first_stamp", "last_frame", "sightings", "streak")
     return {
         **dict.fromkeys(numbers, (np.integer,)),
-        **dict.fromkeys(("published", "confirmed"), (np.bool_,)),
+        **dict.fromkeys(("published", "confirmed", "shown"), (np.bool_,)),
         "votes": (np.floating, classes),
         "look": (np.floating, LOOK_SIZE),
         "center": (np.floating, 2),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from instance_flow import AssemblyConfig, Pipeline
-from instance_flow.structures import Image, ModelInfo, Prediction
+from instance_flow.structures import STATES, Image, ModelInfo, Prediction
 
 INFO = ModelInfo(name="scripted", class_names=("cat", "dog"), input_size=(64, 96), min_score=0.3, confirm_frames=2)
 GONE = None
@@ -75,6 +75,13 @@ def test_what_is_published(heats: Sequence[float | None], settings: dict[str, An
 
 def test_a_model_that_says_nothing_shows_all() -> None:
     assert shown((0.02,), replace(INFO, min_score=0.0, confirm_frames=1)) == [[1, 2]]
+
+
+def test_an_id_is_new_when_it_is_published_first() -> None:
+    pipeline, image = Pipeline(Scripted((NOBODY, *HEATS))), np.zeros((64, 96, 3), np.uint8)
+    states = [pipeline.step(image).states.tolist() for _ in range(4)]
+    new, tracked = STATES.index("new"), STATES.index("tracked")
+    assert states == [[], [], [new, new], [tracked, tracked]]
 
 
 def test_a_single_picture_shows_its_objects() -> None:

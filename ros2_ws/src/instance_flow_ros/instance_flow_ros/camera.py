@@ -168,6 +168,7 @@ class Camera:
         """Begin anew with the next image."""
         self._stream.pipeline.wait_until_finished()
         self._stream.reset()
+        self._gaps = StampGaps()
 
     def configure(self, pipeline_config: Any, config: StreamConfig) -> None:
         """Take settings that the model can have, from the next image on."""

@@ -54,7 +54,7 @@ class AnyStream(RuleBasedStateMachine):
     @initialize(config=CONFIGS)
     def begin(self, config: AssemblyConfig) -> None:
         self.pipeline = Pipeline(Places(), config)
-        self.highest = 0
+        self.announced: set[int] = set()
 
     @rule(frames=st.lists(st.sets(st.sampled_from(PLACES)), min_size=1, max_size=6), hue=st.sampled_from([10, 200]))
     def some_come_and_go(self, frames: list[set[tuple[int, int]]], hue: int) -> None:
@@ -78,9 +78,10 @@ class AnyStream(RuleBasedStateMachine):
             image[4 * y - 8 : 4 * y + 12, 4 * x - 8 : 4 * x + 12] = hue, 255 - hue, 7
         tracks = self.pipeline.step(image)
         assert len(set(tracks.ids.tolist())) == len(tracks)
-        new = tracks.ids[tracks.states == STATES.index("new")]
-        assert (new > self.highest).all()
-        self.highest = max(self.highest, self.pipeline._tracker._next_id - 1)
+        new = set(tracks.ids[tracks.states == STATES.index("new")].tolist())
+        assert not new & self.announced
+        self.announced |= new
+        assert set(tracks.ids.tolist()) <= self.announced
 
     @rule(config=CONFIGS)
     def configure(self, config: AssemblyConfig) -> None:
@@ -89,7 +90,7 @@ class AnyStream(RuleBasedStateMachine):
     @rule()
     def reset(self) -> None:
         self.pipeline.reset()
-        self.highest = 0
+        self.announced = set()
 
     @rule()
     def reanchor(self) -> None:
@@ -97,11 +98,12 @@ class AnyStream(RuleBasedStateMachine):
 
     @rule(target=snapshots)
     def snapshot(self) -> Any:
-        return self.pipeline.snapshot(), self.pipeline.config, self.highest
+        return self.pipeline.snapshot(), self.pipeline.config, set(self.announced)
 
     @rule(taken=snapshots, anchor_frames=st.integers(0, 4), lost_frames=st.integers(0, 4))
     def restore(self, taken: Any, anchor_frames: int, lost_frames: int) -> None:
-        snapshot, made_under, self.highest = taken
+        snapshot, made_under, announced = taken
+        self.announced = set(announced)
         same = {name: getattr(made_under, name) for name in ("references", "reference_policy", "resize")}
         self.pipeline = Pipeline(Places(), AssemblyConfig(**same, anchor_frames=anchor_frames, lost_frames=lost_frames))
         self.pipeline.restore(snapshot)

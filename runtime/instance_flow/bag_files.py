@@ -209,16 +209,18 @@ def _rewritten(readable: Path, file: Path, folder: Path, refusal: Exception) -> 
             write_earliest()
         writer.finish()
     if not written and is_ros1:
-        raise SourceError(
-            f"{file}: holds ROS 1 messages; convert it with `rosbags-convert --src {file} --dst FOLDER` (pip install "
-            "rosbags) and give that folder"
-        )
+        raise SourceError(f"{file}: holds ROS 1 messages; {ros1_advice(file)}")
     if not written:
         raise unreadable(file, refusal) from refusal
     if broken is not None:
         reason = " ".join(str(broken).split()) or type(broken).__name__
         _warn(f"{file}: breaks off ({reason}); the {written} messages before that are read")
     return target
+
+
+def ros1_advice(file: Path) -> str:
+    """What to do with a recording of ROS 1."""
+    return f"convert it with `rosbags-convert --src {file} --dst FOLDER` (pip install rosbags) and give that folder"
 
 
 def unreadable(file: Path, error: Exception) -> SourceError:

@@ -174,7 +174,7 @@ def _checked(path: Path) -> Path:
 @contextmanager
 def _open_bag(path: Path) -> Iterator[list[Reader]]:
     typestore()  # says what is missing
-    metadata = read_metadata(_checked(path)) if _checked(path).is_dir() else None
+    metadata = read_metadata(path) if _checked(path).is_dir() else None
     files = listed_files(path, metadata) if path.is_dir() else [path]
     try:
         with ExitStack() as stack:

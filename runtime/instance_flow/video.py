@@ -14,6 +14,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from instance_flow.bag_files import ros1_advice
 from instance_flow.bags import BagImage, BagImages, is_bag
 from instance_flow.camera_names import camera_names
 from instance_flow.image_encodings import decode_compressed
@@ -108,10 +109,7 @@ def open_source(path: Path | str, topic: str | Sequence[str] | None = None) -> S
     if path.suffix.lower() in PICTURES:
         return PictureSource(path, [path])
     if _begins_with(path, b"#ROSBAG"):
-        raise SourceError(
-            f"{path}: a bag of ROS 1; convert it with `rosbags-convert --src {path} --dst FOLDER` (pip install "
-            "rosbags) and give that folder"
-        )
+        raise SourceError(f"{path}: a bag of ROS 1; {ros1_advice(path)}")
     return VideoSource(path)
 
 

@@ -15,7 +15,7 @@ from instance_flow.structures import ModelError
 from instance_flow_training.backbone import build_backbone
 from instance_flow_training.config import ConfigError, InitConfig, load_config
 from instance_flow_training.decoder import resize
-from instance_flow_training.deeplab import CLASSES, Teacher, begin_with
+from instance_flow_training.deeplab import CLASSES, Teacher, begin_with, upsample
 from instance_flow_training.initialise import initialise
 from instance_flow_training.model import InstanceFlowNet
 
@@ -52,11 +52,38 @@ def test_the_network_begins_by_seeing_as_the_teacher_does(weights: Path) -> None
     begin_with(network, weights, NAMES)
     with torch.no_grad():
         said = network.frames(images()).maps.semantic
-        theirs = Teacher(weights, NAMES).logits(images())
+        theirs = Teacher(weights, NAMES).logits(images().permute(0, 3, 1, 2).float() / 128 - 1)
     rows = {0: ["background"], 1: ["cat"], 2: ["car", "bus"], 4: ["person"]}  # a truck is a little of both
     for row, known in rows.items():
         wanted = theirs[:, [CLASSES.index(name) for name in known]].mean(1, keepdim=True)
         torch.testing.assert_close(said[:, [row]], resize(wanted, said), atol=1e-4, rtol=1e-4)
+
+
+def test_a_stage_of_the_instance_branchs_own_begins_as_the_backbones_and_leaves_the_class_maps_alone(
+    weights: Path,
+) -> None:
+    shared = InstanceFlowNet(CONFIG, len(NAMES)).eval()
+    network = InstanceFlowNet(replace(CONFIG, instance_stage=True), len(NAMES)).eval()
+    for net in (shared, network):
+        begin_with(net, weights, NAMES)
+    seen = network.pyramid(images())
+    torch.testing.assert_close(seen.deepest, shared.pyramid(images()).deepest)
+    torch.testing.assert_close(seen.instance_deepest, seen.deepest)
+    maps = network.frames(images()).maps
+    (maps.center.sum() + maps.offset.sum()).backward()
+    assert all(p.grad is None for p in network.backbone.last_stage.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in network.instance_stage.parameters())
+
+
+def test_the_teacher_sees_the_same_places_at_every_scale(weights: Path) -> None:
+    for scale in (1.0, 2.0):
+        # Cells that say at which pixel of the enlarged picture they lie.
+        ramp = torch.arange(0, round(128 * scale) + 1, 16.0).expand(1, 1, 3, -1)
+        said = upsample(ramp, 4, 32, 4 * scale)[0, 0, 0] / scale
+        torch.testing.assert_close(said, torch.arange(32) * 4 + 1.5, atol=0.5, rtol=0)
+    picture, teacher = images(), Teacher(weights, NAMES)
+    both = teacher(picture, 4, [1.0, 2.0])
+    torch.testing.assert_close(both, (teacher(picture, 4, [1.0]) + teacher(picture, 4, [2.0])) / 2)
 
 
 def test_the_teacher_says_nothing_of_classes_that_it_does_not_know(weights: Path) -> None:

@@ -60,7 +60,8 @@ class TrainConfig:
     freeze_batch_norm: keep the statistics that the weights came with, for passes of very few clips.
     frozen_norms: parts of the network whose batch norm alone keeps its statistics, such as "backbone".
     frozen: parts that are not trained at all, such as "backbone.features.0".
-    backbone_rate: the backbone's learning rate as a share of the others'.
+    backbone_rate: the learning rate of the backbone, and of other parts that begin with good weights (``pretrained``),
+        as a share of the others'.
     device: auto, cpu, cuda or cuda:N; under torchrun every process takes the GPU of its local rank.
     save_every, save_minutes: a checkpoint is saved after so many steps, and, by a single process, after so many minutes
         (0 = by steps alone), and on SIGINT and SIGTERM.
@@ -83,6 +84,7 @@ class TrainConfig:
     frozen_norms: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     backbone_rate: float = 1.0
+    pretrained: tuple[str, ...] = ("backbone", "instance_stage")
     threads: int = 0
     device: str = "auto"
     save_every: int = 200

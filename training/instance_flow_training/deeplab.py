@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from instance_flow.structures import ModelError
 from instance_flow_training.backbone import MobileNetV2
@@ -59,6 +60,7 @@ def begin_with(network: InstanceFlowNet, path: Path, class_names: Sequence[str])
         )
     state = load_folded(path)
     take_backbone(cast(MobileNetV2, network.backbone), state)
+    network.copy_last_stage()
     aspp, head = network.semantic_decoder.aspp, network.semantic_head
     own, project = cast(nn.Sequential, aspp.branches[0]), cast(nn.Sequential, aspp.project)
     channels = cast(nn.Conv2d, own[0]).out_channels
@@ -95,6 +97,7 @@ class Teacher(nn.Module):
         self._rows = [CLASSES.index(name) if name in CLASSES else 0 for name in class_names]
         self.backbone = MobileNetV2(STRIDE)
         take_backbone(self.backbone, state)
+        _fold(self.backbone.eval())
         self.head = nn.ParameterDict({name.replace(".", "_"): t for name, t in state.items() if "features" not in name})
         self.requires_grad_(False).eval()
 
@@ -103,19 +106,27 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, image: Tensor, stride: int) -> Tensor:
-        """image: (B, H, W, 3) uint8 RGB. Returns probabilities (B, C + 1, H / stride, W / stride), 0 of classes that
-        the teacher does not know."""
-        logits = upsample(self.logits(image), image.shape[1] // stride, image.shape[2] // stride, stride)
-        theirs = logits.softmax(1)
+    def forward(self, image: Tensor, stride: int, scales: Sequence[float] = (1.0,)) -> Tensor:
+        """image: (B, H, W, 3) uint8 RGB, seen at each of the scales; their mean is taken. Returns probabilities
+        (B, C + 1, H / stride, W / stride), 0 of classes that the teacher does not know."""
+        height, width = image.shape[1] // stride, image.shape[2] // stride
+        pixels = image.permute(0, 3, 1, 2).float() / 128 - 1
+        seen = []
+        for scale in scales:
+            at_scale = pixels if scale == 1 else F.interpolate(pixels, scale_factor=scale, mode="bilinear")
+            seen.append(upsample(self.logits(at_scale), height, width, stride * scale).softmax(1))
+        theirs = torch.stack(seen).mean(0)
         nothing = torch.zeros_like(theirs[:, 0])
         known = [theirs[:, row] if row else nothing for row in self._rows]
         background = 1 - torch.stack([nothing, *known]).sum(0)
         return torch.stack([background, *known], 1)
 
-    def logits(self, image: Tensor) -> Tensor:
-        """Of the teacher's own classes: (B, 21, H / 16, W / 16); cell j lies at pixel 16j."""
-        deepest = self.backbone(image.permute(0, 3, 1, 2).float() / 128 - 1)[STRIDE]
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Of the teacher's own classes: (B, 21, H / 16, W / 16); cell j lies at pixel 16j.
+
+        pixels: (B, 3, H, W) RGB, value / 128 - 1.
+        """
+        deepest = self.backbone(pixels)[STRIDE]
 
         def layer(name: str, x: Tensor) -> Tensor:
             return F.conv2d(x, self.head[f"{name}_weight"], self.head[f"{name}_bias"])
@@ -126,7 +137,7 @@ class Teacher(nn.Module):
         return layer("classifier", x)
 
 
-def upsample(logits: Tensor, height: int, width: int, stride: int) -> Tensor:
+def upsample(logits: Tensor, height: int, width: int, stride: float) -> Tensor:
     """The teacher's logits, whose cell j lies at pixel 16j, on cells of ``stride``: (B, C, height, width)."""
     rows, columns = (
         (2 * (torch.arange(n, device=logits.device) + 0.5) * stride - 1) / STRIDE / (cells - 1) - 1
@@ -152,6 +163,17 @@ def _take(conv: nn.Conv2d, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor) -
     norm.weight.data.fill_(1.0)
     norm.running_mean.zero_()  # type: ignore[union-attr]
     norm.running_var.fill_(1.0 - norm.eps)  # type: ignore[union-attr]
+
+
+def _fold(module: nn.Module) -> None:
+    """Batch norm into the convolutions before it, and ReLU6 in place: what is never trained need not pay for either."""
+    for part in [part for part in module.modules() if isinstance(part, nn.Sequential)]:
+        for index in range(1, len(part)):
+            conv, norm = part[index - 1], part[index]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                part[index - 1], part[index] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+            elif isinstance(norm, nn.ReLU6):
+                norm.inplace = True
 
 
 def _norms(module: nn.Module, prefix: str = "") -> Iterable[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:

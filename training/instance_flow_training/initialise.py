@@ -38,6 +38,7 @@ def build_network(config: TrainConfig, num_classes: int = len(CLASS_NAMES)) -> I
             load_backbone_weights(network.backbone, load_file(path))
         except ValueError as error:
             raise ConfigError(f"model.backbone_weights: {path}: {error}") from error
+        network.copy_last_stage()
     return network
 
 
@@ -86,6 +87,9 @@ def take_checkpoint(network: InstanceFlowNet, class_names: Sequence[str], path: 
             f"{theirs_is['output_stride']}, here it is {ours_is.backbone} of {ours_is.output_stride}; "
             "give a checkpoint of the same backbone"
         )
+    if "instance_stage" in fresh:
+        network.copy_last_stage()
+        fresh[fresh.index("instance_stage")] = "instance_stage (as the backbone's)"
     theirs_by_name = {_plain(name) for name in state["class_names"]}
     known = sum(_plain(name) in theirs_by_name for name in class_names)
     log.info(

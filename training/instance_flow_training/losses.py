@@ -23,7 +23,9 @@ class LossConfig:
     association: ours, not the paper's: makes a pixel's attention fall on its own object (see ``association_loss``).
     distil, teacher: ours too: weight of the class maps of DeepLab V3 on MobileNetV2, and the .safetensors file of its
         weights (``deeplab``), where nothing is labelled or it agrees. A small set forgets what the weights knew of
-        pictures that it does not show.
+        pictures that it does not show. It is asked of the first frame of each clip.
+    teacher_scales: sizes of the picture that the teacher looks at, as shares of the clip's; the mean of what it says is
+        learned. A larger picture shows it the small objects that it misses at the size of the clip.
     focal_center: the focal loss in place of the mean square, for ``model.center_sigmoid``: centers are so few that
         their mean square is small when all of them are missed.
     hard_pixels: share of the known pixels, the hardest, that the semantics are learned from; those of small objects
@@ -39,6 +41,7 @@ class LossConfig:
     association: float = 0.0
     distil: float = 0.0
     teacher: str = ""
+    teacher_scales: tuple[float, ...] = (1.0,)
     focal_center: bool = False
     hard_pixels: float = 1.0
     semantic_stride: int = 1
@@ -50,6 +53,8 @@ class LossConfig:
             raise ValueError(f"loss.background has {', '.join(sorted(unknown))}; it takes center, intra and inter")
         if bool(self.distil) != bool(self.teacher):
             raise ValueError("loss.distil and loss.teacher belong together: a weight and the .safetensors file")
+        if not self.teacher_scales or not all(0.25 <= scale <= 4 for scale in self.teacher_scales):
+            raise ValueError(f"loss.teacher_scales is {list(self.teacher_scales)}; it must be numbers of 0.25 to 4")
         if not 0 < self.hard_pixels <= 1 or self.semantic_stride not in (1, 2, 4):
             raise ValueError(
                 f"loss.hard_pixels is {self.hard_pixels} and loss.semantic_stride {self.semantic_stride}; they must "
@@ -175,11 +180,14 @@ def semantic_loss(logits: Tensor, targets: BatchTargets, weight: Tensor, config:
 
 
 def distillation(logits: Tensor, soft: Tensor, targets: BatchTargets) -> Tensor:
-    """Cross entropy of (B, C + 1, h, w) logits against a teacher, where nothing is labelled or the teacher agrees.
+    """Cross entropy of (B, C + 1, h, w) logits against a teacher's probabilities (n, C + 1, h, w) of every (B / n)th
+    frame, where nothing is labelled or the teacher agrees.
 
     Where it does not, the label is right: teachers miss small objects, and classes that they do not know.
     """
-    semantic = targets.semantic[:, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE].long()
+    every = len(logits) // len(soft)
+    logits = logits[::every]
+    semantic = targets.semantic[::every, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE].long()
     counts = (semantic == IGNORE) | (semantic == soft.argmax(1))
     return masked_mean(-(soft * logits.log_softmax(1)).sum(1), counts.float())
 
@@ -189,7 +197,7 @@ def intra_losses(
 ) -> dict[str, Tensor]:
     """Terms of one frame; background counts for the semantics alone unless ``config.background`` says otherwise.
 
-    soft: what a teacher says of the frames, (B, C + 1, h, w) probabilities.
+    soft: what a teacher says of every so many of the frames, (n, C + 1, h, w) probabilities.
     """
     weight = object_values(targets.labels, targets.weight[..., None])[:, 0]
     background = (targets.labels == 0).float()

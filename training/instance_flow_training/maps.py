@@ -12,10 +12,14 @@ OUTPUT_STRIDE = 4
 
 
 class Pyramid(NamedTuple):
-    """deepest: (B, C, H / s, W / s) with s the backbone's output stride; skips: deepest first, the last at stride 4."""
+    """deepest: (B, C, H / s, W / s) with s the backbone's output stride; skips: deepest first, the last at stride 4.
+
+    instance_deepest: what the instance branch has in place of ``deepest``; the same where it has no stage of its own.
+    """
 
     deepest: Tensor
     skips: Sequence[Tensor]
+    instance_deepest: Tensor
 
 
 class IntraMaps(NamedTuple):

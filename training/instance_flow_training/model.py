@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,8 @@ class ModelConfig:
         global mean alone.
     semantic_aspp_channels: of the semantic branch's ASPP, 0 = ``semantic_channels``.
     aspp_logits: class logits from the semantic branch's ASPP too, as in DeepLab, beside those of the decoder's levels.
+    instance_stage: the backbone's last stage once more, for the instance branch alone, so that learning centers and
+        offsets does not undo what the class maps' weights know.
     center_sigmoid: the center heat is a probability, as the focal loss wants it, instead of a free number.
     pixel_mean, pixel_scale: RGB values 0 .. 255 become (value - mean) / scale, as the backbone's weights want it; the
         defaults are torchvision's.
@@ -69,6 +72,7 @@ class ModelConfig:
     dilated_semantics: bool = True
     semantic_aspp_channels: int = 0
     aspp_logits: bool = False
+    instance_stage: bool = False
     center_sigmoid: bool = False
     backbone_weights: str = ""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -95,6 +99,7 @@ class InstanceFlowNet(nn.Module):
         super().__init__()
         self.config, self.num_classes = config, num_classes
         self.backbone = build_backbone(config.backbone, config.output_stride)
+        self.instance_stage = copy.deepcopy(self.backbone.last_stage) if config.instance_stage else None
         channels = self.backbone.channels
         strides = sorted(channels, reverse=True)
         skips = [channels[s] for s in strides[1:]]
@@ -141,7 +146,7 @@ class InstanceFlowNet(nn.Module):
         pyramid = self.pyramid(image)
         semantic_stages = self.semantic_decoder.stages(pyramid.deepest, pyramid.skips)
         semantic = self.semantic_head(semantic_stages if self.config.aspp_logits else semantic_stages[1:])
-        stages = self.intra_decoder.stages(pyramid.deepest, pyramid.skips)
+        stages = self.intra_decoder.stages(pyramid.instance_deepest, pyramid.skips)
         center = self.center_head(stages[-1]).squeeze(1)
         maps = IntraMaps(
             semantic,
@@ -153,9 +158,18 @@ class InstanceFlowNet(nn.Module):
     def pyramid(self, image: Tensor) -> Pyramid:
         """What the backbone sees; image as for ``frames``."""
         x = (image.permute(0, 3, 1, 2).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_scale
-        levels = self.backbone(x)
-        strides = sorted(levels, reverse=True)
-        return Pyramid(levels[strides[0]], [levels[s] for s in strides[1:]])
+        levels, end = self.backbone.trunk(x)
+        deepest = self.backbone.last_stage(end)
+        return Pyramid(
+            deepest,
+            [levels[s] for s in sorted(levels, reverse=True)],
+            deepest if self.instance_stage is None else self.instance_stage(end),
+        )
+
+    def copy_last_stage(self) -> None:
+        """The instance branch's own stage, if it has one, begins as the backbone's."""
+        if self.instance_stage is not None:
+            self.instance_stage.load_state_dict(self.backbone.last_stage.state_dict())
 
     def forward(self, image: Tensor, *reference_features: Tensor) -> tuple[Tensor, ...]:
         """The deployed graph: one frame against R cached references, R may be 0.

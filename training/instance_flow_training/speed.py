@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,16 +61,18 @@ def keep_freed_memory() -> bool:
 
 
 def make_optimizer(
-    network: nn.Module, learning_rate: float, backbone_rate: float, config: SpeedConfig
+    network: nn.Module, learning_rate: float, backbone_rate: float, pretrained: Sequence[str], config: SpeedConfig
 ) -> torch.optim.Adam:
     """Adam of all that is trained; fused=None is torch's choice, which on a CPU goes through the weights one by one.
 
-    backbone_rate: the backbone's learning rate as a share of the others'; ``scale`` of the optimizer's groups.
+    backbone_rate: learning rate of the parts named ``pretrained`` as a share of the others'; ``scale`` of the
+        optimizer's groups.
     """
+    slow = tuple(f"{part}." for part in pretrained)
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(backbone_rate if name.startswith("backbone.") else 1.0, []).append(parameter)
+            groups.setdefault(backbone_rate if name.startswith(slow) else 1.0, []).append(parameter)
     return torch.optim.Adam(
         [{"params": members, "lr": learning_rate * scale, "scale": scale} for scale, members in groups.items()],
         lr=learning_rate,

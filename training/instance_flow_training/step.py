@@ -83,7 +83,8 @@ def forward_losses(
     maps = forward_maps(
         network, images, config.data.frames_per_clip, torch.where(targets.center > 0.3, targets.center, 0)
     )
-    soft = None if teacher is None else teacher(images, OUTPUT_STRIDE)
+    first = images[:: config.data.frames_per_clip]
+    soft = None if teacher is None else teacher(first, OUTPUT_STRIDE, config.loss.teacher_scales)
     with torch.autocast(images.device.type, enabled=False):
         terms = intra_losses(IntraMaps(*(m.float() for m in maps.intra)), targets, config.loss, soft)
         if maps.flow is not None and maps.token_cells is not None:

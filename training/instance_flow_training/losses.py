@@ -187,7 +187,9 @@ def distillation(logits: Tensor, soft: Tensor, targets: BatchTargets) -> Tensor:
     """
     every = len(logits) // len(soft)
     logits = logits[::every]
-    semantic = targets.semantic[::every, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE].long()
+    semantic = targets.semantic[
+        ::every, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE
+    ].long()
     counts = (semantic == IGNORE) | (semantic == soft.argmax(1))
     return masked_mean(-(soft * logits.log_softmax(1)).sum(1), counts.float())
 

@@ -111,9 +111,7 @@ def open_run(config: TrainConfig, checkpoint: Path | None) -> TrainingRun:
             log.info("no synchronised batch norm on CPUs: every process takes the statistics of its own share")
     network = network.to(fabric.device, memory_format=config.speed.memory_format)  # type: ignore[call-overload]
     step = TrainingStep(network, config, data.class_names)
-    optimizer = make_optimizer(
-        network, config.learning_rate, config.backbone_rate, config.pretrained, config.speed
-    )
+    optimizer = make_optimizer(network, config.learning_rate, config.backbone_rate, config.pretrained, config.speed)
     run = TrainingRun(config, fabric, precision, data, network, step, optimizer)
     # The first process reads and tells the others: a checkpoint lies on its machine alone.
     state = load_checkpoint(checkpoint) if fabric.is_global_zero and checkpoint and checkpoint.exists() else None

@@ -22,13 +22,14 @@ import numpy as np
 from instance_flow.atomic import replacing
 from instance_flow.draw import contact_sheet, overlay
 from instance_flow.panels import Panels
+from instance_flow.picture_files import opencv_path
 from instance_flow.pipeline import Observation, Pipeline
 from instance_flow.replay.numbers import RunNumbers
 from instance_flow.report import report_page
 from instance_flow.run_statistics import Statistics
 from instance_flow.samples import EvenSamples
 from instance_flow.structures import NEW, STATES, Image, SourceError, Tracks
-from instance_flow.video import Frame, opencv_path
+from instance_flow.video import Frame
 from instance_flow.video_writer import VideoWriter
 from instance_flow.ytvis import ResultsCollector, write_results
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ import numpy as np
 from instance_flow.bag_files import ros1_advice
 from instance_flow.bags import BagImage, BagImages, is_bag
 from instance_flow.camera_names import camera_names
-from instance_flow.image_encodings import decode_compressed
+from instance_flow.picture_files import count_pictures, decode_pictures, first_duration, opencv_path
 from instance_flow.structures import Image, SourceError
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Name endings of the files that count as pictures, in lower case."""
+_MASK = re.compile(r"(.+?)[._ -](?:mask|masks|label|labels|labelids|seg|segmentation|gt|panoptic|instance\w*)", re.I)
+"""Stem of a file that labels the picture whose stem is the first group."""
 
 PLAYBACK_RATE = 10.0
 """Frames per second at which pictures are shown that came without a time."""
@@ -29,6 +32,11 @@ PLAYBACK_RATE = 10.0
 _log = logging.getLogger("instance_flow")
 
 _USUAL_RATE = 30.0
+_HIGHEST_RATE = 240.0
+"""Frames per second above which a container rather counts time in milliseconds than tells how many frames it holds."""
+_RATE_SAMPLE = 30
+_WITHOUT_TIMES = re.compile(rb"\0?\0\0\x01[^\xba]|\xff\xd8\xff|\x12\0\x0a", re.DOTALL)
+"""How streams of H.264, H.265, MPEG-1, 2 and 4, JPEG and AV1 begin that lie in no container."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class Frame:
     """One frame of a source.
 
     image: (H, W, 3) uint8 RGB.   stamp: nanoseconds, None where the source knows no time.
-    frame_id: of the message's header, empty outside bags.   name: file name of a picture, empty elsewhere.
+    frame_id: of the message's header, empty outside bags.   name: file name of a picture, with "#" and the number of
+        the page where the file holds several; empty elsewhere.
     encoding: of a bag's raw image, or the format of a compressed one; empty elsewhere.
     received: nanoseconds, the bag's own time of the message; None elsewhere.   time: seconds and nanoseconds as they
         stand in the message's header, also where they say nothing; zeros elsewhere.
@@ -108,47 +117,60 @@ def open_source(path: Path | str, topic: str | Sequence[str] | None = None) -> S
         return PictureSource(path, _pictures_in(path))
     if path.suffix.lower() in PICTURES:
         return PictureSource(path, [path])
-    if _begins_with(path, b"#ROSBAG"):
+    if _first_bytes(path).startswith(b"#ROSBAG"):
         raise SourceError(f"{path}: a bag of ROS 1; {ros1_advice(path)}")
     return VideoSource(path)
 
 
 class PictureSource:
-    """Picture files, one after the other. Nothing tells when they were taken, so their stamps are None."""
+    """Picture files, one after the other, and all pages of those that have several. Nothing tells when they were taken,
+    so their stamps are None; but a single animation counts time from its beginning."""
 
     def __init__(self, path: Path, files: list[Path]) -> None:
         self.name = path.resolve().stem if path.is_file() else path.resolve().name
-        self.length: int | None = len(files)
-        self.rate = PLAYBACK_RATE
+        self._files = [(file, count_pictures(file)) for file in files]
+        self.length: int | None = sum(count for _, count in self._files)
+        duration = first_duration(files[0]) if len(files) == 1 and self.length > 1 else None
+        self._has_times = duration is not None
+        self.rate = 1e9 / duration if duration else PLAYBACK_RATE
         self.cameras: Sequence[Camera] = (Camera("", "", self.length, self.rate),)
-        self._files = files
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames(_raise)
 
     def frames(self, refuse: Refuse) -> Iterator[Frame]:
         """See Source."""
-        for number, file in enumerate(self._files):
+        first = 0
+        for file, count in self._files:
+            number, time = first, 0
             try:
-                image = decode_compressed(file.read_bytes())
+                for image, duration in decode_pictures(file.read_bytes(), count):
+                    name = file.name if count == 1 else f"{file.name}#{number - first}"
+                    yield Frame(image, time if self._has_times else None, "", name, number=number)
+                    number, time = number + 1, time + (duration or 0)
             except (OSError, ValueError) as error:
-                refuse(0, number, f"{file}: cannot be read as a picture: {error}")
-                continue
-            yield Frame(image, None, "", file.name, number=number)
+                for lost in range(number, first + count):
+                    refuse(0, lost, f"{file}: cannot be read as a picture: {error}")
+            first += count
 
 
 class VideoSource:
-    """A video file; stamps count from its beginning."""
+    """A video file; stamps count from its beginning, None in a stream without a container, which knows no times."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         capture = self._open()
         self._codec = _codec(capture)
         frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
-        capture.release()
+        self._has_times = not _WITHOUT_TIMES.match(_first_bytes(path))
         self.name = path.resolve().stem
         self.length: int | None = int(frames) if math.isfinite(frames) and frames > 0 else None
-        self.rate = float(rate) if math.isfinite(rate) and rate > 0 else _USUAL_RATE
+        if not math.isfinite(rate) or not 0 < rate <= _HIGHEST_RATE:
+            declared, rate = rate, _shown_rate(capture) or _USUAL_RATE
+            if not 0.9 < declared / rate < 1.1:
+                self.length = None  # It was reckoned from that rate.
+        capture.release()
+        self.rate = float(rate)
         self.cameras: Sequence[Camera] = (Camera("", "", self.length, self.rate),)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -167,7 +189,7 @@ class VideoSource:
                 stamp = shown if count == 0 or shown > stamp else stamp + round(1e9 / self.rate)
                 count += 1
                 image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-                yield Frame(image, stamp, "", "", number=count - 1)
+                yield Frame(image, stamp if self._has_times else None, "", "", number=count - 1)
         finally:
             capture.release()
         if not count:
@@ -241,35 +263,56 @@ def _codec(capture: cv2.VideoCapture) -> str:
     return letters.decode("ascii", "replace").strip("\0 ") if letters.strip(b"\0").isalnum() else ""
 
 
-def opencv_path(path: Path) -> str:
-    """The path as text, from the root on: FFmpeg takes what stands before a colon for a protocol. SourceError where its
-    bytes are not UTF-8, as OpenCV takes the whole process down with it."""
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:
-        raise SourceError(f"{path}: this name is not UTF-8, which OpenCV needs; choose another one") from None
-    return str(path.absolute())
+def _shown_rate(capture: cv2.VideoCapture) -> float:
+    """Frames per second by the median step between the times of the first frames, 0 where they have none."""
+    times = []
+    while len(times) < _RATE_SAMPLE and capture.grab():
+        times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+    steps = np.diff(times)
+    steps = steps[steps > 0]
+    return 1e3 / float(np.median(steps)) if steps.size else 0.0
 
 
 def _raise(_camera: int, _number: int, reason: str) -> None:
     raise SourceError(reason)
 
 
-def _begins_with(path: Path, magic: bytes) -> bool:
+def _first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(len(magic)) == magic
+            return file.read(16)
     except OSError:
-        return False
+        return b""
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")]
+    """In natural order, without masks of other pictures; what is left out is logged."""
+    there = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in there if file.suffix.lower() in PICTURES]
+    masks = _masks_among(files)
+    left_out = Counter(file.suffix.lower() or "without an ending" for file in there if file not in set(files))
+    said = [f"{count} {ending}" for ending, count in sorted(left_out.items())]
+    said += [f"{len(masks)} masks of pictures beside them, such as {min(masks).name}"] if masks else []
+    files = [file for file in files if file not in masks]
+    if files and said:
+        _log.warning("%s: %d pictures are read; left out are %s", folder, len(files), ", ".join(said))
     if not files:
         folders = sum(entry.is_dir() for entry in folder.iterdir())
         hint = f"; it holds {folders} folders, so name one of those" if folders else ""
         raise SourceError(f"{folder} holds no pictures ({', '.join(sorted(PICTURES))}) and is not a bag folder{hint}")
     return sorted(files, key=_natural)
+
+
+def _masks_among(files: list[Path]) -> set[Path]:
+    """Files that label a picture of the same folder: a_mask.png beside a.jpg, or a.png beside a.jpg."""
+    photos = {file.stem for file in files if file.suffix.lower() in (".jpg", ".jpeg")}
+    stems = {file.stem for file in files}
+    masks = set()
+    for file in files:
+        named = _MASK.fullmatch(file.stem)
+        if (named and named[1] in stems) or (file.suffix.lower() == ".png" and file.stem in photos):
+            masks.add(file)
+    return masks
 
 
 def _natural(file: Path) -> list[str | int]:

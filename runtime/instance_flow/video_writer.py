@@ -10,8 +10,8 @@ from types import TracebackType
 import cv2
 
 from instance_flow.atomic import replacing
+from instance_flow.picture_files import opencv_path
 from instance_flow.structures import Image, InstanceFlowError
-from instance_flow.video import opencv_path
 
 
 class VideoWriter:

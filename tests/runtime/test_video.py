@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from full_disk import files_of_at_most
 from numpy.typing import NDArray
 
+from instance_flow import picture_files
 from instance_flow.bag_writer import BagWriter
 from instance_flow.structures import InstanceFlowError, SourceError
 from instance_flow.video import PLAYBACK_RATE, open_source
@@ -109,6 +111,89 @@ def test_one_picture(tmp_path: Path) -> None:
     (read,) = source
     assert (source.name, source.length, read.name) == ("one", 1, "one.png")
     np.testing.assert_array_equal(read.image, shades(1)[0])
+
+
+def write_pages(path: Path, frames: list[NDArray[np.uint8]]) -> Path:
+    pictures = [frame[..., ::-1] for frame in frames]
+    if path.suffix == ".tiff":
+        cv2.imwritemulti(str(path), pictures)
+    else:
+        animation = cv2.Animation()
+        animation.frames, animation.durations = pictures, [40] * len(pictures)
+        cv2.imwriteanimation(str(path), animation)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".tiff", ".webp", ".png"])
+def test_all_pages_of_a_picture_are_read(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture_files, "_BLOCK", 2 * 32 * 48)  # pages come in several blocks, the last of one
+    frames = shades(5)
+    path = write_pages(tmp_path / f"seq{ending}", frames)
+    source = open_source(path)
+    read = list(source)
+    assert source.length == 5
+    np.testing.assert_allclose([f.image.mean((0, 1)) for f in read], [f[0, 0] for f in frames], atol=2)
+    assert [(f.name, f.number) for f in read] == [(f"seq{ending}#{n}", n) for n in range(5)]
+    times = [None] * 5 if ending == ".tiff" else [n * 40_000_000 for n in range(5)]
+    assert [f.stamp for f in read] == times
+    assert source.rate == (PLAYBACK_RATE if ending == ".tiff" else 25.0)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path.rename(folder / path.name)
+    write_picture(folder / "a.png", frames[0])
+    mixed = open_source(folder)
+    assert [(f.number, f.stamp) for f in mixed] == [(n, None) for n in range(6)]
+    assert mixed.length == 6
+
+
+def test_pages_that_are_damaged_are_refused_one_by_one(tmp_path: Path) -> None:
+    path = write_pages(tmp_path / "seq.png", shades(5, 64, 64))
+    data = bytearray(path.read_bytes())
+    fourth = [at.start() for at in re.finditer(b"fcTL", data)][3]
+    data[fourth + 8 : fourth + 12] = b"\0\0\1\0"  # wider than the picture that it is a part of
+    path.write_bytes(data)
+    refused: list[tuple[int, str]] = []
+    read = list(open_source(path).frames(lambda _camera, number, reason: refused.append((number, reason))))
+    assert read
+    assert [f.number for f in read] + [number for number, _ in refused] == list(range(5))
+    assert refused
+    assert all("seq.png: cannot be read as a picture: " in reason for _, reason in refused)
+
+
+def test_a_folder_says_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("1.jpg", "2.jpg", "2.png", "3.png", "3_mask.png", "4_mask.png"):
+        write_picture(tmp_path / name, shades(1)[0])
+    for name in ("a.heic", "b.HEIC", "README"):
+        (tmp_path / name).write_text("")
+    assert [f.name for f in open_source(tmp_path)] == ["1.jpg", "2.jpg", "3.png", "4_mask.png"]
+    (said,) = caplog.messages
+    assert "4 pictures are read; left out are 2 .heic, 1 without an ending, 2 masks of pictures beside" in said
+
+
+def test_a_container_that_counts_milliseconds_is_played_at_its_real_rate(tmp_path: Path) -> None:
+    """As browsers record: no rate, which is taken for 1000 frames per second, and a length reckoned from that."""
+    path = tmp_path / "screen.mkv"
+    writer = cv2.VideoWriter(
+        *(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), 1000.0, (48, 32)),
+        [cv2.VIDEOWRITER_PROP_RAW_VIDEO, 1],
+    )
+    for number, frame in enumerate(shades(12)):
+        writer.set(cv2.VIDEOWRITER_PROP_PTS, 40 * number)
+        writer.write(cv2.imencode(".jpg", frame)[1])
+    writer.release()
+    source = open_source(path)
+    assert (source.rate, source.length) == (25.0, None)
+    assert [f.stamp for f in source] == [40_000_000 * number for number in range(12)]
+
+
+@pytest.mark.parametrize(("ending", "code"), [(".mjpeg", "MJPG"), (".m1v", "PIM1"), (".m2v", "MPG2")])
+def test_a_stream_without_a_container_has_no_times(tmp_path: Path, ending: str, code: str) -> None:
+    path = tmp_path / f"raw{ending}"
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*code), 25.0, (48, 32))
+    for frame in shades(6):
+        writer.write(frame)
+    writer.release()
+    assert [f.stamp for f in open_source(path)] == [None] * 6
 
 
 @pytest.mark.parametrize("name", ["drive.mcap", "drive.db3", "drive"])

@@ -15,10 +15,10 @@ from typing import Any
 from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.execution import PROVIDERS, ExecutionConfig
 from instance_flow.installation import bundled_model_path
+from instance_flow.picture_files import opencv_path
 from instance_flow.replay.settings import Settings
 from instance_flow.stream import MAX_GAP
 from instance_flow.structures import SourceError
-from instance_flow.video import opencv_path
 
 SIGNALLED = 128
 """A process that a signal ended has this and the signal's number as its exit code."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import heapq
 import logging
+import os
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from instance_flow.structures import SourceError
 
@@ -28,6 +30,14 @@ STORAGE = {".mcap": "mcap", ".db3": "sqlite3"}
 PACKED = ".zstd"
 METADATA = "metadata.yaml"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_MCAP_MAGIC = b"\x89MCAP0\r\n"
+_ENDINGS = {_MCAP_MAGIC: ".mcap", b"SQLite format 3\0": ".db3", ZSTD_MAGIC: PACKED}
+"""What the files of each form begin with, whatever their names end in."""
+_ROS1_MAGIC = b"#ROSBAG"
+MAX_UNPACKED = int(os.environ.get("INSTANCE_FLOW_MAX_UNPACKED_MB", "1024")) * 2**20
+"""Bytes that one chunk or one message may have once unpacked: a few kB of zstd can hold gigabytes of zeros."""
+_LEFT_FREE = 2**30
+"""Bytes of the disk of temporary files that unpacking leaves free."""
 URI_CHARACTERS = "#?%"
 """SQLite is given a file's name as an address, in which these have a meaning."""
 
@@ -55,6 +65,28 @@ def is_storage(path: Path) -> bool:
     """Whether a file's name is that of a storage file, packed or not."""
     name = path.with_suffix("") if path.suffix == PACKED else path
     return name.suffix in STORAGE
+
+
+def ending_by_content(path: Path) -> str:
+    """.mcap, .db3 or .zstd by how the file begins; empty where it is none of them, or cannot be read."""
+    head = first_bytes(path)
+    return next((ending for magic, ending in _ENDINGS.items() if head.startswith(magic)), "")
+
+
+def is_ros1(path: Path) -> bool:
+    """Whether the file is a bag of ROS 1, whatever its name."""
+    return first_bytes(path).startswith(_ROS1_MAGIC)
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first 16 bytes; none of what is no regular file, as a pipe can be read once only."""
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                return file.read(16)
+    except OSError:
+        pass  # Whoever reads it says what is wrong.
+    return b""
 
 
 def storage_files(folder: Path) -> list[Path]:
@@ -129,7 +161,10 @@ def _open(file: Path, stack: ExitStack) -> Reader | SourceError:
     """A reader, or what is wrong with the file."""
     from rosbags.rosbag2 import Reader
 
+    _bound_chunks()
     try:
+        if is_ros1(file):
+            return SourceError(f"{file}: a bag of ROS 1; {ros1_advice(file)}")
         readable = _readable(file, stack)
         try:
             reader = stack.enter_context(Reader(readable))
@@ -169,7 +204,6 @@ def _rewritten(readable: Path, file: Path, folder: Path, refusal: Exception) -> 
     Raises SourceError where it holds none.
     """
     from mcap.records import Channel, Message, Schema
-    from mcap.stream_reader import StreamReader
     from mcap.writer import CompressionType, Writer
 
     target, broken, is_ros1, written = folder / file.name, None, False, 0
@@ -187,7 +221,7 @@ def _rewritten(readable: Path, file: Path, folder: Path, refusal: Exception) -> 
             )
 
         try:
-            for record in StreamReader(source).records:
+            for record in _records(source):
                 if isinstance(record, Schema):
                     schemas[record.id] = record
                     is_ros1 |= record.encoding == "ros1msg"
@@ -211,11 +245,34 @@ def _rewritten(readable: Path, file: Path, folder: Path, refusal: Exception) -> 
     if not written and is_ros1:
         raise SourceError(f"{file}: holds ROS 1 messages; {ros1_advice(file)}")
     if not written:
-        raise unreadable(file, refusal) from refusal
+        # Our own bounds say more than the reader of whole files does.
+        raise unreadable(file, broken if type(broken) is ValueError else refusal) from refusal
     if broken is not None:
         reason = " ".join(str(broken).split()) or type(broken).__name__
         _warn(f"{file}: breaks off ({reason}); the {written} messages before that are read")
     return target
+
+
+def _records(source: BinaryIO) -> Iterator[Any]:
+    """The records of an MCAP file, those of its chunks among them."""
+    from mcap.records import Chunk
+    from mcap.stream_reader import StreamReader, breakup_chunk
+
+    for record in StreamReader(source, emit_chunks=True).records:
+        if isinstance(record, Chunk):
+            unpack = {"zstd": unpack_zstd, "lz4": _unpack_lz4}.get(record.compression)
+            if unpack is not None:
+                record = replace(record, compression="", data=unpack(record.data, record.uncompressed_size))
+            yield from breakup_chunk(record)
+        else:
+            yield record
+
+
+def _bound_chunks() -> None:
+    """Have rosbags unpack no more of a chunk than it says that it holds, nor than ``MAX_UNPACKED``."""
+    from rosbags.rosbag2 import storage_mcap
+
+    storage_mcap.DECOMPRESSORS.update({"zstd": unpack_zstd, "lz4": _unpack_lz4})
 
 
 def ros1_advice(file: Path) -> str:
@@ -226,16 +283,38 @@ def ros1_advice(file: Path) -> str:
 def unreadable(file: Path, error: Exception) -> SourceError:
     """What to say of a file that a reader stumbled over."""
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return SourceError(
-        f"{file}: cannot be read as a ROS 2 bag: {reason}; "
-        "a recording that was cut off can be repaired with `mcap recover` or `ros2 bag reindex`"
-    )
+    said = f"{file}: cannot be read as a ROS 2 bag: {reason}"
+    if file.is_dir() or not file.is_file():
+        return SourceError(said)
+    ending = ending_by_content(file)
+    if not ending:
+        return SourceError(f"{said}; it does not begin as an MCAP or SQLite file does")
+    return SourceError(f"{said}; if it was cut off, `mcap recover` can save what is whole" if _is_torn(file) else said)
+
+
+def _is_torn(file: Path) -> bool:
+    """An MCAP file ends as it begins."""
+    if ending_by_content(file) != ".mcap":
+        return False
+    with file.open("rb") as source:
+        source.seek(-len(_MCAP_MAGIC), os.SEEK_END)
+        return source.read() != _MCAP_MAGIC
 
 
 def _readable(file: Path, stack: ExitStack) -> Path:
-    """The file itself, or a copy that can be read: unpacked, with its write-ahead log, under a plain name."""
-    if file.suffix == PACKED:
+    """The file itself, or a copy that can be read: unpacked, with its write-ahead log, under a plain name that ends as
+    its content asks for."""
+    ending = ending_by_content(file) or file.suffix
+    if ending == PACKED:
         file = _unpacked(file, _folder(stack))
+        ending = ending_by_content(file) or file.suffix
+    if ending != file.suffix and ending in STORAGE:
+        link = _folder(stack) / f"bag{ending}"
+        link.symlink_to(file.resolve())
+        log = file.with_name(f"{file.name}-wal")
+        if log.is_file():
+            (link.parent / f"{link.name}-wal").symlink_to(log.resolve())
+        file = link
     log = file.with_name(f"{file.name}-wal")
     if file.suffix == ".db3" and log.is_file() and log.stat().st_size:
         return _with_log(file, log, _folder(stack))
@@ -255,7 +334,13 @@ def _unpacked(file: Path, folder: Path) -> Path:
     target = folder / file.name.removesuffix(PACKED)
     try:
         with zstd.open(file, "rb") as source, target.open("wb") as out:
-            shutil.copyfileobj(source, out)
+            while piece := source.read(2**24):
+                if shutil.disk_usage(folder).free < _LEFT_FREE + len(piece):
+                    raise SourceError(
+                        f"{file}: unpacking it takes more room than {folder.parent} has, and leaves less than 1 GiB "
+                        "free; set TMPDIR to a folder on a larger disk"
+                    )
+                out.write(piece)
     except (zstd.ZstdError, EOFError) as error:
         raise SourceError(f"{file}: cannot be unpacked as zstd ({error}); was it cut off?") from error
     return target
@@ -279,11 +364,41 @@ def unpack_message(data: bytes) -> bytes:
     """A message as it was published; one that was recorded in compression mode "message" is unpacked."""
     if data[:4] != ZSTD_MAGIC:
         return data
+    return unpack_zstd(data, MAX_UNPACKED)
+
+
+def unpack_zstd(data: bytes, size: int) -> bytes:
+    """At most ``size`` bytes unpacked, and one more to tell that there were more of a chunk.
+
+    Raises ValueError for bytes that are no zstd, and for more than ``MAX_UNPACKED``.
+    """
     zstd = _zstd()
     try:
-        return bytes(zstd.decompress(data))
-    except zstd.ZstdError as error:
+        return _checked(zstd.ZstdDecompressor().decompress(data, max_length=_bound(size)))
+    except (zstd.ZstdError, EOFError) as error:
         raise ValueError(f"its {len(data)} bytes cannot be unpacked as zstd ({error})") from error
+
+
+def _unpack_lz4(data: bytes, size: int) -> bytes:
+    from lz4.frame import LZ4FrameDecompressor
+
+    try:
+        return _checked(LZ4FrameDecompressor().decompress(data, max_length=_bound(size)))
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"its {len(data)} bytes cannot be unpacked as lz4 ({error})") from error
+
+
+def _bound(size: int) -> int:
+    return min(size, MAX_UNPACKED) + 1
+
+
+def _checked(data: bytes) -> bytes:
+    if len(data) > MAX_UNPACKED:
+        raise ValueError(
+            f"it holds more than the {MAX_UNPACKED >> 20} MiB that are unpacked at most; if that is right, set the "
+            "environment variable INSTANCE_FLOW_MAX_UNPACKED_MB to more"
+        )
+    return data
 
 
 def _zstd() -> Any:

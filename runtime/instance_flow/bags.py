@@ -21,6 +21,7 @@ import numpy as np
 from instance_flow.bag_files import (
     METADATA,
     compare_counts,
+    ending_by_content,
     is_storage,
     listed_files,
     open_files,
@@ -77,7 +78,7 @@ def is_bag(path: Path) -> bool:
     """Whether the path looks like a ROS 2 bag; says nothing of its soundness."""
     if path.is_dir():
         return (path / METADATA).is_file() or bool(storage_files(path))
-    return is_storage(path)
+    return is_storage(path) or bool(ending_by_content(path))
 
 
 def image_topics(path: Path) -> dict[str, int]:
@@ -166,7 +167,7 @@ def _checked(path: Path) -> Path:
         raise SourceError(f"{path}: no such file or folder")
     if not is_bag(path):
         raise SourceError(
-            f"{path} is not a ROS 2 bag; expected a .mcap file, a .db3 file, or a folder with metadata.yaml"
+            f"{path} is not a ROS 2 bag; expected an MCAP file, an SQLite file (.db3), or a folder of them"
         )
     return path
 
@@ -256,8 +257,9 @@ def _usual_rate(messages: Iterator[tuple[Connection, int, bytes]]) -> float:
 
 
 def _deserialize(types: Typestore, connection: Connection, data: bytes) -> Any:
+    whole = unpack_message(data)
     try:
-        return types.deserialize_cdr(unpack_message(data), connection.msgtype)
+        return types.deserialize_cdr(whole, connection.msgtype)
     except Exception as error:  # Damaged bytes break a parser in any way there is.
         raise ValueError(f"its {len(data)} bytes are no whole {connection.msgtype}") from error
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from instance_flow.bag_files import ros1_advice
+from instance_flow.bag_files import first_bytes, is_ros1, ros1_advice
 from instance_flow.bags import BagImage, BagImages, is_bag
 from instance_flow.camera_names import camera_names
 from instance_flow.picture_files import count_pictures, decode_pictures, first_duration, opencv_path
@@ -117,7 +119,7 @@ def open_source(path: Path | str, topic: str | Sequence[str] | None = None) -> S
         return PictureSource(path, _pictures_in(path))
     if path.suffix.lower() in PICTURES:
         return PictureSource(path, [path])
-    if _first_bytes(path).startswith(b"#ROSBAG"):
+    if is_ros1(path):
         raise SourceError(f"{path}: a bag of ROS 1; {ros1_advice(path)}")
     return VideoSource(path)
 
@@ -162,7 +164,7 @@ class VideoSource:
         capture = self._open()
         self._codec = _codec(capture)
         frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
-        self._has_times = not _WITHOUT_TIMES.match(_first_bytes(path))
+        self._has_times = not _WITHOUT_TIMES.match(first_bytes(path))
         self.name = path.resolve().stem
         self.length: int | None = int(frames) if math.isfinite(frames) and frames > 0 else None
         if not math.isfinite(rate) or not 0 < rate <= _HIGHEST_RATE:
@@ -203,6 +205,11 @@ class VideoSource:
 
     def _open(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(opencv_path(self._path))
+        if not capture.isOpened() and _is_unfinished(self._path):
+            raise SourceError(
+                f"{self._path}: this recording was not finished: an MP4 file without its index (moov) cannot be "
+                "played; `untrunc` can mend it, given a whole file of the same camera"
+            )
         if not capture.isOpened():
             raise SourceError(
                 f"{self._path}: cannot be read as a video; expected a video file, a picture, "
@@ -257,6 +264,23 @@ class BagSource:
         )
 
 
+def _is_unfinished(path: Path) -> bool:
+    """Whether an MP4 or QuickTime file has no index: recorders write it last."""
+    if first_bytes(path)[4:8] != b"ftyp":
+        return False
+    with path.open("rb") as file:
+        while len(header := file.read(8)) == 8:
+            size, kind = struct.unpack(">I4s", header)
+            if kind == b"moov":
+                return False
+            long = file.read(8) if size == 1 else b""
+            size = struct.unpack(">Q", long)[0] if len(long) == 8 else size
+            if size < 8:  # The last one goes on to the end of the file.
+                return True
+            file.seek(size - 8 - len(long), os.SEEK_CUR)
+    return True
+
+
 def _codec(capture: cv2.VideoCapture) -> str:
     """Four letters such as avc1 or AV01, empty where the file does not say."""
     letters = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True)
@@ -275,14 +299,6 @@ def _shown_rate(capture: cv2.VideoCapture) -> float:
 
 def _raise(_camera: int, _number: int, reason: str) -> None:
     raise SourceError(reason)
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(16)
-    except OSError:
-        return b""
 
 
 def _pictures_in(folder: Path) -> list[Path]:

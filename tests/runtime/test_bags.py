@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from instance_flow import bag_files
 from instance_flow.bag_writer import BagWriter
 from instance_flow.bags import COMPRESSED, RAW, BagImages, image_topics, is_bag, typestore
 from instance_flow.image_encodings import decode_compressed
@@ -233,7 +234,8 @@ def keep_only_metadata(path: Path) -> None:
     [
         ("one.mcap", cut, "cannot be read as a ROS 2 bag: File end magic is invalid; .*cut off.*`mcap recover`"),
         ("one.db3", cut, "cannot be read as a ROS 2 bag: .*malformed"),
-        ("one.mcap", lambda path: path.write_bytes(b"text"), "cannot be read as a ROS 2 bag"),
+        ("one.mcap", lambda path: path.write_bytes(b"text"), "as a ROS 2 bag: .*begin as an MCAP or SQLite file"),
+        ("one.mcap", lambda path: path.write_bytes(b"#ROSBAG V2.0\n"), "a bag of ROS 1; convert it with `rosbags-conv"),
         ("one.db3", lambda path: path.write_bytes(b"text"), "cannot be read as a ROS 2 bag: .*not a database"),
         ("one.mcap", lambda path: path.write_bytes(b""), "cannot be read as a ROS 2 bag: .*empty"),
         ("one.db3", lambda path: path.write_bytes(b""), "cannot be read as a ROS 2 bag: .*missing tables"),
@@ -245,6 +247,7 @@ def keep_only_metadata(path: Path) -> None:
         "mcap cut off",
         "db3 cut off",
         "mcap of text",
+        "a bag of ROS 1 under another name",
         "db3 of text",
         "empty mcap",
         "empty db3",
@@ -269,7 +272,7 @@ def test_not_a_bag(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"#ROSBAG V2.0") if path.suffix else path.mkdir()
     assert not is_bag(path)
-    with pytest.raises(SourceError, match=r"is not a ROS 2 bag; expected a \.mcap file, a \.db3 file, or a folder"):
+    with pytest.raises(SourceError, match="is not a ROS 2 bag; expected an MCAP file, an SQLite file"):
         image_topics(path)
 
 
@@ -410,6 +413,20 @@ def packed(path: Path) -> Path:
     return path
 
 
+def misnamed(storage: str, name: str) -> Callable[[Path], Path]:
+    """The form is told by what a file holds."""
+
+    def make(path: Path) -> Path:
+        whole = write_images(path.with_suffix({"mcap": ".mcap", "sqlite3": ".db3"}[storage]), storage)
+        return whole.rename(path.with_name(name))
+
+    return make
+
+
+def packed_under_another_name(path: Path) -> Path:
+    return packed(path).rename(path.with_name("rec.bin"))
+
+
 def packed_messages(path: Path) -> Path:
     """Message compression without a metadata.yaml that would say so."""
     from rosbags.rosbag2 import Reader, StoragePlugin, Writer
@@ -467,8 +484,8 @@ def without_index(path: Path) -> Path:
     return _with_mcap_writer(path, index=False, order=(0, 2, 1, 3))
 
 
-def _with_mcap_writer(path: Path, *, index: bool, order: Iterable[int]) -> Path:
-    from mcap.writer import IndexType, Writer
+def _with_mcap_writer(path: Path, *, index: bool, order: Iterable[int], compression: str = "NONE") -> Path:
+    from mcap.writer import CompressionType, IndexType, Writer
     from rosbags.rosbag2 import Reader
 
     with Reader(write_images(path.with_suffix(".mcap"))) as reader:
@@ -478,7 +495,7 @@ def _with_mcap_writer(path: Path, *, index: bool, order: Iterable[int]) -> Path:
     path = path.with_name("other.mcap")
     with path.open("wb") as file:
         kinds: dict[str, Any] = {} if index else {"index_types": IndexType.NONE, "use_chunking": False}
-        writer = Writer(file, **kinds)
+        writer = Writer(file, compression=CompressionType[compression], **kinds)
         writer.start()
         image = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", definition)
         camera = writer.register_channel("/camera/image", "cdr", image)
@@ -498,6 +515,9 @@ RECOVERED: dict[str, tuple[Callable[[Path], Path], int, str]] = {  # images, wha
     "metadata is no YAML": (with_text("a: ["), 4, "metadata.yaml: cannot be read"),
     "metadata of something else": (with_text("a: 1"), 4, "metadata.yaml: cannot be read"),
     "a packed file": (packed, 4, ""),
+    "a packed file without its ending": (packed_under_another_name, 4, ""),
+    "MCAP under SQLite's ending": (misnamed("mcap", "rec.db3"), 4, ""),
+    "SQLite without an ending": (misnamed("sqlite3", "rec"), 4, ""),
     "packed messages": (packed_messages, 4, ""),
     "a write-ahead log": (with_log, 4, "rec_0.db3: was not closed; it is read with rec_0.db3-wal"),
     "a name of special characters": (odd_name, 4, ""),
@@ -521,3 +541,33 @@ def test_recordings_that_are_not_as_they_should_be_are_read(
     assert len(warnings) == bool(logged), caplog.messages
     if not logged:
         assert not caplog.messages
+
+
+def packed_chunk(path: Path) -> Path:
+    """rosbag2's preset "zstd_fast"."""
+    return _with_mcap_writer(path, index=True, order=range(4), compression="ZSTD")
+
+
+@pytest.mark.parametrize("make", [packed_chunk, packed_messages], ids=["chunk", "messages"])
+def test_what_unpacks_to_more_than_allowed_is_refused(
+    tmp_path: Path, make: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / "rec")
+    assert len(list(BagImages(path))) == 4
+    monkeypatch.setattr(bag_files, "MAX_UNPACKED", 500)
+    with pytest.raises(SourceError, match="tmp_path.*INSTANCE_FLOW_MAX_UNPACKED_MB".replace("tmp_path", str(tmp_path))):
+        list(BagImages(path))
+
+
+@pytest.mark.parametrize("kind", ["zstd", "lz4"])
+def test_no_more_of_a_chunk_is_unpacked_than_it_says_that_it_holds(kind: str) -> None:
+    """A bomb: 100 MB of zeros that call themselves 1000 bytes."""
+    import lz4.frame
+
+    compress, unpack = {
+        "zstd": (bag_files._zstd().compress, bag_files.unpack_zstd),
+        "lz4": (lz4.frame.compress, bag_files._unpack_lz4),
+    }[kind]
+    bomb = compress(bytes(100_000_000))
+    assert len(unpack(bomb, 1000)) == 1001
+    assert len(unpack(compress(bytes(1000)), 1000)) == 1000

@@ -226,6 +226,14 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def make_unfinished_video(path: Path) -> Path:
+    """A recorder that died before it wrote the index."""
+    write_video(path, shades(4))
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"moov") - 4])
+    return path
+
+
 def make_cut_off_video(path: Path) -> Path:
     write_video(path, shades(4))
     path.write_bytes(path.read_bytes()[:200])
@@ -240,11 +248,22 @@ def make_cut_off_video(path: Path) -> Path:
         ("text.txt", make_text, "cannot be read as a video"),
         ("empty.mp4", make_empty, "cannot be read as a video"),
         ("cut.mp4", make_cut_off_video, "cannot be read as a video"),
+        ("dead.mp4", make_unfinished_video, r"was not finished: an MP4 file without its index \(moov\)"),
         ("text.png", make_text, "cannot be read as a picture: 10 bytes of compressed image"),
         ("folders", make_folder, "holds no pictures .* and is not a bag folder; it holds 1 folders, so name one"),
         ("text.mcap", make_text, "cannot be read as a ROS 2 bag"),
     ],
-    ids=["nothing there", "text as video", "text", "empty video", "video cut off", "text as picture", "folders", "bag"],
+    ids=[
+        "nothing there",
+        "text as video",
+        "text",
+        "empty video",
+        "video cut off",
+        "video without its index",
+        "text as picture",
+        "folders",
+        "bag",
+    ],
 )
 def test_what_cannot_be_read_is_said(tmp_path: Path, name: str, make: Callable[[Path], Path], message: str) -> None:
     path = make(tmp_path / name)

@@ -18,6 +18,7 @@ from instance_flow.bag_writer import BagWriter
 from instance_flow.bags import RAW
 from instance_flow.cli import main
 from instance_flow.replay.journal import FOLDER, FRAMES_PER_SNAPSHOT, Journal
+from instance_flow.replay.session import locked
 
 pytest.importorskip("rosbags")
 pytest.importorskip("onnx")
@@ -197,3 +198,21 @@ def test_two_runs_do_not_write_into_one_folder(
         for options in ([], ["--panels"]):
             assert main(command(recording, model, out, *options)) == 2
             assert f"{out}: another run is writing there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("held", "options", "out"),
+    [("out/front", ["--all-topics"], "out"), ("out", ["--topic", "/front"], "out")],
+    ids=["a camera's folder within", "the folder itself"],
+)
+def test_every_camera_s_folder_is_held(
+    tmp_path: Path, model: Path, held: str, options: list[str], out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of one camera into a folder that another run has for one of its cameras would lose either's files."""
+    with BagWriter(tmp_path / "two.mcap") as bag:
+        for topic in ("/front", "/rear"):
+            bag.write_image(topic, np.zeros((64, 96, 3), np.uint8), 10**18)
+    with locked(tmp_path / held):
+        assert main(command(tmp_path / "two.mcap", model, tmp_path / out, *options)) == 2
+    assert f"{tmp_path / held}: another run is writing there" in capsys.readouterr().err
+    assert main(command(tmp_path / "two.mcap", model, tmp_path / out, *options)) == 0

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +26,7 @@ from instance_flow.replay.settings import NO_BAG, Settings, Wanted
 from instance_flow.replay.summary import about_run, describe_as_live, summarise_as_live, summarise_camera, summarise_run
 from instance_flow.replay.tracks_bag import FORMS, tracks_bag_output
 from instance_flow.run_statistics import Statistics
-from instance_flow.structures import Network, SourceError
+from instance_flow.structures import InstanceFlowError, Network, SourceError
 from instance_flow.video import BagSource, Camera, Source
 
 _FILES = (*outputs.FILES, *FORMS.values())
@@ -70,8 +72,10 @@ def replay(
     _check_apart(path, parts)
     lanes = [lane for part in parts for lane in part.lanes]
     facts = {**identify(path, source), **settings.facts(), "as_live": wanted.as_live}
-    with _journal(folder, {**facts, "runs_on": lanes[0].pipeline.provider}, wanted) as journal:
+    with ExitStack() as stack:
+        journal = stack.enter_context(_journal(folder, {**facts, "runs_on": lanes[0].pipeline.provider}, wanted))
         for part in parts:
+            stack.enter_context(locked(part.folder))
             for name in _FILES:
                 remove_leftovers(part.folder / name)
         run(source, lanes, journal=journal, max_frames=wanted.max_frames, stopped=stopped, progress=progress)
@@ -107,6 +111,25 @@ def _journal(folder: Path, belongs_to: Mapping[str, Any], wanted: Wanted) -> Ite
             _log.warning("%s: going on with the run that was stopped; remove it to begin anew", journal.folder)
         # Panels show what the network said of every frame, which no journal holds.
         yield None if wanted.panels else journal
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, made where it is missing, so that no other run writes its files there. Raises InstanceFlowError
+    where one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # Some network file systems cannot lock a folder.
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InstanceFlowError(
+                    f"{folder}: another run is writing there; wait for its end, or choose another folder"
+                ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _parts(

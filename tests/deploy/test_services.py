@@ -26,7 +26,19 @@ COMPOSE = ["compose.yaml", "compose.cuda.yaml", "compose.jetpack.yaml"]
 
 # What the Compose Specification calls the settings that are used here.
 SERVICE_KEYS = {
-    *("build", "cap_drop", "command", "deploy", "devices", "environment", "group_add", "image", "ipc", "logging"),
+    *(
+        "build",
+        "cap_drop",
+        "command",
+        "deploy",
+        "devices",
+        "environment",
+        "group_add",
+        "image",
+        "ipc",
+        "logging",
+        "mem_limit",
+    ),
     *("network_mode", "read_only", "restart", "runtime", "security_opt", "tmpfs", "user", "volumes"),
 }
 BUILD_KEYS = {"args", "context", "dockerfile_inline"}

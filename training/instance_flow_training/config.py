@@ -60,8 +60,9 @@ class TrainConfig:
     freeze_batch_norm: keep the statistics that the weights came with, for passes of very few clips.
     frozen_norms: parts of the network whose batch norm alone keeps its statistics, such as "backbone".
     frozen: parts that are not trained at all, such as "backbone.features.0".
-    backbone_rate: the learning rate of the backbone, and of other parts that begin with good weights (``pretrained``),
-        as a share of the others'.
+    rates: learning rates of parts of the network as shares of ``learning_rate``, such as {"backbone": 0.1}; the longest
+        name that fits a weight counts. Weights with folded batch norm (``init.deeplab``) want 0.02 or less: Adam steps
+        as far in their small ones as in their large ones.
     device: auto, cpu, cuda or cuda:N; under torchrun every process takes the GPU of its local rank.
     save_every, save_minutes: a checkpoint is saved after so many steps, and, by a single process, after so many minutes
         (0 = by steps alone), and on SIGINT and SIGTERM.
@@ -83,8 +84,7 @@ class TrainConfig:
     freeze_batch_norm: bool = False
     frozen_norms: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
-    backbone_rate: float = 1.0
-    pretrained: tuple[str, ...] = ("backbone", "instance_stage")
+    rates: dict[str, float] = field(default_factory=dict)
     threads: int = 0
     device: str = "auto"
     save_every: int = 200
@@ -111,6 +111,9 @@ class TrainConfig:
                 "speed.fused_adam is true, but with precision = '16-mixed' the gradients must be clipped before Adam "
                 "takes them; set precision = 'bf16-mixed' or speed.fused_adam = false"
             )
+        for name, rate in self.rates.items():
+            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 100:
+                raise ValueError(f"rates.{name} is {rate!r}; it must be a number above 0 to 100, or name it in frozen")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -61,18 +61,18 @@ def keep_freed_memory() -> bool:
 
 
 def make_optimizer(
-    network: nn.Module, learning_rate: float, backbone_rate: float, pretrained: Sequence[str], config: SpeedConfig
+    network: nn.Module, learning_rate: float, rates: Mapping[str, float], config: SpeedConfig
 ) -> torch.optim.Adam:
     """Adam of all that is trained; fused=None is torch's choice, which on a CPU goes through the weights one by one.
 
-    backbone_rate: learning rate of the parts named ``pretrained`` as a share of the others'; ``scale`` of the
-        optimizer's groups.
+    rates: of parts by their names, as shares of ``learning_rate``; ``scale`` of the optimizer's groups.
     """
-    slow = tuple(f"{part}." for part in pretrained)
+    by_length = sorted(rates.items(), key=lambda item: -len(item[0]))
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(backbone_rate if name.startswith(slow) else 1.0, []).append(parameter)
+            rate = next((rate for part, rate in by_length if f"{name}.".startswith(f"{part}.")), 1.0)
+            groups.setdefault(rate, []).append(parameter)
     return torch.optim.Adam(
         [{"params": members, "lr": learning_rate * scale, "scale": scale} for scale, members in groups.items()],
         lr=learning_rate,

@@ -104,6 +104,7 @@ def open_run(config: TrainConfig, checkpoint: Path | None) -> TrainingRun:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     network = build_network(config, len(data.class_names))
+    check_parts(network, config)
     if fabric.world_size > 1 and config.sync_batch_norm and not config.freeze_batch_norm:
         if fabric.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -111,7 +112,7 @@ def open_run(config: TrainConfig, checkpoint: Path | None) -> TrainingRun:
             log.info("no synchronised batch norm on CPUs: every process takes the statistics of its own share")
     network = network.to(fabric.device, memory_format=config.speed.memory_format)  # type: ignore[call-overload]
     step = TrainingStep(network, config, data.class_names)
-    optimizer = make_optimizer(network, config.learning_rate, config.backbone_rate, config.pretrained, config.speed)
+    optimizer = make_optimizer(network, config.learning_rate, config.rates, config.speed)
     run = TrainingRun(config, fabric, precision, data, network, step, optimizer)
     # The first process reads and tells the others: a checkpoint lies on its machine alone.
     state = load_checkpoint(checkpoint) if fabric.is_global_zero and checkpoint and checkpoint.exists() else None
@@ -122,6 +123,18 @@ def open_run(config: TrainConfig, checkpoint: Path | None) -> TrainingRun:
         go_on(run, state, str(checkpoint))
     run.module, run.optimizer = fabric.setup(step, optimizer, move_to_device=False)
     return run
+
+
+def check_parts(network: InstanceFlowNet, config: TrainConfig) -> None:
+    """Raises ConfigError where a setting names a part that the network has not."""
+    names = {name for name, _ in network.named_modules()} | {name for name, _ in network.named_parameters()}
+    for setting in ("frozen", "frozen_norms", "rates"):
+        for name in getattr(config, setting):
+            if name not in names:
+                raise ConfigError(
+                    f"{setting} names {name!r}, which this network has not; its parts are "
+                    f"{', '.join(part for part, _ in network.named_children())}, and theirs, as backbone.features.0"
+                )
 
 
 def go_on(run: TrainingRun, state: dict[str, Any], source: str) -> None:

@@ -104,7 +104,9 @@ def test_best_checkpoint_is_kept_and_remembered(
     assert load_checkpoint(tmp_path / "checkpoint.pt")["best"] == best
     assert load_checkpoint(tmp_path / "best.pt")["best"] == best
     assert load_checkpoint(tmp_path / "best.pt")["step"] == 2
-    last_line = capsys.readouterr().out.splitlines()[-1]
+    printed = capsys.readouterr()
+    assert "validation AP=0.000" in printed.err, "the progress bar"
+    last_line = printed.out.splitlines()[-1]
     assert last_line.startswith("trained 4 steps; best AP 0.000 at step 2; export with: instance-flow-export ")
     assert "best.pt" in last_line
 
@@ -257,6 +259,12 @@ COMMAND_ERRORS = {
         "none.pt: no such checkpoint",
     ),
     "data set without a file": (["{config}", "--set", "data.source=coco"], "data.annotations must name"),
+    "frozen part that is none": (
+        ["{config}", "--set", 'frozen=["backbone.features.99"]'],
+        "frozen names 'backbone.features.99', which this network has not; its parts are backbone, ",
+    ),
+    "rate of a part that is none": (["{config}", "--set", "rates.semantics=0.1"], "rates names 'semantics'"),
+    "rate below 0": (["{config}", "--set", "rates.backbone=-1"], "rates.backbone is -1; it must be a number above 0"),
     "no data to score": (
         ["{config}", "--set", "validation.every=1", "--set", "validation.annotations=none.json"],
         "none.json",

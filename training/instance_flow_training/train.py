@@ -173,8 +173,8 @@ def picture(run: TrainingRun, images: Tensor, targets: BatchTargets) -> NDArray[
 def validate_and_keep_best(run: TrainingRun, log: TrainingLog, best: Path) -> None:
     """Score the network and save it where none was better; leaves it in evaluation mode."""
     scores = validate(run.network, run.config.validation, run.data.class_names)
-    log.scalars("validation", scores, run.step)
     metric = run.config.validation.keep
+    log.validation(scores, metric, run.step)
     if scores[metric] > run.best.get("value", -1.0):
         run.best = {"metric": metric, "value": scores[metric], "step": run.step}
         save_checkpoint(best, run.state())

@@ -43,6 +43,12 @@ class TrainingLog:
         self._shown |= {name: f"{value:.3g}" for name, value in terms.items()}
         self._progress.set_postfix(self._shown)
 
+    def validation(self, scores: Mapping[str, float], metric: str, step: int) -> None:
+        """What a validation gave; the metric by which the best checkpoint is kept stays in sight."""
+        self.scalars("validation", scores, step)
+        self._shown |= {f"validation {metric}": f"{scores[metric]:.3f}"}
+        self._progress.set_postfix(self._shown)
+
     def speed(self, timing: Timing, step: int) -> None:
         """The time of the steps since the last call; a warning, once, where they are starved."""
         if timing.steps == 0:

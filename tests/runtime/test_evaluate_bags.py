@@ -3,26 +3,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+import termios
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import dask
+import distributed.client  # noqa: F401  (brings its part of the configuration)
 import numpy as np
 import pytest
-from red_thing import HEIGHT, INFO, WIDTH, frames, write_source
+from red_thing import HEIGHT, INFO, WIDTH, frames, red_network, write_source
 
 from instance_flow.cli import main
 from instance_flow.evaluation import evaluate
-from instance_flow.execution import ExecutionConfig
-from instance_flow.replay.bag_evaluation import make_jobs, merge_and_evaluate, run_job, run_jobs
+from instance_flow.replay.bag_evaluation import FINISHED, make_jobs, merge_and_evaluate, run_job, run_jobs
 from instance_flow.replay.bag_matching import find_bags, match_bags, match_categories
+from instance_flow.replay.journal import FOLDER, FRAMES_PER_SNAPSHOT
 from instance_flow.replay.settings import Settings, Wanted
-from instance_flow.replay.worker_processes import dask_cluster, local_processes
+from instance_flow.replay.worker_processes import local_processes
 from instance_flow.rle import encode
 from instance_flow.structures import SourceError
 from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
@@ -263,41 +272,167 @@ def test_a_command_that_is_ended_takes_its_processes_along(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda _: ["--scheduler", "nonsense:1"], "nonsense"),
+        (lambda _: ["--scheduler", "tcp://127.0.0.1:9"], "tcp://127.0.0.1:9: no dask scheduler answers there"),
+        (lambda _: ["--scheduler", "carrier://pigeon"], "unknown address scheme 'carrier'"),
         (lambda folder: ["--videos", str(folder / "gone.json")], "gone.json: there is no such file"),
         (lambda folder: ["--out", str(folder / "a.mcap")], "is a file, but --out needs a folder"),
         (lambda folder: ["--out", str(folder)], "holds the bags themselves; name another folder for --out"),
     ],
-    ids=["no scheduler", "no mapping", "out is a file", "out is the folder of bags"],
+    ids=["no scheduler", "no address", "no mapping", "out is a file", "out is the folder of bags"],
 )
 def test_bad_input(folder: Path, model: Path, change: object, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = change(folder)  # type: ignore[operator]
-    if "--scheduler" in options:
-        try:
-            import distributed  # noqa: F401
-
-            pytest.skip("dask.distributed is installed, and waits long for a scheduler that is not there")
-        except ImportError:
-            message = "--scheduler needs dask.distributed"
-    assert main(command(folder, model, *options)) == 2
+    with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
+        assert main(command(folder, model, *options)) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
 
 
-def test_the_workers_of_a_dask_scheduler(folder: Path, model: Path, tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed")
-    truth = truth_of(video(1, "c"), video(3, "a"))
-    matching = match_bags(find_bags(folder), truth)
-    settings = Settings(model, execution=ExecutionConfig(threads=1))
-    jobs = make_jobs(matching, tmp_path / "out", settings, Wanted(category_ids=(7,)))
-    with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
-        dask_cluster(cluster.scheduler_address) as executor,
-    ):
-        outcomes = dict(run_jobs(jobs, executor))
-    assert {name: outcome.problem for name, outcome in outcomes.items()} == {"a": "", "c": ""}
-    assert merge_and_evaluate(truth, jobs, tmp_path / "out", "coco")["IDF1"] == 1
+def test_a_cluster_without_dask_is_said(
+    folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert main(command(folder, model, "--scheduler", "tcp://host:8786")) == 2
+    assert "install it with: pip install 'instance-flow[cluster]'" in capsys.readouterr().err
+
+
+LONG = 10 * FRAMES_PER_SNAPSHOT
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Path:
+    """Bags a, which takes a while, and b, c, d; their truth is ``truth.json`` beside the folder."""
+    bags = tmp_path / "bags"
+    bags.mkdir()
+    images = frames(COUNT)
+    write_source(bags / "a.mcap", [images[k % COUNT] for k in range(LONG)])
+    for name in "bcd":
+        write_source(bags / f"{name}.mcap", images)
+    truth = truth_of(*(video(k, name) for k, name in enumerate("bcd", start=1)))
+    write_ground_truth(tmp_path / "truth.json", replace(truth, videos=(*truth.videos, video(4, "a", LONG))))
+    return bags
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler, as a process; workers are added."""
+    with ExitStack() as stack:
+        yield Cluster(tmp_path / "cluster", stack)
+
+
+class Cluster:
+    """Processes of dask that were started in a folder of their own, as on other machines."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        folder.mkdir()
+        self._folder, self._stack = folder, stack
+        file = folder / "scheduler.json"
+        at = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+        self.scheduler = self._start("scheduler", *at, "--scheduler-file", str(file))
+        wait_for(lambda: file.exists() and file.read_text().endswith("}"))
+        self.address: str = json.loads(file.read_text())["address"]
+
+    def add_worker(self) -> subprocess.Popen[bytes]:
+        return self._start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self._folder / "log").open("ab") as log:
+            command = [sys.executable, "-m", "dask", *arguments]
+            process = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log)
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+        return process
+
+
+def wait_for(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def has_open(process: subprocess.Popen[bytes], path: Path) -> bool:
+    files = Path(f"/proc/{process.pid}/fd")
+    return any(os.path.realpath(file) == str(path) for file in files.iterdir())
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    """All files but those that say how long it took."""
+    paths = [path for path in out.rglob("*") if path.is_file() and path.name != FINISHED]
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
+
+
+def begin(folder: Path, model: Path, *options: str) -> tuple[subprocess.Popen[str], int]:
+    """The command as users start it: paths as seen from where they are, its errors on a terminal, which is given."""
+    relative = os.path.relpath(model, folder.parent)
+    arguments = ["evaluate-bags", "truth.json", folder.name, "--model", relative, *options]
+    terminal, its_end = pty.openpty()
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    start = "import sys; from instance_flow.cli import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, *arguments], cwd=folder.parent, stdout=subprocess.PIPE, stderr=its_end, text=True
+    )
+    os.close(its_end)
+    return process, terminal
+
+
+def told_on(terminal: int) -> str:
+    said = b""
+    try:
+        while more := os.read(terminal, 4096):
+            said += more
+    except OSError:  # how Linux tells that nobody has the other end any more
+        pass
+    os.close(terminal)
+    return said.decode()
+
+
+def test_a_worker_of_a_cluster_is_killed(fleet: Path, model: Path, cluster: Cluster) -> None:
+    """Another one goes on with its bag from the journal, and the files are those of --jobs."""
+    parent = fleet.parent
+    process, terminal = begin(fleet, model, "--out", "over", "--scheduler", cluster.address)
+    workers = [cluster.add_worker() for _ in range(2)]
+    journal = parent / "over" / "a" / FOLDER
+    wait_for((journal / "snapshot.npz").exists)
+    (busy,) = (worker for worker in workers if has_open(worker, journal / "answers"))
+    busy.kill()
+    said, told = process.communicate(timeout=60)[0], told_on(terminal)
+    assert process.returncode == 0, told
+    rows = [line.split() for line in said.splitlines()[1:5]]
+    assert rows == [["a", str(LONG), "1", "0", "run"], *([name, str(COUNT), "1", "0", "run"] for name in "bcd")]
+    assert "bags: 100%" in told
+    assert "4/4" in told
+    taken_over = json.loads((parent / "over" / "a" / FINISHED).read_text())["summary"]["frames_taken_over"]
+    assert FRAMES_PER_SNAPSHOT <= taken_over < LONG
+    assert main(command(fleet, model, "--jobs", "2")) == 0
+    assert files_of(parent / "over") == files_of(parent / "out")
+
+
+def test_a_scheduler_that_ends_is_told(fleet: Path, model: Path, cluster: Cluster) -> None:
+    """No worker has come by then; a sentence for every bag, no traceback, and nothing waits for ever."""
+    process, terminal = begin(fleet, model, "--out", "over", "--scheduler", cluster.address)
+    told = os.read(terminal, 4096).decode()
+    assert "has no worker yet, and the bags wait for one: dask worker tcp://127.0.0.1:" in told
+    cluster.scheduler.kill()
+    said, told = process.communicate(timeout=60)[0], told_on(terminal)
+    assert process.returncode == 2
+    assert said.count("given up by the scheduler, which has ended or was restarted") == 4
+    assert "Traceback" not in told
+    assert told.rstrip().endswith("bags: not one bag could be run to its end")
+
+
+def test_a_worker_that_lives_on_sees_that_the_model_is_another(folder: Path, model: Path, tmp_path: Path) -> None:
+    """Two runs in one process; the second model has the first one's name and finds nothing, as its limit is higher."""
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(model.read_bytes())
+    jobs = make_jobs(match_bags(find_bags(folder), truth_of(video(3, "a"))), tmp_path / "out", Settings(copy), Wanted())
+    first = run_job(jobs["a"]).summary
+    copy.write_bytes(red_network(replace(INFO, min_score=1.0)))
+    second = run_job(jobs["a"]).summary
+    assert first is not None
+    assert second is not None
+    assert (first["ids"], second["ids"]) == (1, 0)
 
 
 def test_the_model_of_these_tests_is_of_the_class_of_their_truth() -> None:

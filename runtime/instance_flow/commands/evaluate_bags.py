@@ -75,7 +75,7 @@ def evaluate_bags_command(options: argparse.Namespace) -> int:
     if folder.resolve() == options.folder.resolve():
         raise SourceError(f"{folder} holds the bags themselves; name another folder for --out")
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = make_jobs(matching, folder.resolve(), settings, wanted, options.topic)
+    jobs = make_jobs(matching, folder, settings, wanted, options.topic)
     with stop_at_signal() as stopped:
         with dask_cluster(options.scheduler) if options.scheduler else local_processes(options.jobs) as executor:
             outcomes = dict(tqdm(run_jobs(jobs, executor, stopped), "bags", len(jobs), unit="bag", disable=None))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -58,10 +58,15 @@ class Outcome:
 def make_jobs(
     matching: Matching, folder: Path, settings: Settings, wanted: Wanted, topics: Sequence[str] = ()
 ) -> dict[str, Job]:
-    """One job per matched bag, by its name; its files go into a folder of that name."""
+    """One job per matched bag, by its name; its files go into a folder of that name.
+
+    All paths are absolute, since a worker may have been started in another folder.
+    """
+    folder = folder.absolute()
+    settings = replace(settings, model=settings.model.absolute())
     return {
         name: Job(
-            bag,
+            bag.absolute(),
             folder / name,
             settings,
             replace(wanted, video_id=video.id),
@@ -98,8 +103,8 @@ def run_jobs(
             if stopped() and not stopping:
                 stopping = True
                 _stop(stops, waiting)
-            for future in done:
-                if not future.cancelled():
+            for future in done | {future for future in waiting if future.cancelled()}:
+                if not (stopping and future.cancelled()):
                     yield names[future], _outcome(future)
             waiting = {future for future in waiting if not future.cancelled()}
     finally:
@@ -141,7 +146,7 @@ def _run(job: Job) -> Outcome:
     if len(source.cameras) > 1 or source.length != job.length:
         raise SourceError(f"{job.bag} has {source.length} images, but its video has {job.length} frames")
     finished.unlink(missing_ok=True)
-    network = _load(job.settings)
+    network = _load(job.settings, belongs_to["model"])
     summary = replay(
         source, job.bag, job.folder, network, job.settings, job.wanted, stopped=job.stop.exists, progress=False
     )
@@ -151,8 +156,11 @@ def _run(job: Job) -> Outcome:
 
 
 @lru_cache(maxsize=1)
-def _load(settings: Settings) -> Network:
-    """The network is loaded once per process, not once per bag."""
+def _load(settings: Settings, _model: str) -> Network:
+    """The network is loaded once per process, not once per bag.
+
+    _model: hash of the file. A worker of a cluster lives on, and a file of the same name may be another one by then.
+    """
     return settings.load()
 
 
@@ -189,5 +197,7 @@ def _remove(stops: set[Path]) -> None:
 def _outcome(future: Future[Outcome]) -> Outcome:
     try:
         return future.result()
+    except CancelledError:  # not by us: those that we cancelled are not asked
+        return Outcome(None, "given up by the scheduler, which has ended or was restarted")
     except Exception as error:  # A worker that was killed, or an engine's own trouble.
-        return Outcome(None, f"its worker failed: {error or type(error).__name__}")
+        return Outcome(None, f"its worker failed: {' '.join(str(error).split()) or type(error).__name__}")

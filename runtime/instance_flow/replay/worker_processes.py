@@ -16,6 +16,8 @@ import cv2
 
 from instance_flow.structures import InstanceFlowError
 
+_log = logging.getLogger("instance_flow")
+
 
 def threads_for(jobs: int) -> int:
     """CPU threads for each of so many processes."""
@@ -34,20 +36,28 @@ def local_processes(jobs: int) -> Iterator[Executor]:
 def dask_cluster(address: str) -> Iterator[Executor]:
     """The workers of a dask scheduler, such as ``tcp://host:8786``; they must see the same files under the same names.
 
-    Raises InstanceFlowError where dask.distributed is not installed, or the scheduler does not answer.
+    The bags wait for a worker where there is none yet. Raises InstanceFlowError where dask.distributed is not
+    installed, or the scheduler does not answer within dask's own limit (distributed.comm.timeouts.connect, 30 s).
     """
     try:
         from distributed import Client
     except ImportError:
         raise InstanceFlowError(
-            "--scheduler needs dask.distributed, here and on the machines; install it with: pip install distributed"
+            "--scheduler needs dask.distributed, here and on the machines of the cluster; install it with: "
+            "pip install 'instance-flow[cluster]'"
         ) from None
+    # A scheduler that ends is told in one sentence by the outcomes, not by dask's tracebacks. Levels would not do: dask
+    # gives its loggers levels of their own.
+    logging.getLogger("distributed").addHandler(logging.NullHandler())
+    logging.getLogger("distributed").propagate = False
     try:
         client = Client(address)
     except (OSError, ValueError) as error:
         reason = str(error) or type(error).__name__
         raise InstanceFlowError(f"{address}: no dask scheduler answers there: {reason}") from None
     with client:
+        if not client.nthreads():
+            _log.warning("%s has no worker yet, and the bags wait for one: dask worker %s", address, address)
         yield client.get_executor()
 
 

@@ -128,6 +128,13 @@ def test_the_tables_name_what_was_measured(model: Path, capsys: pytest.CaptureFi
         assert words in said, words
 
 
+def test_it_says_what_it_is_at_where_there_is_no_terminal(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(model), *FEW, "--provider", "cpu"]) == 0
+    kinds = [f"model at {WIDTH}x{HEIGHT}", "model at 160x96", "1 objects at 160x96", "3 objects at 160x96"]
+    said = [f"instance-flow: measuring {kind}, {2 * k} of 8 frames done" for k, kind in enumerate(kinds)]
+    assert capsys.readouterr().err.splitlines() == said
+
+
 BAD = {
     "a size that is no multiple of 32": (["--sizes", "330x192"], "330x192 does not work: both sides must be multiples"),
     "no size": (["--sizes", "0x0"], "0x0 does not work"),

@@ -110,10 +110,11 @@ class RecomputedReferences:
         return replace(self._network.predict(image, features), features=image)
 
 
-def run_bench(settings: BenchSettings, progress: Callable[[str, int], object] = lambda *_: None) -> dict[str, Any]:
+def run_bench(settings: BenchSettings, progress: Callable[[str, int, int], object] = lambda *_: None) -> dict[str, Any]:
     """Measure everything; gives what the JSON file holds (docs/performance.md).
 
-    progress: called after every turn with what is being measured and how many turns there are in all.
+    progress: called before each kind of measurement, whose first frame may take long, and after every turn: what is
+        being measured, how many turns are done, and how many there are in all.
 
     Raises:
         ModelError, ValueError: before anything is timed, for a model, provider, size or number of references that do
@@ -124,14 +125,23 @@ def run_bench(settings: BenchSettings, progress: Callable[[str, int], object] = 
     sizes, counts = _sizes(settings, network), _reference_counts(settings, info)
     exact = [(size, count) for size in settings.sizes or SIZES for count in settings.objects]
     turns = settings.frames * (len(settings.threads) * (1 + len(sizes)) + len(exact))
+    finished = 0
+
+    def told(what: str, more: int = 1) -> None:
+        nonlocal finished
+        finished += more
+        progress(what, finished, turns)
+
     memory = {"before": memory_mib()}
     measurements: list[Measurement] = []
     for threads, size in product(settings.threads, (None, *sizes)):
-        done = partial(progress, f"model at {size_name(size or info.input_size)}", turns)
+        done = partial(told, f"model at {size_name(size or info.input_size)}")
+        done(0)
         measurements += _model(_open(settings, threads, size), threads, counts, size, settings.frames, done)
         memory.setdefault("model at its own size", memory_mib())
     for size, count in exact:
-        done = partial(progress, f"{count} objects at {size_name(size)}", turns)
+        done = partial(told, f"{count} objects at {size_name(size)}")
+        done(0)
         measurements.append(_exact(size, count, settings.frames, done))
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from tqdm import tqdm
@@ -15,6 +17,9 @@ from instance_flow.commands.values import image_size
 from instance_flow.installation import bundled_model_path
 from instance_flow.json_files import write_json
 from instance_flow.structures import SourceError
+
+_SILENCE = 30.0
+"""Seconds between two lines about the same kind of measurement."""
 
 
 def add_bench(commands: Any) -> None:
@@ -83,12 +88,21 @@ def bench_command(options: argparse.Namespace) -> int:
 
 
 def measured_with_progress(settings: BenchSettings) -> dict[str, Any]:
-    """``run_bench`` with a progress bar on stderr."""
+    """``run_bench`` with a progress bar on stderr, or with lines where that is no terminal."""
+    before, told_at = "", 0.0
     with tqdm(unit="frame", disable=None, dynamic_ncols=True) as bar:
 
-        def show(what: str, turns: int) -> None:
-            bar.total = turns
-            bar.set_description(what, refresh=False)
-            bar.update()
+        def show(what: str, done: int, turns: int) -> None:
+            nonlocal before, told_at
+            if bar.disable:
+                if what != before or monotonic() - told_at > _SILENCE:
+                    sys.stderr.write(f"instance-flow: measuring {what}, {done} of {turns} frames done\n")
+                    sys.stderr.flush()
+                    told_at = monotonic()
+            else:
+                bar.total = turns
+                bar.set_description(what, refresh=what != before)
+                bar.update(done - bar.n)
+            before = what
 
         return run_bench(settings, show)

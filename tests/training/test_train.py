@@ -285,6 +285,14 @@ def test_the_command_says_what_is_wrong(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(("options", "code"), [(["--help"], 0), (["--no-such-option"], 2)], ids=["help", "mistyped"])
+def test_help_and_mistakes_do_not_wait_for_torch(options: list[str], code: int) -> None:
+    program = "import sys; sys.modules['torch'] = None; from instance_flow_training.train_cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True, check=False)
+    assert result.returncode == code, result.stderr
+    assert "usage: instance-flow-train" in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_run_that_is_told_to_end_saves_what_it_has(tmp_path: Path, number: int) -> None:
     changes = ["steps=100000", "save_every=50000", "log_every=1", "data.workers=1"]

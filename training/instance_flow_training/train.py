@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``instance-flow-train CONFIG``: train, log, validate, checkpoint; started again, it goes on where it stopped.
+"""Training: the loop, its log, validation and checkpoints. Started again, a run resumes from its last checkpoint.
 
 On several GPUs: ``torchrun --nproc-per-node 8 -m instance_flow_training.train CONFIG``, on several machines with
 torchrun's own options for them. The same samples make up the same steps on any number of processes.
@@ -7,8 +7,6 @@ torchrun's own options for them. The same samples make up the same steps on any 
 
 from __future__ import annotations
 
-import argparse
-import logging
 import math
 import os
 import signal
@@ -28,8 +26,7 @@ from torch import Tensor
 
 from instance_flow.structures import InstanceFlowError
 from instance_flow_training.checkpoint import load_checkpoint, save_checkpoint
-from instance_flow_training.config import ConfigError, TrainConfig, load_config
-from instance_flow_training.dry_run import dry_run
+from instance_flow_training.config import ConfigError, TrainConfig
 from instance_flow_training.initialise import build_network
 from instance_flow_training.losses import BatchTargets
 from instance_flow_training.pictures import training_panels
@@ -48,11 +45,12 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def train(config: TrainConfig, out: Path) -> Path:
-    """Train to ``config.steps``; returns the last checkpoint's path. A checkpoint in ``out`` is continued exactly.
+    """Train to ``config.steps``; returns the last checkpoint's path.
 
+    A checkpoint in ``out`` is resumed from its step, exactly; steps that were taken after it was saved are taken again.
     The checkpoint that validated best is ``best.pt`` beside it. Raises ConfigError or InstanceFlowError.
     """
-    if _is_first_process():
+    if is_first_process():
         check_writable(out)
     run = open_run(config, out / "checkpoint.pt")
     folder = out / "tensorboard" if run.fabric.is_global_zero else None
@@ -190,45 +188,9 @@ def check_writable(out: Path) -> None:
         raise ConfigError(f"--out {out}: cannot be written ({error.strerror}); give another folder") from error
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="instance-flow-train", description=__doc__.split("\n")[0])
-    parser.add_argument("config", type=Path, help="TOML file of differences from the paper's settings")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--out", type=Path, help="folder for checkpoint and logs (default runs/NAME)")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="open the data, take two steps, say what they need, write nothing"
-    )
-    options = parser.parse_args(arguments)
-    logger, handler = logging.getLogger("instance_flow_training"), logging.StreamHandler()
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO if _is_first_process() else logging.WARNING)
-    try:
-        config = load_config(options.config, options.overrides)
-        out = options.out or Path("runs") / config.name
-        report = dry_run(config) if options.dry_run else report_of(train(config, out))
-    except (ConfigError, InstanceFlowError) as error:
-        # A data loader's worker puts its traceback before the sentence.
-        sentence = str(error).strip().splitlines()[-1]
-        kind = f"{type(error).__module__}.{type(error).__name__}: "
-        print(f"instance-flow-train: error: {sentence.removeprefix(kind)}", file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(f"\n{stopped}", file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-        return 130
-    finally:
-        logger.removeHandler(handler)
-    if report:
-        print(report)
-    return 0
-
-
 def report_of(checkpoint: Path) -> str:
     """The last line of a run: what there is, and what to do with it; "" on all processes but the first."""
-    if not _is_first_process():
+    if not is_first_process():
         return ""
     state = load_checkpoint(checkpoint)
     best, exported, said = state.get("best"), checkpoint, ""
@@ -238,8 +200,16 @@ def report_of(checkpoint: Path) -> str:
     return f"trained {state['step']} steps;{said} export with: instance-flow-export {exported} model.onnx"
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks, by torchrun's environment."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """``train_cli.main``, here for ``torchrun -m instance_flow_training.train``; returns the exit code."""
+    from instance_flow_training import train_cli
+
+    return train_cli.main(arguments)
 
 
 if __name__ == "__main__":

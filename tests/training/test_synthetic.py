@@ -379,8 +379,29 @@ def test_command_writes_all_that_is_asked_for(tmp_path: Path, capsys: pytest.Cap
 def test_command_explains_what_it_cannot_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, message: str
 ) -> None:
-    assert main([str(tmp_path / "out"), *arguments.split()]) == 1
+    assert main([str(tmp_path / "out"), *arguments.split()]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        ("worlds/0001_mixed_1.mcap", "worlds holds 0001_mixed_1.mcap already; give a new or empty folder"),
+        ("worlds/mine.txt", "worlds holds mine.txt already"),
+        ("worlds", "worlds is a file; give a new or empty folder"),
+    ],
+    ids=["another world", "something else", "a file"],
+)
+def test_a_folder_that_holds_something_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], there: str, message: str
+) -> None:
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_bytes(b"as it was")
+    before = sorted(tmp_path.rglob("*"))
+    assert main([str(tmp_path / "worlds"), "--frames", "2", "--size", "64x48"]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / there).read_bytes() == b"as it was"
 
 
 # Mistakes

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from instance_flow.commands.values import image_size
 from instance_flow.draw import contact_sheet
-from instance_flow.structures import InstanceFlowError
+from instance_flow.structures import InstanceFlowError, SourceError
 from instance_flow.video_writer import VideoWriter
 from instance_flow_training.synthetic import ALL_SITUATIONS, SITUATIONS, Clip, WorldConfig, generate_clip
 from instance_flow_training.world_files import clip_name, write_bag, write_ytvis
@@ -28,11 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         config = WorldConfig(size=options.size, frames=options.frames, rate=options.rate)
+        _check_empty(options.out)
         options.out.mkdir(parents=True, exist_ok=True)
         _write(options, config)
     except (InstanceFlowError, ValueError, OSError) as error:
-        print(f"instance-flow-world: {error}", file=sys.stderr)
-        return 1
+        print(f"instance-flow-world: error: {error}", file=sys.stderr)
+        return 2
     noun = "clip" if options.clips == 1 else "clips"
     print(f"{options.clips} {noun} of {options.frames} frames written to {options.out}")
     return 0
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="instance-flow-world", description=__doc__)
     add = parser.add_argument
-    add("out", type=Path, metavar="OUT", help="folder for what is written; made where it is missing")
+    add("out", type=Path, metavar="OUT", help="folder for what is written: a new one, or one that is empty")
     add("--seed", type=_count, default=0, help="of the first clip; the next ones count up (default: 0)")
     add(
         "--situation",
@@ -60,6 +61,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--video", action="store_true", help="write a video (.mp4) of each clip")
     add("--sheet", action="store_true", help="write a contact sheet (.png) of each clip")
     return parser
+
+
+def _check_empty(folder: Path) -> None:
+    """Bags and clips that another world left there would pass for those of this one, and not all need be ours."""
+    if folder.exists() and not folder.is_dir():
+        raise SourceError(f"{folder} is a file; give a new or empty folder")
+    if folder.exists() and (first := next(iter(sorted(folder.iterdir())), None)):
+        raise SourceError(f"{folder} holds {first.name} already; give a new or empty folder, or empty this one")
 
 
 def _count(text: str) -> int:

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manual's commands: each is parsed by what it is for, and many are run. An option that does not exist fails."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from red_thing import HEIGHT, WIDTH, frames, red_network, write_source
+
+from instance_flow import AssemblyConfig, Pipeline
+from instance_flow.commands.values import parse_settings
+from instance_flow.rle import encode
+from instance_flow.stream import Stream
+from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from manual import BLOCKS, COMMANDS, ROOT, SCRIPTS, Block, blocks_of, check, commands_of, main_of, parsed
+
+# Options of other programs that the text names.
+FOREIGN = {
+    "--ipc": "docker",
+    "--shm-size": "docker",
+    "--health-cmd": "docker",
+    "--node": "instance_flow_healthcheck",
+    "--show-args": "ros2 launch",
+    "--store": "bench/performance.py",
+    "--profile": "bench/performance.py",
+}
+TINY = "--set steps=1 --set batch=1 --set data.sizes=[[64,96]] --set data.workers=0 --set warmup=1 --set threads=1"
+
+# What is run as it stands, in this order, with what keeps it small.
+RUN = {
+    "a video": [
+        ("instance-flow run VIDEO.mp4", ""),
+        ("instance-flow run VIDEO.mp4 --out DIR --size 640x384 --classes person,car --conf 0.3", ""),
+    ],
+    "a bag": [
+        ("instance-flow run BAG --all-topics", "--size 96x64"),
+        ("instance-flow run BAG --as-live 8", "--size 96x64"),
+    ],
+    "results": [("instance-flow evaluate instances.json results.json", "")],
+    "a folder of bags": [
+        ("instance-flow evaluate-bags instances.json BAGS --out DIR --jobs 4", "--jobs 1 --size 96x64"),
+    ],
+    "a model": [("instance-flow info", "--json"), ("instance-flow info model.onnx", "--json")],
+    "worlds to look at": [
+        ("instance-flow-world worlds --situation crossing --clips 4 --ytvis --bag --sheet", "--clips 1 --frames 2"),
+    ],
+    "worlds to evaluate": [
+        ("instance-flow-world fleet --situation all --clips 7 --ytvis --bag", "--frames 2 --size 96x64"),
+        (
+            "instance-flow evaluate-bags fleet/instances.json fleet --model models/instance-flow-worlds.onnx "
+            "--out out/fleet",
+            "--size 96x64",
+        ),
+    ],
+    "training": [
+        ("instance-flow-train training/configs/worlds.toml --dry-run", TINY),
+        ("instance-flow-train training/configs/worlds.toml --out runs/worlds", TINY),
+    ],
+    "other trackers": [
+        ("instance-flow-validate models/instance-flow-worlds.onnx --clips 40", "--clips 1 --frames 3 --trackers flow"),
+        ("instance-flow-validate --oracle --clips 50", "--clips 1 --frames 3 --trackers flow"),
+    ],
+    "real pictures": [
+        ("instance-flow-validate models/instance-flow-everyday.onnx --videos val.json --images images", ""),
+    ],
+}
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=f"{where} {text[:40]}") for where, text in COMMANDS])
+def test_a_command_of_the_manual_is_understood(text: str) -> None:
+    check(text)
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("    instance-flow run VIDEO.mp4 --fast\n", "unrecognized arguments: --fast"),
+        ("# Title\n    instance-flow run VIDEO.mp4 --jobs 2   # words\n", "unrecognized arguments: --jobs 2"),
+        ("1. Item\n\n       deploy/run.sh instance-flow doctor --deep\n", "unrecognized arguments: --deep"),
+        ("```bash\ninstance-flow-train \\\n  training/configs/worlds.toml --epochs 3\n```\n", "arguments: --epochs 3"),
+        ("```\ninstance-flow-world worlds --clips few\n```\n", "argument --clips: invalid"),
+        ("Say `instance-flow-export\nCHECKPOINT model.onnx --int8`.\n", "unrecognized arguments: --int8"),
+        ("    instance-flow-validate m.onnx --oracle\n", "argument --oracle: not allowed"),
+        ("    instance-flow-validate --oracle --set references=2\n", "--oracle has no network"),
+        ("    instance-flow run V.mp4 --set speed=2\n", "setting 'speed=2' is not key=value"),
+        ("    instance-flow-train training/configs/worlds.toml --set data.size=3\n", "data.size"),
+        ("    torchrun -m instance_flow_training.train training/configs/worlds.toml --gpus 8\n", "--gpus 8"),
+        ("    cd x && .venv/bin/instance-flow-evaluate a b\n", "cd x: nobody knows here"),
+        ("    A=1 instance-flow-evaluate a b\n", "there is no command instance-flow-evaluate"),
+        ("    python bench/long_streams.py --oracle --orakel\n", "unrecognized arguments: --orakel"),
+    ],
+)
+def test_a_command_that_would_be_refused_is_found(page: str, message: str) -> None:
+    (text, *_) = [text for block in blocks_of("page", page) for text in commands_of(block)]
+    with pytest.raises(Exception, match=re.escape(message)) as caught:
+        check(text)
+    assert not isinstance(caught.value, AttributeError | TypeError)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "make tset",
+        "pip install '.[bag]'",
+        "deploy/provider.sh .venv rocm",
+        "instance_flow_node --ros-args -p modell:=x",
+        "ros2 launch instance_flow_ros instance_flow.launch.py images:=/camera",
+    ],
+)
+def test_a_name_that_is_not_there_is_found(text: str) -> None:
+    with pytest.raises(AssertionError):
+        check(text)
+
+
+@cache
+def known_options() -> frozenset[str]:
+    """Of all commands of this project, those of their commands included."""
+    parsers = [parsed(partial(main_of(name), arguments))[0] for name, arguments in SMALLEST.items()]
+    names: set[str] = set()
+    while parsers:
+        for action in parsers.pop()._actions:
+            names.update(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                parsers.extend(action.choices.values())
+    return frozenset(names)
+
+
+SMALLEST = {
+    "instance-flow": ["info"],
+    "instance-flow-train": ["c"],
+    "instance-flow-world": ["o"],
+    "instance-flow-validate": ["m"],
+    "instance-flow-ablate": ["c"],
+    "instance-flow-export": ["c", "o"],
+    "instance-flow-quantise": ["m", "o", "--worlds"],
+}
+"""The shortest command line of each."""
+
+
+def test_every_option_that_the_text_names_is_there() -> None:
+    assert SMALLEST.keys() == SCRIPTS.keys()
+    named = {
+        (block.page, block.number, option)
+        for block in BLOCKS
+        if block.kind == "inline" and block.lines[0].startswith("--")
+        for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", block.lines[0])
+    }
+    assert len(named) > 20
+    assert [one for one in sorted(named) if one[2] not in known_options() and one[2] not in FOREIGN] == []
+
+
+def test_every_setting_that_the_text_names_is_there() -> None:
+    """Of the assembly, or of the training."""
+    from instance_flow_training.config import TrainConfig, apply, parse_override
+
+    lines = [block.lines[0] for block in BLOCKS if block.kind == "inline"]
+    named = [pair for line in lines for pair in re.findall(r"--set (\S+=\S*)", line)]
+    for pair in set(named) - {"a.b=c", "NAME=VALUE"}:
+        if hasattr(AssemblyConfig(), pair.partition("=")[0]):
+            parse_settings([pair])
+        else:
+            apply(TrainConfig(), parse_override(pair))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with everything that the commands to be run name, two frames of each, and the checkout's own folders."""
+    for name in ("models", "training"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    write_source(tmp_path / "VIDEO.mp4", frames(2))
+    (tmp_path / "BAG").mkdir()
+    (tmp_path / "BAGS").mkdir()
+    for name in ("BAG/0.mcap", "BAGS/a.mcap"):
+        write_source(tmp_path / name, frames(2))
+    (tmp_path / "images").mkdir()
+    write_source(tmp_path / "images" / "a", frames(2))
+    (tmp_path / "model.onnx").write_bytes(red_network())
+    video = Video(1, HEIGHT, WIDTH, 2, ("a/00000.png", "a/00001.png"))
+    masks = [encode((image[..., 0] > 200).astype(np.uint8)) for image in frames(2)]
+    truth = GroundTruth((video,), (Category(1, "car"),), (Annotation(1, 1, 1, masks),))
+    for name in ("instances.json", "val.json"):
+        write_ground_truth(tmp_path / name, truth)
+    (tmp_path / "results.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("commands", RUN.values(), ids=RUN)
+def test_the_manual_is_followed(commands: list[tuple[str, str]], place: Path) -> None:
+    """Each command ends well, and is in the manual still."""
+    for text, small in commands:
+        assert text in [known.removeprefix(".venv/bin/") for _, known in COMMANDS]
+        name, *arguments = shlex.split(f"{text} {small}")
+        assert main_of(name)(arguments) == 0, text
+    assert any(place.iterdir())
+
+
+def message() -> Any:
+    """What is read of a TrackedInstanceArray with one object: column by column, outside first."""
+    mask = SimpleNamespace(x=1, y=0, width=1, height=2, runs=[0, 2])
+    return SimpleNamespace(height=3, width=4, instances=[SimpleNamespace(id=7, has_mask=True, mask=mask)])
+
+
+def a_stream() -> Stream:
+    return Stream(Pipeline.load(size=(64, 96)))
+
+
+SNIPPETS: dict[str, Callable[[], dict[str, Any]]] = {
+    "from instance_flow import Pipeline": lambda: {"frames": frames(2)},
+    "from instance_flow.snapshot import read_snapshot, write_snapshot": lambda: {"stream": a_stream()},
+    "from instance_flow_examples.masks import label_map, whole_image, window": lambda: {
+        "message": message(),
+        "instance": message().instances[0],
+    },
+}
+"""What each block of Python takes for granted."""
+PYTHON = [block for block in BLOCKS if block.kind in ("indented", "python") and block.lines[0].startswith("from ")]
+
+
+@pytest.mark.parametrize("block", [pytest.param(one, id=f"{one.page}:{one.number}") for one in PYTHON])
+def test_the_python_of_the_manual_runs(block: Block, place: Path) -> None:
+    text = (ROOT / block.page).read_text().splitlines()[block.number - 1 : block.number - 1 + len(block.lines)]
+    program = "\n".join(line.removeprefix("    ") for line in text)
+    exec(compile(program, f"{block.page}:{block.number}", "exec"), SNIPPETS[block.lines[0]]())
+    assert place.is_dir()

@@ -59,6 +59,21 @@ def test_bad_configuration(tmp_path: Path, text: str, overrides: list[str], mess
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["loss.teacher=", "loss.distil=0"],
+        ["loss.distil=0", "loss.teacher="],
+        ["loss.distil=1", "loss.teacher=", "loss.distil=0"],
+    ],
+    ids=["one order", "the other", "the last one counts"],
+)
+def test_settings_that_belong_together_are_changed_together(overrides: list[str]) -> None:
+    config = load_config(REPOSITORY / "training" / "configs" / "everyday.toml", overrides)
+    assert (config.loss.distil, config.loss.teacher) == (0, "")
+    assert config.loss.focal_center, "the file's other settings stay"
+
+
 def test_overrides_reach_nested_settings() -> None:
     config = load_config(TINY, ["data.sizes=[[32,64]]", "learning_rate=1", "model.backbone=resnet50"])
     assert (config.data.sizes, config.learning_rate, config.model.backbone) == (((32, 64),), 1.0, "resnet50")

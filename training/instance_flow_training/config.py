@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -183,7 +184,18 @@ def load_config(path: Path, overrides: list[str]) -> TrainConfig:
     except (ValueError, RecursionError) as error:  # Of TOML, or of Python's own limits for numbers and depth.
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path}: not valid TOML: {reason}") from error
-    config = apply(TrainConfig(), changes)
+    apply(TrainConfig(), changes)  # what is wrong with the file is told even where --set would hide it
+    # All at once: settings that belong together can be changed by no order of single ones.
     for text in overrides:
-        config = apply(config, parse_override(text))
-    return config
+        changes = _merged(changes, parse_override(text))
+    return apply(TrainConfig(), changes)
+
+
+def _merged(changes: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The first tables with the second ones' values in place of theirs."""
+    both = {
+        key: _merged(changes[key], value)
+        for key, value in more.items()
+        if isinstance(value, dict) and isinstance(changes.get(key), dict)
+    }
+    return {**changes, **more, **both}

@@ -25,7 +25,7 @@ from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from manual import BLOCKS, COMMANDS, ROOT, SCRIPTS, Block, blocks_of, check, commands_of, main_of, parsed
+from manual import BLOCKS, COMMANDS, PAGES, ROOT, SCRIPTS, Block, blocks_of, check, commands_of, main_of, parsed
 
 # Options of other programs that the text names.
 FOREIGN = {
@@ -173,6 +173,24 @@ def test_every_setting_that_the_text_names_is_there() -> None:
             parse_settings([pair])
         else:
             apply(TrainConfig(), parse_override(pair))
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+def test_every_link_leads_somewhere() -> None:
+    links = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text())]
+    lost = []
+    for page, target in links:
+        file, _, anchor = target.partition("#")
+        there = page.parent / file if file else page
+        if "://" not in target and not (there.exists() and (not anchor or anchor in headings(there))):
+            lost.append((page.name, target))
+    assert len(links) > 30
+    assert lost == []
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from red_thing import HEIGHT, INFO, WIDTH, frames, red_network, write_source
 
 from instance_flow.cli import main
 from instance_flow.evaluation import evaluate
-from instance_flow.replay.bag_evaluation import FINISHED, make_jobs, merge_and_evaluate, run_job, run_jobs
+from instance_flow.replay.bag_evaluation import FINISHED, STOP, make_jobs, merge_and_evaluate, run_job, run_jobs
 from instance_flow.replay.bag_matching import find_bags, match_bags, match_categories
 from instance_flow.replay.journal import FOLDER, FRAMES_PER_SNAPSHOT
 from instance_flow.replay.settings import Settings, Wanted
@@ -274,11 +274,12 @@ def test_a_command_that_is_ended_takes_its_processes_along(
     [
         (lambda _: ["--scheduler", "tcp://127.0.0.1:9"], "tcp://127.0.0.1:9: no dask scheduler answers there"),
         (lambda _: ["--scheduler", "carrier://pigeon"], "unknown address scheme 'carrier'"),
+        (lambda _: ["--scheduler", "tcp://127.0.0.1:9", "--jobs", "2"], "--jobs is for this machine alone"),
         (lambda folder: ["--videos", str(folder / "gone.json")], "gone.json: there is no such file"),
         (lambda folder: ["--out", str(folder / "a.mcap")], "is a file, but --out needs a folder"),
         (lambda folder: ["--out", str(folder)], "holds the bags themselves; name another folder for --out"),
     ],
-    ids=["no scheduler", "no address", "no mapping", "out is a file", "out is the folder of bags"],
+    ids=["no scheduler", "no address", "cluster and jobs", "no mapping", "out is a file", "out is the folder of bags"],
 )
 def test_bad_input(folder: Path, model: Path, change: object, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = change(folder)  # type: ignore[operator]
@@ -420,6 +421,27 @@ def test_a_scheduler_that_ends_is_told(fleet: Path, model: Path, cluster: Cluste
     assert said.count("given up by the scheduler, which has ended or was restarted") == 4
     assert "Traceback" not in told
     assert told.rstrip().endswith("bags: not one bag could be run to its end")
+
+
+def test_a_cluster_is_stopped(fleet: Path, model: Path, cluster: Cluster) -> None:
+    """The worker's bag ends in its midst, those behind it do not begin, and the same command resumes."""
+    cluster.add_worker()
+    over = fleet.parent / "over"
+    process, terminal = begin(fleet, model, "--out", "over", "--scheduler", cluster.address)
+    wait_for((over / "a" / FOLDER / "snapshot.npz").exists)
+    process.send_signal(signal.SIGINT)
+    said, told = process.communicate(timeout=60)[0], told_on(terminal)
+    assert process.returncode == 130
+    assert told.rstrip().endswith("stopped; run the same command again to go on")
+    rows = {line.split()[0]: line.split(maxsplit=4)[1:] for line in said.splitlines()[1:5]}
+    assert rows.pop("a")[3] == "stopped"
+    assert {row[3] for row in rows.values()} == {"not begun"}
+    assert not (over / STOP).exists()
+    process, terminal = begin(fleet, model, "--out", "over", "--scheduler", cluster.address)
+    process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in told_on(terminal)) == (0, False)
+    summary = json.loads((over / "a" / FINISHED).read_text())["summary"]
+    assert (summary["frames"], summary["frames_taken_over"] >= FRAMES_PER_SNAPSHOT) == (LONG, True)
 
 
 def test_a_worker_that_lives_on_sees_that_the_model_is_another(folder: Path, model: Path, tmp_path: Path) -> None:

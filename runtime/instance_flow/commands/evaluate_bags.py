@@ -15,7 +15,7 @@ from tqdm import tqdm
 from instance_flow.average_precision import SIZE_LIMITS
 from instance_flow.commands.values import SIGNALLED, add_settings, output_folder, positive, read_settings
 from instance_flow.evaluation_table import format_table
-from instance_flow.replay.bag_evaluation import Job, Outcome, make_jobs, merge_and_evaluate, run_jobs
+from instance_flow.replay.bag_evaluation import NOT_BEGUN, Job, Outcome, make_jobs, merge_and_evaluate, run_jobs
 from instance_flow.replay.bag_matching import Matching, find_bags, match_bags, match_categories
 from instance_flow.replay.run import stop_at_signal
 from instance_flow.replay.settings import NO_BAG, Wanted
@@ -64,6 +64,10 @@ def add_evaluate_bags(commands: Any) -> None:
 
 def evaluate_bags_command(options: argparse.Namespace) -> int:
     """Run every bag that is not finished, put the results together, and measure them."""
+    if options.scheduler and options.jobs > 1:
+        raise ValueError(
+            "--jobs is for this machine alone; with --scheduler as many bags run as the workers have threads"
+        )
     ground_truth = load_ground_truth(options.ground_truth)
     matching = match_bags(find_bags(options.folder), ground_truth, options.videos)
     settings = read_settings(options)
@@ -105,7 +109,7 @@ def _table(jobs: Mapping[str, Job], outcomes: Mapping[str, Outcome], matching: M
     """One line per bag, and what has no partner."""
     rows = [("bag", "frames", "ids", "refused", "state")]
     for name in jobs:
-        outcome = outcomes.get(name, Outcome(None, "not begun"))
+        outcome = outcomes.get(name, Outcome(None, NOT_BEGUN))
         summary = outcome.summary or {}
         frames, ids, refused = (str(summary.get(key, 0)) for key in ("frames", "ids", "refused"))
         rows.append((name, frames, ids, refused, outcome.problem or _state(outcome)))

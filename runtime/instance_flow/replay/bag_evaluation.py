@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from instance_flow import outputs
@@ -27,7 +29,11 @@ FINISHED = "finished.json"
 STOP = ".stop"
 """While this file is there, the bags of the folder stop at the next frame. It reaches workers on any machine."""
 
+NOT_BEGUN = "not begun"
+
 _POLL = 0.5
+_PATIENCE = 10.0
+"""Seconds that jobs have to see that they are stopped; where no worker takes them, nothing else ends the wait."""
 
 
 @dataclass(frozen=True)
@@ -95,20 +101,24 @@ def run_jobs(
     """
     stops = {job.stop for job in jobs.values()}
     _remove(stops)  # A command that was killed may have left its own.
-    names: dict[Future[Outcome], str] = {executor.submit(run_job, job): name for name, job in jobs.items()}
-    waiting, stopping = set(names), False
+    names: dict[Future[Outcome], str] = {executor.submit(_begin, job): name for name, job in jobs.items()}
+    waiting, end = set(names), inf
     try:
         while waiting:
             done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
-            if stopped() and not stopping:
-                stopping = True
-                _stop(stops, waiting)
+            if stopped() and end == inf:
+                end = monotonic() + _PATIENCE
+                _touch(stops)
+            if monotonic() > end:
+                for future in waiting:
+                    future.cancel()
             for future in done | {future for future in waiting if future.cancelled()}:
-                if not (stopping and future.cancelled()):
-                    yield names[future], _outcome(future)
+                yield names[future], _outcome(future, end < inf)
             waiting = {future for future in waiting if not future.cancelled()}
     finally:
-        _remove(stops)
+        # Where a worker may still be at a bag that was given up, the file stays for it; the next command removes it.
+        if monotonic() < end:
+            _remove(stops)
 
 
 def merge_and_evaluate(
@@ -182,11 +192,14 @@ def _as_json(value: Any) -> Any:
     return [_as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _stop(stops: set[Path], waiting: set[Future[Outcome]]) -> None:
+def _begin(job: Job) -> Outcome:
+    """Not to be cancelled in place of this: dask cancels what a worker is at, and does not end it."""
+    return Outcome(None, NOT_BEGUN) if job.stop.exists() else run_job(job)
+
+
+def _touch(stops: set[Path]) -> None:
     for path in stops:
         path.touch()
-    for future in waiting:
-        future.cancel()
 
 
 def _remove(stops: set[Path]) -> None:
@@ -194,10 +207,11 @@ def _remove(stops: set[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _outcome(future: Future[Outcome]) -> Outcome:
+def _outcome(future: Future[Outcome], stopping: bool) -> Outcome:
     try:
         return future.result()
-    except CancelledError:  # not by us: those that we cancelled are not asked
-        return Outcome(None, "given up by the scheduler, which has ended or was restarted")
+    except CancelledError:
+        scheduler = "given up by the scheduler, which has ended or was restarted"
+        return Outcome(None, NOT_BEGUN if stopping else scheduler)
     except Exception as error:  # A worker that was killed, or an engine's own trouble.
         return Outcome(None, f"its worker failed: {' '.join(str(error).split()) or type(error).__name__}")

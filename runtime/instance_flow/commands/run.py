@@ -82,7 +82,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "--panels",
         action="store_true",
         help=f"write {outputs.PANELS} and {outputs.PANELS_SHEET}: the network's maps, the references and the flow; "
-        "such a run cannot be gone on with where it was stopped",
+        "such a run cannot be resumed",
     )
     parser.add_argument(
         "--bag",

@@ -17,6 +17,7 @@ import onnx
 import torch
 
 from instance_flow.commands.values import image_size
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow.network import MAPS, feature_names, reference_input, write_metadata
 from instance_flow.structures import Image, InstanceFlowError, ModelInfo
 from instance_flow_export.half import halve, prove_half
@@ -213,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
             network, config, class_names = load_network(options.checkpoint)
             save_weights(options.weights, network, config, class_names, load_checkpoint(options.checkpoint)["step"])
     except (ConfigError, InstanceFlowError, ProofError) as error:
-        print(f"instance-flow-export: error: {error}", file=sys.stderr)
+        print(f"instance-flow-export: error: {shown(error, MESSAGE)}", file=sys.stderr)
         return 2
     print(f"wrote {options.out}: {info.name}, {len(info.class_names)} classes, input {info.input_size}")
     return 0

@@ -14,6 +14,7 @@ import onnx
 from tqdm import tqdm
 
 from instance_flow.atomic import replacing
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow.network import OnnxNetwork, write_metadata
 from instance_flow.structures import Image, InstanceFlowError, ModelError
 from instance_flow_export.differences import Differences, differences
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         difference = _run(options)
     except (InstanceFlowError, ValueError, OSError) as error:
-        print(f"instance-flow-quantise: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"instance-flow-quantise: error: {shown(' '.join(str(error).split()), MESSAGE)}", file=sys.stderr)
         return 2
     print(difference)
     print(f"  {difference.speed:.2f} times as fast (the network alone, on all cores of this machine)")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from instance_flow.foreign_text import shown
 from instance_flow.matching import POLICIES
 from instance_flow.preprocess import FITS
 from instance_flow.structures import MatchCosts, ModelInfo
@@ -167,7 +168,8 @@ class AssemblyConfig:
         names = [name.strip() for name in self.classes.split(",") if name.strip()]
         unknown = [name for name in names if name not in info.class_names]
         if unknown:
-            raise ValueError(f"classes names {unknown[0]!r}; this model knows {', '.join(info.class_names)}")
+            known = shown(", ".join(info.class_names), 1000)
+            raise ValueError(f"classes names '{shown(unknown[0])}'; this model knows {known}")
         return [k for k, name in enumerate(info.class_names) if not names or name in names]
 
     def match_costs(self, info: ModelInfo) -> MatchCosts:

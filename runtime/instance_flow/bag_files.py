@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from instance_flow.foreign_text import shown
 from instance_flow.structures import SourceError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ _LEFT_FREE = 2**30
 URI_CHARACTERS = "#?%"
 """SQLite is given a file's name as an address, in which these have a meaning."""
 
+_REASON = 200
+"""Characters of what a reader says of a file: it may be made of the file's bytes."""
 _WINDOW = 64
 """Messages within which an MCAP file without an index is put in order."""
 
@@ -113,7 +116,7 @@ def read_metadata(folder: Path) -> Metadata | None:
             name = str(topic["topic_metadata"]["name"])
             counts[name] = counts.get(name, 0) + int(topic["message_count"])
     except (OSError, YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = shown(" ".join(str(error).split()), _REASON)
         _warn(f"{path}: cannot be read ({reason}); the files beside it are read without it")
         return None
     return Metadata(files, counts)
@@ -248,7 +251,7 @@ def _rewritten(readable: Path, file: Path, folder: Path, refusal: Exception) -> 
         # Our own bounds say more than the reader of whole files does.
         raise unreadable(file, broken if type(broken) is ValueError else refusal) from refusal
     if broken is not None:
-        reason = " ".join(str(broken).split()) or type(broken).__name__
+        reason = shown(" ".join(str(broken).split()), _REASON) or type(broken).__name__
         _warn(f"{file}: breaks off ({reason}); the {written} messages before that are read")
     return target
 
@@ -282,7 +285,7 @@ def ros1_advice(file: Path) -> str:
 
 def unreadable(file: Path, error: Exception) -> SourceError:
     """What to say of a file that a reader stumbled over."""
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    reason = shown(" ".join(str(error).split()).rstrip("."), _REASON) or type(error).__name__
     said = f"{file}: cannot be read as a ROS 2 bag: {reason}"
     if file.is_dir() or not file.is_file():
         return SourceError(said)

@@ -30,6 +30,7 @@ from instance_flow.bag_files import (
     unpack_message,
     unreadable,
 )
+from instance_flow.foreign_text import shown
 from instance_flow.image_encodings import decode_compressed, decode_raw
 from instance_flow.stamps import stamp_problem, to_nanoseconds
 from instance_flow.structures import Image, SourceError
@@ -43,6 +44,8 @@ RAW = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
 _RATE_SAMPLE = 30
+_LISTED = 1000
+"""Characters of a list of topics in a message."""
 _VIDEO = {
     "foxglove_msgs/msg/CompressedVideo": "foxglove's tools",
     "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": "`ros2 run image_transport republish ffmpeg raw`",
@@ -208,18 +211,18 @@ def _choose_topics(path: Path, connections: list[Connection], wanted: Sequence[s
     images = _count_messages(connection for connection in connections if _is_image(connection))
     types = {connection.topic: connection.msgtype for connection in connections}
     if not images:
-        there = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(types.items())) or "none at all"
+        there = ", ".join(f"{shown(topic)} ({shown(kind)})" for topic, kind in sorted(types.items())) or "none at all"
         video = [topic for topic, kind in sorted(types.items()) if kind in _VIDEO]
         hint = (
-            f". {video[0]} is compressed video: decode it to images first, with {_VIDEO[types[video[0]]]}"
+            f". {shown(video[0])} is compressed video: decode it to images first, with {_VIDEO[types[video[0]]]}"
             if video
             else ""
         )
-        raise SourceError(f"{path} has no topic of images; its topics: {there}{hint}")
-    listing = ", ".join(f"{topic} ({count} images)" for topic, count in images.items())
+        raise SourceError(f"{path} has no topic of images; its topics: {shown(there, _LISTED)}{hint}")
+    listing = shown(", ".join(f"{shown(topic)} ({count} images)" for topic, count in images.items()), _LISTED)
     for topic in wanted:
         if topic not in images:
-            found = f"holds {types[topic]}, not images" if topic in types else "is not in the bag"
+            found = f"holds {shown(types[topic])}, not images" if topic in types else "is not in the bag"
             raise SourceError(f"{path}: topic {topic} {found}; topics of images: {listing}")
     filled = [topic for topic, count in images.items() if count]
     if not wanted and len(filled) > 1:
@@ -261,7 +264,7 @@ def _deserialize(types: Typestore, connection: Connection, data: bytes) -> Any:
     try:
         return types.deserialize_cdr(whole, connection.msgtype)
     except Exception as error:  # Damaged bytes break a parser in any way there is.
-        raise ValueError(f"its {len(data)} bytes are no whole {connection.msgtype}") from error
+        raise ValueError(f"its {len(data)} bytes are no whole {shown(connection.msgtype)}") from error
 
 
 def _decode(message: Any) -> Image:

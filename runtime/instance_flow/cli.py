@@ -23,6 +23,7 @@ from instance_flow.commands.values import SIGNALLED, format_report
 from instance_flow.commands.warmup import add_warmup
 from instance_flow.evaluation import evaluate
 from instance_flow.evaluation_table import format_table
+from instance_flow.foreign_text import MESSAGE, OneLine, shown
 from instance_flow.installation import bundled_model_path, providers, versions
 from instance_flow.json_files import write_json
 from instance_flow.pipeline import Pipeline
@@ -35,7 +36,9 @@ INTERRUPTED, BROKEN_PIPE = SIGNALLED + signal.SIGINT, SIGNALLED + signal.SIGPIPE
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="instance-flow: %(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("instance-flow: %(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal has no letters for is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except (InstanceFlowError, ValueError, OSError) as error:
         words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        sys.stderr.write(f"instance-flow: error: {' '.join(words.split())}\n")
+        sys.stderr.write(f"instance-flow: error: {shown(' '.join(words.split()), MESSAGE)}\n")
         return BAD_INPUT
     return code
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.average_precision import SIZE_LIMITS, AveragePrecision, Matches, match_video, mean_areas
+from instance_flow.foreign_text import shown
 from instance_flow.json_files import paused_collection
 from instance_flow.overlaps import Overlaps, measure_overlaps
 from instance_flow.tracking_metrics import HEADLINE, TrackingMetrics, VideoCounts, count_video
@@ -216,7 +217,7 @@ def _of_listed(entries: Iterable[Entry], category_ids: Sequence[int], source: st
         unlisted = sorted({entry.category_id for entry in entries} - known)
         _logger.warning(
             "%s: %d of %d entries are left out, as the ground truth does not list their category ids %s",
-            *(source, len(entries) - len(kept), len(entries), unlisted),
+            *(source, len(entries) - len(kept), len(entries), shown(unlisted)),
         )
     return kept
 

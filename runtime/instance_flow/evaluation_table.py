@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instance_flow.average_precision import NOTHING_TO_MEASURE, SIZES
+from instance_flow.foreign_text import shown
 from instance_flow.tracking_metrics import HEADLINE
 
 _COUNT = "IDSW"
@@ -53,8 +54,8 @@ def _cell(numbers: Mapping[str, Any], name: str) -> str:
 
 
 def _unique_name(category_id: int, per_class: Mapping[int, Mapping[str, Any]]) -> str:
-    name = str(per_class[category_id]["name"])
-    twice = sum(numbers["name"] == name for numbers in per_class.values()) > 1
+    name = shown(per_class[category_id]["name"])
+    twice = sum(shown(numbers["name"]) == name for numbers in per_class.values()) > 1
     return f"{name} ({category_id})" if twice or name == "all classes" else name
 
 

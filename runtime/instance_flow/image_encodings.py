@@ -18,11 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.foreign_text import shown
 from instance_flow.picture_size import picture_size
-from instance_flow.structures import Image
-
-MAX_PIXELS = 64 * 2**20
-"""Pixels of the largest image that is read, 67 million: above the largest camera sensors, and 200 MB of RGB."""
+from instance_flow.structures import MAX_PIXELS, Image
 
 # Bytes per channel, channels, and what turns them into RGB (None: they are RGB already).
 _PACKED: dict[str, tuple[int, int, int | None]] = {
@@ -65,6 +63,9 @@ _FROM_YUV = np.column_stack([_BT601, _BT601 @ (-16, -128, -128)])
 ENCODINGS: tuple[str, ...] = (*_PACKED, *_HALF_CHROMA, _FULL_CHROMA)
 """Every encoding that :func:`decode_raw` reads."""
 
+_LONGEST_NAME = 64
+"""Characters of an encoding that is looked at to say what is wrong with it; no real one has half as many."""
+
 _WITHOUT_COLOURS = re.compile(r"(8|16|32|64)[USF]C\d*")
 
 
@@ -100,19 +101,20 @@ def decode_compressed(data: Any, format: str = "") -> Image:
 
     format: that of the sensor_msgs/CompressedImage, as ``bayer_rggb8; jpeg compressed``: image_transport compresses a
         Bayer pattern as if it were a grey picture.
-    Raises ValueError where they are not such a picture, where it is cut off, and for more than ``MAX_PIXELS``. A file
-    that is damaged within may give a picture with grey or false parts: not all formats have check sums.
+    Raises ValueError where they are not such a picture, where it is cut off, for more than ``MAX_PIXELS``, and for a
+    JPEG of so many scans that it would take seconds (``picture_size``). A file that is damaged within may give a
+    picture with grey or false parts: not all formats have check sums.
     """
     if "compressedDepth" in format:
         raise ValueError(
-            f"an image of format {format!r} holds distances, not colours; take the compressed topic of the camera's "
-            "colour image"
+            f"an image of format '{shown(format)}' holds distances, not colours; take the compressed topic of the "
+            "camera's colour image"
         )
     file = bytes(memoryview(data))
     try:
         check_size(*picture_size(file))
     except ValueError as error:
-        raise ValueError(f"{error} (its format: {format})" if format else str(error)) from error
+        raise ValueError(f"{error} (its format: {shown(format)})" if format else str(error)) from error
     encoding = format.partition(";")[0].strip()
     if encoding.startswith("bayer_") and encoding in _PACKED and "bgr8" not in format:
         mosaic = _read_picture(file, cv2.IMREAD_GRAYSCALE)
@@ -152,15 +154,18 @@ def _check_grid(height: int, width: int, channels: int, encoding: str) -> None:
 
 
 def _why_not(encoding: str) -> str:
+    name = shown(encoding)
+    if len(encoding) > _LONGEST_NAME:  # Nothing is near it, and looking would take seconds.
+        return f"image encoding '{name}' is not supported; supported are {', '.join(ENCODINGS)}"
     if _WITHOUT_COLOURS.fullmatch(encoding):
         return (
-            f"image encoding {encoding!r} holds measurements, as depth or motion, not colours or grey values; take the "
+            f"image encoding '{name}' holds measurements, as depth or motion, not colours or grey values; take the "
             "camera's colour topic, or convert the image to mono8, mono16 or rgb8 before"
         )
     known = {name.lower(): name for name in ENCODINGS}
     near = " or ".join(known[name] for name in get_close_matches(encoding.lower(), known))
     hint = f"did you mean {near}? Supported" if near else "supported"
-    return f"image encoding {encoding!r} is not supported; {hint} are {', '.join(ENCODINGS)}"
+    return f"image encoding '{name}' is not supported; {hint} are {', '.join(ENCODINGS)}"
 
 
 def _plane(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from instance_flow.atomic import replacing
+from instance_flow.foreign_text import shown
 from instance_flow.structures import SourceError
 
 
@@ -43,7 +44,7 @@ def read_json(path: str | Path) -> Any:
         found = f"is not JSON, or cut short ({error})" if text.strip() else "is empty"
         raise SourceError(f"{path}: {found}; write the file again") from None
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: is not JSON ({error}); write the file again") from None
+        raise SourceError(f"{path}: is not JSON ({shown(error)}); write the file again") from None
 
 
 def write_json(path: str | Path, data: Any, indent: int | None = None) -> None:

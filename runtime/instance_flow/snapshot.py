@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.atomic import replacing
+from instance_flow.foreign_text import shown
 from instance_flow.structures import InstanceFlowError
 
 Snapshot = dict[str, NDArray[Any]]
@@ -109,8 +110,9 @@ def check_origin(snapshot: Mapping[str, NDArray[Any]], origin: Mapping[str, Any]
     other = [name for name in expected if found.get(name) != expected[name]]
     if other:
         name = other[0]
+        theirs, ours = (shown(repr(values.get(name))) for values in (found, expected))
         raise InstanceFlowError(
-            f"the snapshot is of another pipeline: its {name} is {found.get(name)!r}, here it is {expected[name]!r}; "
+            f"the snapshot is of another pipeline: its {name} is {theirs}, here it is {ours}; "
             "use the model and the settings that made it, or start the stream anew"
         )
 
@@ -129,4 +131,6 @@ def read_snapshot(path: str | Path) -> Snapshot:
     except FileNotFoundError:
         raise InstanceFlowError(f"{path}: there is no such snapshot; check the path") from None
     except (OSError, ValueError, EOFError, BadZipFile, AttributeError, TypeError) as error:
-        raise InstanceFlowError(f"{path}: not a readable snapshot ({error}); start the stream anew") from error
+        raise InstanceFlowError(
+            f"{path}: not a readable snapshot ({shown(error, 200)}); start the stream anew"
+        ) from error

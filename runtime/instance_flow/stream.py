@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.foreign_text import shown
 from instance_flow.pipeline import Pending, Pipeline
 from instance_flow.preprocess import check_image
 from instance_flow.snapshot import Snapshot, pack_stamp, take, unpack_stamp
@@ -137,7 +138,8 @@ class Stream:
     def _interruption(self, stamp: int | None, encoding: str) -> str:
         """Why the images before this one are no references for it; empty where they are."""
         if self._size is not None and encoding != self._encoding:
-            return f"the image encoding changed from {self._encoding or 'unknown'} to {encoding or 'unknown'}"
+            before, now = (shown(name) or "unknown" for name in (self._encoding, encoding))
+            return f"the image encoding changed from {before} to {now}"
         if self.max_gap and stamp is not None and self._stamp is not None:
             gap = (stamp - self._stamp) / 1e9
             if gap > self.max_gap:

@@ -31,6 +31,9 @@ IntArray = NDArray[np.int64]
 LabelMap = NDArray[np.int32]
 Image = NDArray[np.uint8]
 
+MAX_PIXELS = 64 * 2**20
+"""Pixels of the largest image or mask that is read, 67 million: above the largest camera sensors, 200 MB of RGB."""
+
 NEW = -1
 """Value of ``Tracks.reference_frames`` for an identity that begins in this frame."""
 

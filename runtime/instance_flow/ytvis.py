@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow import rle
+from instance_flow.foreign_text import shown
 from instance_flow.json_files import paused_collection, read_json, write_json
 from instance_flow.polygon import polygons_to_run_lengths
 from instance_flow.structures import SourceError, Tracks
@@ -326,7 +327,7 @@ def _check_mask(mask: Any, frame: int, video: Video) -> None:
     size = mask.get("size")
     if not isinstance(size, list | tuple) or list(size) != [video.height, video.width]:
         raise ValueError(
-            f"has a mask of size {size} in frame {frame}, but video {video.id} has "
+            f"has a mask of size {shown(size)} in frame {frame}, but video {video.id} has "
             f"[{video.height}, {video.width}] (height, width); resize the masks to the video"
         )
 
@@ -356,7 +357,7 @@ def _parse_each(entries: Sequence[Any], parse: Callable[[Mapping[str, Any]], T],
         try:
             parsed.append(parse(entry))
         except ValueError as error:
-            name = f" (id {entry['id']})" if "id" in entry else ""
+            name = f" (id {shown(entry['id'])})" if "id" in entry else ""
             raise SourceError(f"{source}: {kind} {index} of the list{name} {error}") from None
     return parsed
 

@@ -24,6 +24,7 @@ from std_srvs.srv import SetBool, Trigger
 from instance_flow import AssemblyConfig, Pipeline, cli, outputs
 from instance_flow.bag_writer import BagWriter
 from instance_flow.execution import ExecutionConfig
+from instance_flow.foreign_text import MESSAGE
 from instance_flow.messages import to_instance_array, to_tracks
 from instance_flow.rle import from_run_lengths
 from instance_flow_ros.bridge import ImageBridge
@@ -175,6 +176,8 @@ def broken(**changes: Any) -> Image:
     ("message", "reason"),
     [
         pytest.param(broken(encoding="rgb9"), "'rgb9' is not supported", id="unknown_encoding"),
+        pytest.param(broken(encoding="rgb9\n[ERROR] \x1b[31mfire"), r"'rgb9\n[ERROR] \x1b[31mfire'", id="forged_log"),
+        pytest.param(broken(encoding="rgb9" * 10**6), "... (4000000 characters)' is not", id="giant_encoding"),
         pytest.param(broken(data=array("B", bytes(100))), "100 bytes", id="short_data"),
         pytest.param(broken(step=10), "step is 10", id="short_step"),
         pytest.param(broken(height=0, width=0, data=array("B")), "empty", id="empty"),
@@ -186,6 +189,7 @@ def test_bad_image_is_counted_and_survived(node: Probe, message: Image, reason: 
     node.send(message)
     status = node.until(lambda: next((s for s in node.statuses if refused(s) > before), None), "a refused frame")
     assert (status.level, reason in status.message) == (DiagnosticStatus.WARN, True)
+    assert (status.message.isprintable(), len(status.message) <= MESSAGE) == (True, True)
     assert [i.class_name for i in node.ask(draw([(30, 40, BLUE)]), 2 * SECOND).instances] == ["blue"]
 
 

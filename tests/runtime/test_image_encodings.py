@@ -80,6 +80,7 @@ def test_the_last_row_may_lack_its_padding() -> None:
         ((bytes(24), 1, 8, 24, "32FC1"), "'32FC1' holds measurements, .*take the camera's colour topic"),
         ((bytes(24), 1, 8, 24, "16SC2"), "'16SC2' holds measurements"),
         ((bytes(24), 1, 8, 24, "8UC2"), "'8UC2' holds measurements"),
+        ((bytes(24), 1, 8, 24, "8UC" + "9" * 10**6), r"'8UC9+\.\.\. \(1000003 characters\)' is not supported; supp"),
         ((bytes(24), 1, 8, 23, "rgb8"), "step is 23 bytes, but a row of rgb8 takes 24"),
         ((bytes(47), 2, 8, 24, "rgb8"), "the image has 47 bytes, but 2 rows of rgb8 with step 24 take 48"),
         ((b"", 2, 8, 24, "rgb8"), "the image has 0 bytes"),

@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from instance_flow.assembly_config import AssemblyConfig
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow.json_files import write_json
 from instance_flow.pipeline import Matcher, Pipeline
 from instance_flow.structures import InstanceFlowError, Network
@@ -229,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.overrides,
         )
     except (ConfigError, InstanceFlowError, ValueError) as error:
-        print(f"instance-flow-ablate: error: {error}", file=sys.stderr)
+        print(f"instance-flow-ablate: error: {shown(error, MESSAGE)}", file=sys.stderr)
         return 2
     print(format_tables(report))
     if options.json:

@@ -17,6 +17,7 @@ from instance_flow.average_precision import SIZE_LIMITS
 from instance_flow.commands.values import parse_settings
 from instance_flow.evaluation import evaluate_data
 from instance_flow.evaluation_table import format_table
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow.json_files import write_json
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import InstanceFlowError
@@ -260,7 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         report = run(pipeline, clips, contenders, options.true_masks)
     except (InstanceFlowError, ValueError) as error:
-        print(f"instance-flow-validate: error: {error}", file=sys.stderr)
+        print(f"instance-flow-validate: error: {shown(error, MESSAGE)}", file=sys.stderr)
         return 2
     print(format_report(report, options.markdown))
     if options.json:

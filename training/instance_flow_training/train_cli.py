@@ -21,12 +21,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     # torch takes seconds to load, and neither --help nor a mistyped option needs it.
+    from instance_flow.foreign_text import MESSAGE, OneLine, shown
     from instance_flow.structures import InstanceFlowError
     from instance_flow_training.config import ConfigError, load_config
     from instance_flow_training.dry_run import dry_run
     from instance_flow_training.train import Stopped, is_first_process, report_of, train
 
     logger, handler = logging.getLogger("instance_flow_training"), logging.StreamHandler()
+    handler.setFormatter(OneLine())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     try:
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         # A data loader's worker puts its traceback before the sentence.
         sentence = str(error).strip().splitlines()[-1]
         kind = f"{type(error).__module__}.{type(error).__name__}: "
-        print(f"instance-flow-train: error: {sentence.removeprefix(kind)}", file=sys.stderr)
+        print(f"instance-flow-train: error: {shown(sentence.removeprefix(kind), MESSAGE)}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(f"\n{stopped}", file=sys.stderr)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from instance_flow.commands.values import image_size
 from instance_flow.draw import contact_sheet
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow.structures import InstanceFlowError, SourceError
 from instance_flow.video_writer import VideoWriter
 from instance_flow_training.synthetic import ALL_SITUATIONS, SITUATIONS, Clip, WorldConfig, generate_clip
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         _write(options, config)
     except (InstanceFlowError, ValueError, OSError) as error:
-        print(f"instance-flow-world: error: {error}", file=sys.stderr)
+        print(f"instance-flow-world: error: {shown(error, MESSAGE)}", file=sys.stderr)
         return 2
     noun = "clip" if options.clips == 1 else "clips"
     print(f"{options.clips} {noun} of {options.frames} frames written to {options.out}")

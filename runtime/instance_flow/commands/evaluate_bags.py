@@ -15,6 +15,7 @@ from tqdm import tqdm
 from instance_flow.average_precision import SIZE_LIMITS
 from instance_flow.commands.values import SIGNALLED, add_settings, output_folder, positive, read_settings
 from instance_flow.evaluation_table import format_table
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow.replay.bag_evaluation import NOT_BEGUN, Job, Outcome, make_jobs, merge_and_evaluate, run_jobs
 from instance_flow.replay.bag_matching import Matching, find_bags, match_bags, match_categories
 from instance_flow.replay.run import stop_at_signal
@@ -112,11 +113,11 @@ def _table(jobs: Mapping[str, Job], outcomes: Mapping[str, Outcome], matching: M
         outcome = outcomes.get(name, Outcome(None, NOT_BEGUN))
         summary = outcome.summary or {}
         frames, ids, refused = (str(summary.get(key, 0)) for key in ("frames", "ids", "refused"))
-        rows.append((name, frames, ids, refused, outcome.problem or _state(outcome)))
+        rows.append((shown(name), frames, ids, refused, shown(outcome.problem or _state(outcome), MESSAGE)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:4], widths[1:4]), row[4]]) for row in rows]
     if matching.lone_bags:
-        lines.append(f"without ground truth, not run: {', '.join(matching.lone_bags)}")
+        lines.append(f"without ground truth, not run: {shown(', '.join(matching.lone_bags), MESSAGE)}")
     if matching.lone_videos:
-        lines.append(f"without a bag, not measured: {', '.join(matching.lone_videos)}")
+        lines.append(f"without a bag, not measured: {shown(', '.join(matching.lone_videos), MESSAGE)}")
     return "\n".join(lines)

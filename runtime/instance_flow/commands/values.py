@@ -14,6 +14,7 @@ from typing import Any
 
 from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.execution import PROVIDERS, ExecutionConfig
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow.installation import bundled_model_path
 from instance_flow.picture_files import opencv_path
 from instance_flow.replay.settings import Settings
@@ -180,11 +181,11 @@ def _rows(report: Mapping[str, Any], indent: str = "") -> list[tuple[str, str]]:
     """Names and values as a table shows them, a nested report under its own name."""
     rows: list[tuple[str, str]] = []
     for key, value in report.items():
-        name = indent + key.replace("_", " ")
+        name = indent + shown(key.replace("_", " "))
         if isinstance(value, Mapping):
             rows += [(name, ""), *_rows(value, indent + "  ")]
         elif isinstance(value, list | tuple):
-            rows.append((name, ", ".join(map(str, value))))
+            rows.append((name, shown(", ".join(map(str, value)), MESSAGE)))
         else:
-            rows.append((name, str(value)))
+            rows.append((name, shown(value, MESSAGE)))
     return rows

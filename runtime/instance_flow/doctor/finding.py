@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from instance_flow.foreign_text import MESSAGE, shown
+
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 _WORST_FIRST = (PROBLEM, WARNING, OK)
@@ -15,13 +17,18 @@ _WORST_FIRST = (PROBLEM, WARNING, OK)
 class Finding:
     """status: OK, WARNING (works, but not as well as it could) or PROBLEM (something needs mending).
 
-    check: what was looked at.   found: what is there.   advice: what to do, one sentence; empty where nothing is.
+    check: what was looked at.   found: what is there.   advice: what to do, one sentence; empty where nothing is. Each
+        is one line, whatever name of a node, topic or file stands in it.
     """
 
     status: str
     check: str
     found: str
     advice: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("check", "found", "advice"):
+            object.__setattr__(self, name, shown(getattr(self, name), MESSAGE))
 
 
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:

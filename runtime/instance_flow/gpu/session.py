@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from instance_flow.foreign_text import shown
 from instance_flow.gpu import engine_cache
 from instance_flow.gpu.nvidia import driver_version, look_at_gpu, tensorrt_version
 from instance_flow.gpu.provider_check import PROVIDERS, ProviderError, look_at_provider, why_not
@@ -18,6 +19,9 @@ from instance_flow.structures import ModelError
 _EXPORT = "export it with `instance-flow-export --static`"
 _ON_CPU = "explicitly disabled"
 """In what ONNX Runtime says where it would run a part of the model on the CPU and may not."""
+
+_SAID = 300
+"""Characters of what ONNX Runtime says; it names parts of the model."""
 
 Options = dict[str, str]
 
@@ -185,7 +189,7 @@ def unreadable(path: Path, error: Exception) -> ModelError:
 
 def first_line(error: Exception) -> str:
     """What ONNX Runtime says, without what follows."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0], _SAID)
 
 
 def _create(runtime: Any, path: Path, name: str, options: Any, providers: list[Any]) -> Any:

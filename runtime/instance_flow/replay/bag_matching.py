@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from instance_flow.bags import is_bag
+from instance_flow.foreign_text import shown
 from instance_flow.json_files import read_json
 from instance_flow.structures import SourceError
 from instance_flow.ytvis import GroundTruth, Video
@@ -47,7 +48,7 @@ def match_bags(bags: Mapping[str, Path], ground_truth: GroundTruth, mapping: Pat
     wanted = {name: by_name[name] for name in bags if name in by_name}
     for bag, video in _read_mapping(mapping).items() if mapping else ():
         if bag not in bags:
-            raise SourceError(f"{mapping}: there is no bag named {bag!r}; bags: {_listing(bags)}")
+            raise SourceError(f"{mapping}: there is no bag named '{shown(bag)}'; bags: {_listing(bags)}")
         wanted[bag] = _find_video(video, by_name, ground_truth, mapping)
     pairs = {name: (bags[name], wanted[name]) for name in bags if name in wanted}
     taken = Counter(video.id for _, video in pairs.values())
@@ -84,7 +85,7 @@ def videos_by_name(ground_truth: GroundTruth) -> dict[str, Video]:
     for video in ground_truth.videos:
         name = _name(video)
         if name in named:
-            raise SourceError(f"{ground_truth.source}: two videos have their pictures in a folder named {name}")
+            raise SourceError(f"{ground_truth.source}: two videos have their pictures in a folder named {shown(name)}")
         if name:
             named[name] = video
     return named
@@ -106,10 +107,12 @@ def _find_video(wanted: Any, by_name: Mapping[str, Video], ground_truth: GroundT
     by_id = {video.id: video for video in ground_truth.videos}
     found = by_name.get(wanted) if isinstance(wanted, str) else by_id.get(wanted)
     if found is None:
-        raise SourceError(f"{source}: {wanted!r} is neither the name nor the id of a video of {ground_truth.source}")
+        raise SourceError(
+            f"{source}: {shown(repr(wanted))} is neither the name nor the id of a video of {ground_truth.source}"
+        )
     return found
 
 
 def _listing(names: Mapping[str, Any] | Sequence[str]) -> str:
     some = list(names)[:5]
-    return ", ".join(some) + (f" and {len(names) - len(some)} more" if len(names) > len(some) else "")
+    return ", ".join(map(shown, some)) + (f" and {len(names) - len(some)} more" if len(names) > len(some) else "")

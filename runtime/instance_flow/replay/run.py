@@ -14,6 +14,7 @@ from types import FrameType
 
 from tqdm import tqdm
 
+from instance_flow.foreign_text import shown
 from instance_flow.outputs import Add
 from instance_flow.pipeline import Pipeline
 from instance_flow.replay.answers import Answer
@@ -174,7 +175,7 @@ def _frames(source: Source, lanes: Sequence[Lane], max_frames: int | None, progr
                 lane.refuse(reason)
 
     frames = islice(source.frames(refuse), max_frames)
-    return tqdm(frames, source.name, total, unit="frame", disable=None if progress else True)
+    return tqdm(frames, shown(source.name), total, unit="frame", disable=None if progress else True)
 
 
 def _step(lanes: Sequence[Lane], frame: Frame, past: Iterator[Answer], journal: Journal | None) -> bool:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from instance_flow.foreign_text import shown
 from instance_flow.image_encodings import check_size, decode_raw
 
 _TYPE_BY_LETTER = {"U": "u", "S": "i", "F": "f"}
@@ -156,7 +157,7 @@ def _layout(encoding: str) -> tuple[np.dtype[Any], int]:
         return np.dtype(f"u{int(bits) // 8}"), _CHANNELS_OF_NAME[name]
     if encoding in _INTERLEAVED:
         return np.dtype(np.uint8), 2
-    raise ValueError(f"the values of image encoding {encoding!r} cannot be had as an array")
+    raise ValueError(f"the values of image encoding '{shown(encoding)}' cannot be had as an array")
 
 
 def _generic_name(dtype: np.dtype[Any], channels: int) -> str:

@@ -22,6 +22,7 @@ from std_msgs.msg import Header
 
 from instance_flow import Pipeline, Tracks
 from instance_flow.draw import overlay
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow.image_encodings import decode_compressed
 from instance_flow.messages import to_instance_array, to_label_pixels
 from instance_flow.pipeline import Pending
@@ -53,6 +54,8 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
+INNERMOST = -8
+"""Calls of a traceback that are logged: a long message loses its end, where the error stands."""
 _QUIET, _REPEAT = 5.0, 300.0
 """Seconds between two lines of log about bad frames of one camera: at least, and where they say the same."""
 _LOST_SHARE = 10
@@ -246,15 +249,13 @@ class Camera:
         self.statistics.count(BROKEN)
         self._broke, self._last_break = True, reason
         if not self._broke_before:
-            self._node.get_logger().warning(f"{self.topic}: {reason}")
+            self._warn(reason)
 
     def _on_jitter(self, reason: str) -> None:
         self.statistics.count(JITTER)
         if not self._jittered:
             self._jittered = True
-            self._node.get_logger().warning(
-                f"{self.topic}: {reason}; such images are tracked without a time. /diagnostics counts further ones"
-            )
+            self._warn(f"{reason}; such images are tracked without a time. /diagnostics counts further ones")
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -265,12 +266,12 @@ class Camera:
             self._refuse(f"an image could not be used: {error}")
         except Exception:
             if self._node.context.ok():  # Publishing fails once rclpy is shut down.
-                self._refuse(f"an image could not be answered:\n{traceback.format_exc()}")
+                self._refuse(f"an image could not be answered: {traceback.format_exc(INNERMOST)}")
 
     def _refuse(self, reason: str) -> None:
         self.statistics.count(REFUSED)
-        self._problem = reason
-        self._complain(REFUSED, reason)
+        self._problem = shown(reason, MESSAGE)
+        self._complain(REFUSED, self._problem)
 
     def _complain(self, kind: str, words: str) -> None:
         """Log, but not for every frame. rclpy's own throttle would take all cameras for one."""
@@ -278,7 +279,10 @@ class Camera:
         told, when = self._complained.get(kind, ("", -np.inf))
         if now - when >= (_REPEAT if words == told else _QUIET):
             self._complained[kind] = words, now
-            self._node.get_logger().warning(f"{self.topic}: {words}")
+            self._warn(words)
+
+    def _warn(self, words: str) -> None:
+        self._node.get_logger().warning(shown(f"{self.topic}: {words}", MESSAGE))
 
     def _check_stamp(self, header: Header) -> None:
         problem = stamp_problem(header.stamp)

@@ -12,6 +12,8 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 
+from instance_flow.foreign_text import MESSAGE, shown
+
 RECEIVED, ANSWERED, DROPPED, REFUSED = "received", "answered", "dropped", "refused"
 LOST, MISSING, BROKEN, UNMASKED, JITTER = "lost", "missing", "broken", "unmasked", "jitter"
 _NAMES = {
@@ -145,7 +147,7 @@ def to_status(name: str, hardware_id: str, level: bytes, message: str, values: d
     return DiagnosticStatus(
         level=level,
         name=name,
-        message=message,
-        hardware_id=hardware_id,
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        message=shown(message, MESSAGE),
+        hardware_id=shown(hardware_id),
+        values=[KeyValue(key=key, value=shown(value)) for key, value in values.items()],
     )

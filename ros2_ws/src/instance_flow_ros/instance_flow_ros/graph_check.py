@@ -31,6 +31,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CompressedImage, Image
 
+from instance_flow.foreign_text import shown
 from instance_flow.image_encodings import decode_compressed
 from instance_flow.stamps import to_nanoseconds
 from instance_flow_ros import middleware
@@ -132,7 +133,7 @@ class _Listener:
         except ValueError as error:
             self.error = str(error)
             return
-        self.description = f"{pixels.shape[1]} x {pixels.shape[0]} {encoding}"
+        self.description = f"{pixels.shape[1]} x {pixels.shape[0]} {shown(encoding)}"
 
 
 class _Question:

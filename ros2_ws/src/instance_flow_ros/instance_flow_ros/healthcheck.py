@@ -13,6 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow_ros import middleware
 
 HEALTHY, UNHEALTHY = 0, 1
@@ -29,7 +30,7 @@ def judge(statuses: Sequence[DiagnosticStatus]) -> tuple[int, str]:
     """
     ill = [status for status in statuses if status.level not in (DiagnosticStatus.OK, DiagnosticStatus.WARN)]
     warned = [status for status in statuses if status.level == DiagnosticStatus.WARN]
-    words = "; ".join(f"{status.name}: {status.message}" for status in ill or warned or statuses)
+    words = "; ".join(shown(f"{status.name}: {status.message}", MESSAGE) for status in ill or warned or statuses)
     if ill:
         return UNHEALTHY, f"unhealthy: {words}"
     return HEALTHY, f"healthy, with a warning: {words}" if warned else f"healthy: {words}"

@@ -14,6 +14,7 @@ import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow_ros import middleware
 from instance_flow_ros.node import InstanceFlowNode
 
@@ -27,7 +28,7 @@ class RosLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass on a warning or an error."""
-        self._logger.warning(record.getMessage())
+        self._logger.warning(shown(record.getMessage(), MESSAGE))
 
 
 class FirstInterrupt:
@@ -72,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
         node.autostart()
         executor.spin()
     except ParameterException as error:
-        print(f"instance_flow: {error}", file=sys.stderr)
+        print(shown(f"instance_flow: {error}", MESSAGE), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         pass

@@ -23,11 +23,12 @@ from std_srvs.srv import SetBool, Trigger
 
 from instance_flow import AssemblyConfig, Pipeline
 from instance_flow.execution import ExecutionConfig
+from instance_flow.foreign_text import MESSAGE, shown
 from instance_flow.messages import to_class_table
 from instance_flow.structures import InstanceFlowError
 from instance_flow_ros import parameters
 from instance_flow_ros.bridge import choose_bridge
-from instance_flow_ros.camera import Camera, Frame
+from instance_flow_ros.camera import INNERMOST, Camera, Frame
 from instance_flow_ros.conversions import TYPES
 from instance_flow_ros.diagnostics import to_status
 from instance_flow_ros.loading import Loading
@@ -86,7 +87,7 @@ class InstanceFlowNode(LifecycleNode):
         except (InstanceFlowError, ValueError) as error:
             problem = str(error)
         except Exception:
-            problem = f"configuring failed in an unexpected way:\n{traceback.format_exc()}"
+            problem = f"configuring failed in an unexpected way: {traceback.format_exc(INNERMOST)}"
             if not self.context.ok():  # What is published after a signal fails wherever it just is.
                 problem = "told to end while configuring"
         else:
@@ -130,8 +131,8 @@ class InstanceFlowNode(LifecycleNode):
         return super().on_error(state)
 
     def _fail(self, problem: str) -> TransitionCallbackReturn:
-        self._problem = problem
-        self.get_logger().error(problem)
+        self._problem = shown(problem, MESSAGE)
+        self.get_logger().error(self._problem)
         return FAILURE
 
     def _configure(self) -> None:
@@ -139,7 +140,8 @@ class InstanceFlowNode(LifecycleNode):
         kinds = (NodeConfig, ExecutionConfig, AssemblyConfig, StreamConfig)
         known = [field.name for kind in kinds for field in fields(kind)]
         for name in parameters.unknown(self._parameter_overrides, self):
-            self.get_logger().warning(f"parameter {name} is not known and has no effect; known are {', '.join(known)}")
+            words = f"parameter {shown(name)} is not known and has no effect; known are {', '.join(known)}"
+            self.get_logger().warning(shown(words, MESSAGE))
         self._pipeline = self._load(config, assembly)
         stream = parameters.read(self, StreamConfig)
         for name in config.names:
@@ -160,7 +162,7 @@ class InstanceFlowNode(LifecycleNode):
                     break
                 doing = loading.doing
                 if doing != told:
-                    self.get_logger().info(f"{doing} ({monotonic() - start:.0f} s so far)")
+                    self.get_logger().info(shown(f"{doing} ({monotonic() - start:.0f} s so far)", MESSAGE))
                     told = doing
                 self._publish_status_of_all(DiagnosticStatus.OK, f"configuring: {doing}")
         finally:
@@ -169,10 +171,8 @@ class InstanceFlowNode(LifecycleNode):
             loading.join()
         pipeline = loading.result()
         info = pipeline.info
-        self.get_logger().info(
-            f"model {info.name} runs on {pipeline.provider}, ready after {monotonic() - start:.1f} s; "
-            f"objects: {', '.join(info.class_names)}"
-        )
+        words = f"model {info.name} runs on {pipeline.provider}, ready after {monotonic() - start:.1f} s; objects: "
+        self.get_logger().info(shown(words + ", ".join(info.class_names), MESSAGE))
         return pipeline
 
     def _publish_class_table(self) -> None:
@@ -203,7 +203,8 @@ class InstanceFlowNode(LifecycleNode):
                 camera.subscribe()
             for name in parameters.unused_qos(self._parameter_overrides, self):
                 topics = ", ".join(camera.topic for camera in self._cameras)
-                self.get_logger().warning(f"parameter {name} has no effect: this node listens to {topics}")
+                words = f"parameter {shown(name)} has no effect: this node listens to {topics}"
+                self.get_logger().warning(shown(words, MESSAGE))
 
     def _be_deaf(self) -> None:
         for camera in self._cameras:
@@ -240,7 +241,7 @@ class InstanceFlowNode(LifecycleNode):
             self._listen()
         except ValueError as error:
             self._enabled = False
-            response.message = str(error)
+            response.message = shown(error, MESSAGE)
         if not self._enabled:
             self._be_deaf()
         response.success = self._enabled == request.data
@@ -261,7 +262,7 @@ class InstanceFlowNode(LifecycleNode):
             assembly.check(self._pipeline.info)
             parameters.read(self, StreamConfig, changed)
         except ValueError as error:
-            return SetParametersResult(successful=False, reason=str(error))
+            return SetParametersResult(successful=False, reason=shown(error, MESSAGE))
         if not self._applies_afterwards:  # Humble: there is no later moment, though another check may still refuse.
             self._apply(changed)
         return SetParametersResult(successful=True)

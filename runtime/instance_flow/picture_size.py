@@ -18,6 +18,12 @@ Size = tuple[int, int]
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN = 0xDA
 _END_OF_JPEG = b"\xff\xd9"
+# What ends the data of a scan: any marker but a restart; 0xFF in data has a 0 behind it, before a marker it fills.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+_MOST_SEGMENTS = 10_000
+# Cameras write one scan, progressive files about ten. Each goes over all pixels: scans times pixels decide about the
+# time, which is some 3 seconds for 2^30.
+_MOST_SCANS, _MOST_SCANNED = 32, 2**30
 _END_OF_PNG = b"IEND"
 # Width and height after "P1" to "P6", between white space and comments, which end at either end of a line. There is but
 # one way to read each byte: with two, a file of nothing but spaces takes longer than the universe has.
@@ -29,8 +35,8 @@ _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 def picture_size(data: bytes) -> Size:
     """(height, width) in pixels of a picture file, of its first picture where it holds several.
 
-    Raises ValueError where the bytes are no picture of a known format, and for a JPEG or PNG that is cut off: older
-    versions of OpenCV fill what is missing of them with grey, without a word.
+    Raises ValueError where the bytes are no picture of a known format, for a JPEG of more scans than cameras write, and
+    for a JPEG or PNG that is cut off: older versions of OpenCV fill what is missing of them with grey, without a word.
     """
     for signature, read in _READERS:
         if re.match(signature, data, re.DOTALL):
@@ -44,7 +50,7 @@ def picture_size(data: bytes) -> Size:
 def _jpeg(data: bytes) -> Size:
     """Walk along the segments up to the first scan; within a scan the end marker cannot occur."""
     position, size = 2, None
-    while True:
+    for _ in range(_MOST_SEGMENTS):
         if data[position] != 0xFF:
             raise ValueError(f"the JPEG of {len(data)} bytes is damaged: no marker at byte {position}")
         marker = data[position + 1]
@@ -56,11 +62,34 @@ def _jpeg(data: bytes) -> Size:
         if marker == _START_OF_SCAN:
             break
         position += 2 + struct.unpack_from(">H", data, position + 2)[0]
+    else:
+        raise ValueError(f"the JPEG of {len(data)} bytes is damaged: no picture within {_MOST_SEGMENTS} segments")
     if size is None:
         raise ValueError(f"the JPEG of {len(data)} bytes is damaged: it does not say how large it is")
     if data.find(_END_OF_JPEG, position) < 0:
         raise ValueError(f"the JPEG is cut off: {len(data)} bytes without an end marker")
+    scans = _count_scans(data, position)
+    if scans > _MOST_SCANS or scans * size[0] * size[1] > max(_MOST_SCANNED, size[0] * size[1]):
+        raise ValueError(
+            f"the JPEG of {size[1]} x {size[0]} pixels has {scans} scans or more, which would take seconds to decode; "
+            "have it written as a baseline JPEG"
+        )
     return size[0], size[1]
+
+
+def _count_scans(data: bytes, position: int) -> int:
+    """Scans from ``position`` on, as a decoder meets them, at most one more than ``_MOST_SCANS``."""
+    scans = 0
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(data, position)
+        marker = found[1] if found else _END_OF_JPEG[1:]
+        if found is None or marker == _END_OF_JPEG[1:]:
+            return scans
+        scans += marker[0] == _START_OF_SCAN
+        if scans > _MOST_SCANS:
+            break
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return _MOST_SCANS + 1
 
 
 def _png(data: bytes) -> Size:

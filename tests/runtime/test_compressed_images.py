@@ -241,3 +241,35 @@ def test_a_tiff_of_two_widths_is_refused() -> None:
 def test_a_pnm_comment_ends_with_the_line_however_that_ends(end: bytes) -> None:
     image = decode_compressed(b"P6 # 9 9" + end + b"2 1 255\n" + bytes(range(6)))
     assert image.shape == (1, 2, 3)
+
+
+def with_scans(count: int, size: tuple[int, int] = (24, 40)) -> bytes:
+    """A progressive JPEG of so many scans, the last one again and again; it claims a size."""
+    data = encode(gradient(), ".jpg", *PROGRESSIVE)
+    frame, last, scans = data.index(b"\xff\xc2"), data.rindex(b"\xff\xda"), data.count(b"\xff\xda")
+    data = data[: frame + 5] + struct.pack(">HH", *size) + data[frame + 9 :]
+    # A comment that holds the marker of the end hides no scan behind it, and one that holds that of a scan is none.
+    comment = b"\xff\xfe\x00\x06\xff\xd9\xff\xda"
+    return data[:last] + comment + data[last:-2] * (count - scans + 1) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [with_scans(33), with_scans(300), with_scans(32, (8000, 8000))],
+    ids=["more than any file", "many", "fewer of a large picture"],
+)
+def test_a_jpeg_of_many_scans_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"has \d+ scans or more, which would take seconds"):
+        decode_compressed(data)
+
+
+def test_a_jpeg_of_the_usual_scans_is_read(capfd: pytest.CaptureFixture[str]) -> None:
+    assert decode_compressed(with_scans(32)).shape == (24, 40, 3)
+    # A phone puts a film behind the picture; its bytes are no scans.
+    decode_compressed(encode(gradient(), ".jpg") + b"\xff\xda\x00\x02" * 100)
+    capfd.readouterr()  # what libjpeg says of the repetitions
+
+
+def test_a_jpeg_of_nothing_but_segments_is_refused() -> None:
+    with pytest.raises(ValueError, match="no picture within 10000 segments"):
+        decode_compressed(b"\xff\xd8" + b"\xff\xe0\x00\x02" * 20_000)

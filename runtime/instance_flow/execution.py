@@ -16,6 +16,8 @@ from instance_flow.gpu.session import first_line, open_on_gpu, unreadable
 from instance_flow.structures import ModelError
 
 MOST_THREADS = 1024
+_SILENT = 4
+"""Of ONNX Runtime's log: what it reports as an error is raised as well."""
 
 __all__ = ["MOST_THREADS", "PROVIDERS", "ExecutionConfig", "first_line", "open_session"]
 
@@ -164,8 +166,10 @@ def import_onnxruntime() -> Any:
 
 def _open_on_cpu(runtime: Any, path: Path, config: ExecutionConfig) -> Any:
     options = _session_options(runtime, config)
+    options.log_severity_level = _SILENT
     try:
-        return runtime.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+        # Otherwise it prints what is wrong with a damaged model, and tries once more.
+        return runtime.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]], enable_fallback=0)
     except Exception as error:
         raise unreadable(path, error) from error
 

@@ -9,7 +9,8 @@ are the maps. The same is done on every provider, the CPU's too.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -20,16 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.buffers import Held, Pool
+from instance_flow.description import LARGEST_SIDE, input_step, parse_description
 from instance_flow.execution import ExecutionConfig, first_line, open_session
+from instance_flow.foreign_text import shown
+from instance_flow.gpu.session import unreadable
 from instance_flow.stages import Stopwatch
-from instance_flow.structures import FloatArray, Image, InstanceFlowError, MatchCosts, ModelError, ModelInfo, Prediction
+from instance_flow.structures import FloatArray, Image, InstanceFlowError, ModelError, ModelInfo, Prediction
 
 FORMAT_VERSION = 3
 OLDEST_VERSION = 2
 METADATA_KEY = "instance_flow"
 MAPS = ("semantic", "center", "offset", "reference_offset")
-LARGEST_SIDE = 4096
-"""Of an input, in pixels: what is larger is a slip of the hand that takes all of the memory."""
 MOST_GRAPHS = 64
 """CUDA graphs of one session at most: each takes memory of the device. A stream in its stride needs four or five."""
 
@@ -57,7 +59,7 @@ def write_metadata(info: ModelInfo) -> dict[str, str]:
 
 
 def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
-    """Raises ModelError for a foreign file, a newer format, or a description with missing or unknown parts."""
+    """Raises ModelError for a foreign file, a newer format, and for a description that is damaged (``description``)."""
     if METADATA_KEY not in metadata:
         raise ModelError(
             f"{path}: an ONNX model, but not one of instance-flow (its metadata has no {METADATA_KEY!r} entry); "
@@ -65,9 +67,12 @@ def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
         )
     try:
         values = json.loads(metadata[METADATA_KEY])
-        version = int(values.pop("format_version"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        version = values.pop("format_version")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: its description is damaged; export the model again") from error
+    if type(version) is not int:
+        found = shown(reprlib.repr(version))
+        raise ModelError(f"{path}: its description is damaged (format_version {found}); export the model again")
     if version < OLDEST_VERSION:
         raise ModelError(
             f"{path}: model format {version} is older than what this program reads, format {OLDEST_VERSION}; export "
@@ -79,11 +84,9 @@ def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
             "upgrade instance-flow"
         )
     try:
-        fields_found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        fields_found["match_costs"] = MatchCosts(**fields_found.get("match_costs", {}))
-        return ModelInfo(**fields_found)
-    except TypeError as error:
-        raise ModelError(f"{path}: its description is incomplete ({error}); export the model again") from error
+        return parse_description(values)
+    except ValueError as error:
+        raise ModelError(f"{path}: its description makes no sense: {error}; export the model again") from error
 
 
 class CachedFeatures:
@@ -152,10 +155,8 @@ class OnnxNetwork:
             raise ModelError(f"{path}: no such model file; give the .onnx file that instance-flow-export wrote")
         self._execution = execution or ExecutionConfig()
         self.provider, self._session = open_session(path, provider, self._execution)
-        self.info = read_metadata(path, self._session.get_modelmeta().custom_metadata_map)
-        _check_description(path, self.info)
-        inputs = {node.name: node for node in self._session.get_inputs()}
-        outputs = {node.name: node for node in self._session.get_outputs()}
+        metadata, inputs, outputs = _look_into(path, self._session)
+        self.info = read_metadata(path, metadata)
         _check_graph(path, self.info, inputs, outputs)
         self._levels = len(self.info.feature_sizes(0, 0))
         self._features = feature_names(self._levels)
@@ -165,6 +166,11 @@ class OnnxNetwork:
         self._dtypes = {name: _DTYPES[node.type] for name, node in outputs.items()}
         height, width = inputs["image"].shape[1:3]
         self.fixed_size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        if self.fixed_size not in (None, self.info.input_size):
+            raise ModelError(
+                f"{path}: it takes images of {self.fixed_size} (height, width), but describes {self.info.input_size}; "
+                "export the model again"
+            )
         if size is not None:
             self.info = replace(self.info, input_size=self._usable(size))
         self._device = "cpu" if self.provider == "cpu" else "cuda"
@@ -208,7 +214,7 @@ class OnnxNetwork:
 
     def _usable(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size as it is. Raises ModelError for one that the model does not take."""
-        step = max((32, *self.info.feature_strides))
+        step = input_step(self.info)
         if self.fixed_size not in (None, size) or any(n % step or not step <= n <= LARGEST_SIDE for n in size):
             takes = f"multiples of {step} from {step} to {LARGEST_SIDE}"
             if self.fixed_size:
@@ -315,12 +321,30 @@ class OnnxNetwork:
     def _make(self, shape: tuple[int, ...], dtype: Any) -> Any:
         from onnxruntime import OrtValue
 
-        return OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._device, 0)
+        try:
+            return OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, self._device, 0)
+        except Exception as error:
+            reason = first_line(error)
+            raise ModelError(f"no memory on {self.provider} for an array of shape {shape}: {reason}") from error
 
 
 def _to_host(value: Any) -> FloatArray:
     """A copy, whatever the device: the buffer is written again by a later frame."""
     return np.array(value.numpy(), np.float32)
+
+
+def _look_into(path: Path, session: Any) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+    """Metadata, and inputs and outputs by name. Raises ModelError where one of their texts is damaged."""
+    try:
+        metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        return metadata, {node.name: node for node in inputs}, {node.name: node for node in outputs}
+    except Exception as error:  # Bytes that are no UTF-8, most often.
+        raise unreadable(path, error) from error
+
+
+def _listed(names: Iterable[str]) -> str:
+    return shown(", ".join(map(shown, names)), 500)
 
 
 def _check_graph(path: Path, info: ModelInfo, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
@@ -329,11 +353,17 @@ def _check_graph(path: Path, info: ModelInfo, inputs: Mapping[str, Any], outputs
     expected = [reference_input(level, k) for level in range(levels) for k in range(info.max_references)]
     if set(inputs) != {"image", *expected}:
         raise ModelError(
-            f"{path}: its inputs are {', '.join(inputs)}; expected image and {expected[0]} to {expected[-1]}"
+            f"{path}: its inputs are {_listed(inputs)}; expected image and {expected[0]} to {expected[-1]}"
         )
     wanted = (*MAPS, *feature_names(levels))
     if not set(wanted) <= set(outputs):
-        raise ModelError(f"{path}: its outputs are {', '.join(outputs)}; expected {', '.join(wanted)}")
+        raise ModelError(f"{path}: its outputs are {_listed(outputs)}; expected {', '.join(wanted)}")
+    tokens = info.feature_tokens or None
+    ranks = {"image": 4, **dict.fromkeys(expected, 3 if tokens else 4), **dict(zip(MAPS, (3, 2, 3, 4), strict=True))}
+    for name, rank in ranks.items():
+        shape = (inputs if name in inputs else outputs)[name].shape
+        if len(shape) != rank:
+            raise ModelError(f"{path}: {name} has {len(shape)} dimensions, expected {rank}; export the model again")
     classes = outputs["semantic"].shape[0]
     if isinstance(classes, int) and classes != len(info.class_names) + 1:
         raise ModelError(
@@ -342,22 +372,11 @@ def _check_graph(path: Path, info: ModelInfo, inputs: Mapping[str, Any], outputs
         )
     if not all(isinstance(inputs[name].shape[1], int) for name in expected):
         raise ModelError(f"{path}: the channels of its reference features are not fixed; export the model again")
+    found = {inputs[name].shape[2] for name in expected}
+    if tokens and not all(n == tokens for n in found if isinstance(n, int)):
+        raise ModelError(f"{path}: it has {found} object tokens, but describes {tokens}; export the model again")
+    if inputs["image"].type != "tensor(uint8)":
+        raise ModelError(f"{path}: its image is of type {inputs['image'].type}; expected tensor(uint8)")
     kinds = {node.type for name, node in (*inputs.items(), *outputs.items()) if name != "image"}
     if not kinds <= set(_DTYPES):
         raise ModelError(f"{path}: its maps are of types {', '.join(sorted(kinds))}; expected {', '.join(_DTYPES)}")
-
-
-def _check_description(path: Path, info: ModelInfo) -> None:
-    size, strides = info.input_size, info.feature_strides
-    sound = (
-        len(info.class_names) > 0
-        and len(size) == 2
-        and len(strides) == (0 if info.feature_tokens else 2)
-        and all(isinstance(n, int) and n > 0 for n in (*size, *strides, info.output_stride, info.max_references))
-        and all(n % max((32, *strides)) == 0 for n in size)
-    )
-    if not sound:
-        raise ModelError(
-            f"{path}: its description makes no sense (classes {info.class_names}, input {size}, strides {strides}); "
-            "export the model again"
-        )

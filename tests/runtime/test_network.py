@@ -50,10 +50,9 @@ BAD_FILES: dict[str, tuple[bytes | None, str]] = {
     "older": (foreign_model(changed(format_version=1)), "older than what this program reads"),
     "newer": (foreign_model(changed(format_version=99)), "newer than this program"),
     "description damaged": (foreign_model({METADATA_KEY: "{"}), "description is damaged"),
-    "description incomplete": (foreign_model(changed(class_names=None)), "description is incomplete"),
-    "description with unknown entries": (foreign_model(changed(colour="red")), "description is incomplete"),
-    "no classes": (foreign_model(changed(class_names=[])), "makes no sense"),
-    "input of a size that strides do not divide": (foreign_model(changed(input_size=[100, 96])), "makes no sense"),
+    "description of a depth that Python does not read": (foreign_model({METADATA_KEY: "[" * 100_000}), "is damaged"),
+    "description that is no text": (foreign_model({METADATA_KEY: "~~"}).replace(b"~~", b"\xff\xfe"), "not a readable"),
+    "version of another type": (foreign_model(changed(format_version=[3])), r"is damaged \(format_version \[3\]\)"),
     "other inputs": (foreign_model(changed()), "its inputs are x; expected image"),
 }
 
@@ -67,6 +66,83 @@ def test_a_bad_model_file_is_refused_in_one_sentence(tmp_path: Path, content: by
         Pipeline.load(path, provider="cpu")
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+NONE = object()
+FOREIGN_NAME = "name\n\x1b[31m"
+BAD_DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "no classes": ({"class_names": []}, r"class_names is \[\]; expected a list of 1 to"),
+    "classes left out": ({"class_names": NONE}, "it has no class_names"),
+    "class of another type": ({"class_names": ["a", 1]}, r"class_names is \['a', 1\]; expected a list"),
+    "class that forges a log": ({"class_names": [FOREIGN_NAME]}, r"class_names is \['name\\n\\x1b"),
+    "class of 3 MB": ({"class_names": ["x" * 3_000_000]}, "class_names is .*; expected a list"),
+    "name that forges a log": ({"name": FOREIGN_NAME}, "name is .*; expected one line of 1 to 100 characters"),
+    "unknown field": ({"colour": "red"}, "'colour' is no field of it"),
+    "input of 65536 x 65536": ({"input_size": [65536, 65536]}, r"input_size is \[65536, 65536\]; expected"),
+    "input of three sides": ({"input_size": [64, 96, 3]}, "input_size is"),
+    "input of fractions": ({"input_size": [64.0, 96.0]}, "input_size is"),
+    "input of true": ({"input_size": [True, 96]}, "input_size is"),
+    "input that strides do not divide": ({"input_size": [100, 96]}, "expected multiples of 32"),
+    "input below a stride": ({"input_size": [64, 96], "feature_strides": [128, 8]}, "expected multiples of 128"),
+    "one stride": ({"feature_strides": [16]}, "expected two strides"),
+    "strides beside tokens": ({"feature_tokens": 256}, "or none where it has tokens"),
+    "stride that divides nothing": ({"feature_strides": [16, 3]}, "expected a list of powers of two"),
+    "output stride 0": ({"output_stride": 0}, "output_stride is 0; expected a power of two up to 32"),
+    "tokens for all memory": ({"feature_strides": [], "feature_tokens": 10**12}, "feature_tokens is"),
+    "references for all memory": ({"max_references": 10**9}, "max_references is 1000000000; expected a whole number"),
+    "unknown policy": (
+        {"reference_policy": "all"},
+        r"reference_policy is 'all'; expected one of first\+recent, recent",
+    ),
+    "policy of another type": ({"reference_policy": ["recent"]}, "reference_policy is"),
+    "threshold NaN": ({"center_threshold": float("nan")}, "center_threshold is nan; expected a number from 0 to 1"),
+    "threshold 1e308": ({"center_threshold": 1e308}, r"center_threshold is 1e\+308; expected"),
+    "threshold of 400 digits": ({"center_threshold": 10**400}, "center_threshold is 10+"),
+    "threshold as text": ({"center_threshold": "0.1"}, "center_threshold is '0.1'; expected a number"),
+    "window without end": ({"center_window": float("inf")}, "center_window is inf; expected a number from 0 to 0.5"),
+    "distance below 0": ({"max_distance": -0.1}, "max_distance is -0.1"),
+    "score above 1": ({"min_score": 1.5}, "min_score is 1.5"),
+    "never confirmed": ({"confirm_frames": 0}, "confirm_frames is 0; expected a whole number from 1 to 1000"),
+    "costs of another type": ({"match_costs": [1]}, r"match_costs is \[1\]; expected an object"),
+    "unknown cost": ({"match_costs": {"hue": 1}}, "match_costs is {'hue': 1}; expected an object"),
+    "cost NaN": ({"match_costs": {"flow_error": float("nan")}}, "flow_error of match_costs is nan; expected a number"),
+    "training of another type": ({"training": 5}, "training is 5; expected one line"),
+    "unknown precision": ({"precision": "float8"}, "precision is 'float8'; expected one of float32"),
+}
+
+
+@pytest.mark.parametrize(("entries", "message"), BAD_DESCRIPTIONS.values(), ids=BAD_DESCRIPTIONS)
+def test_a_description_that_makes_no_sense_is_refused_by_its_field(entries: dict[str, Any], message: str) -> None:
+    described = {**json.loads(write_metadata(INFO)[METADATA_KEY]), **entries}
+    text = json.dumps({name: value for name, value in described.items() if value is not NONE})
+    with pytest.raises(ModelError, match=f"^model.onnx: its description makes no sense: .*{message}") as caught:
+        read_metadata("model.onnx", {METADATA_KEY: text})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def short_weights() -> bytes:
+    """A model whose weights have fewer bytes than their shape says."""
+    model = onnx.load_from_string(foreign_model())
+    weights = onnx.TensorProto(name="w", dims=[1, 2], data_type=onnx.TensorProto.FLOAT, raw_data=bytes(3))
+    model.graph.initializer.append(weights)
+    model.graph.node[0].CopyFrom(onnx.helper.make_node("Add", ["x", "w"], ["y"]))
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [foreign_model()[:40], foreign_model().replace(b"\x01x", b"\x01\xff"), short_weights()],
+    ids=["cut short", "name of an input that is no text", "weights too short"],
+)
+def test_a_damaged_model_is_refused_once_and_nothing_is_printed(
+    tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime prints and tries again on its own, unless it is told not to."""
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match="not a readable ONNX model"):
+        OnnxNetwork(tmp_path / "model.onnx", "cpu")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_description_of_other_classes_is_refused(bundled_model: Path, tmp_path: Path) -> None:

@@ -94,21 +94,22 @@ def read_graph(runtime: Any, path: Path) -> GraphFacts:
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # What is wrong is raised as well.
     try:
-        session = runtime.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]])
+        session = runtime.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]], enable_fallback=0)
     except Exception as error:
         raise unreadable(path, error) from error
     inputs = {node.name: node for node in session.get_inputs()}
     fixed = all(isinstance(n, int) for node in inputs.values() for n in node.shape)
-    size = tuple(inputs["image"].shape[1:3]) if fixed and "image" in inputs else None
+    image = inputs["image"].shape if fixed and "image" in inputs else ()
+    size = (image[1], image[2]) if len(image) == 4 else None
     half = any("float16" in node.type for node in (*inputs.values(), *session.get_outputs()))
     try:
         described = json.loads(session.get_modelmeta().custom_metadata_map.get("instance_flow", "{}"))
         name, weights = str(described.get("name", "")), str(described.get("weights_sha256", ""))
-    except (ValueError, AttributeError):  # Said by whoever reads the description next.
+    except (ValueError, AttributeError, RecursionError):  # Said by whoever reads the description next.
         name, weights = "", ""
-    return GraphFacts(size if size is None else (size[0], size[1]), half, name, weights)
+    return GraphFacts(size, half, name, weights)
 
 
 def check_graph(path: Path, name: str, graph: GraphFacts, cuda_graph: bool) -> None:

@@ -12,6 +12,7 @@ runs in neighbouring columns are alike; so values are signed, and the highest of
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,12 +20,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from instance_flow.foreign_text import shown
 from instance_flow.kernel_input import kernel_input
+from instance_flow.structures import MAX_PIXELS
 
 RunLengths = NDArray[np.uint32]
 
 _FIRST_CHARACTER = 48
-_MAX_PIXELS = 2**31 - 1
+_LONGEST_RUN = 2**31 - 1
 
 
 def encode(mask: NDArray[Any]) -> dict[str, Any]:
@@ -157,7 +160,7 @@ def as_run_lengths(counts: ArrayLike) -> RunLengths:
         raise ValueError(f"run lengths are a list of whole numbers, not {_shorten(counts)}") from None
     if runs.ndim != 1 or (runs.size and not np.issubdtype(runs.dtype, np.integer)):
         raise ValueError(f"run lengths are a list of whole numbers, not {_shorten(counts)}")
-    if runs.size and (runs.min() < 0 or runs.max() > _MAX_PIXELS):
+    if runs.size and (runs.min() < 0 or runs.max() > _LONGEST_RUN):
         raise ValueError(
             f"run lengths lie between 0 and 2^31 - 1, but one is {runs.min() if runs.min() < 0 else runs.max()}"
         )
@@ -183,7 +186,7 @@ def decompress_into(text: NDArray[np.uint8], runs: RunLengths) -> int:
             value -= 1 << shift
         if count > 2:
             value += np.int64(runs[count - 2])
-        if value < 0 or value > _MAX_PIXELS:
+        if value < 0 or value > _LONGEST_RUN:
             return -1
         runs[count] = value
         count, shift, value = count + 1, 0, np.int64(0)
@@ -205,9 +208,9 @@ def _check_size(size: Any) -> tuple[int, int]:
         exact = [height, width] == list(size)
     except (TypeError, ValueError):
         exact = False
-    if not exact or min(height, width) < 0 or height * width > _MAX_PIXELS:
+    if not exact or min(height, width) < 0 or height * width > MAX_PIXELS:
         raise ValueError(
-            f"the size of a mask is (height, width) in whole pixels, at most 2^31 of them, not {_shorten(size)}"
+            f"the size of a mask is (height, width) in whole pixels, at most {MAX_PIXELS} of them, not {_shorten(size)}"
         )
     return height, width
 
@@ -221,8 +224,7 @@ def _check_sum(runs: RunLengths, height: int, width: int) -> None:
 
 
 def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shown(reprlib.repr(value))
 
 
 def _fill(runs: RunLengths, height: int, width: int) -> NDArray[np.uint8]:

@@ -25,12 +25,18 @@ from instance_flow import rle
 from instance_flow.foreign_text import shown
 from instance_flow.json_files import paused_collection, read_json, write_json
 from instance_flow.polygon import polygons_to_run_lengths
-from instance_flow.structures import SourceError, Tracks
+from instance_flow.structures import MAX_PIXELS, SourceError, Tracks
 
 Segmentation = dict[str, Any] | Sequence[Sequence[float]]
 """One mask: ``{"size": [height, width], "counts": ...}``, or polygons ``[[x0, y0, x1, y1, ...], ...]``."""
 
 T = TypeVar("T")
+
+_LARGEST_ID = 2**63 - 1
+_MOST_FRAMES = 2**20
+"""Of one video, nearly ten hours at 30 per second: a result has an entry for each."""
+_MOST_CATEGORIES = 2**15
+"""More than any data set has; each takes some 10 kB of numbers."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,11 @@ def parse_ground_truth(data: Any, source: str = "ground truth") -> GroundTruth:
             )
     videos = _parse_each(data["videos"], _parse_video, source, "video")
     by_id = _by_id(videos, source, "video")
+    if len(data["categories"]) > _MOST_CATEGORIES:
+        raise SourceError(
+            f"{source}: has {len(data['categories'])} categories, but at most {_MOST_CATEGORIES} are measured; leave "
+            "those out that no object has"
+        )
     categories = _parse_each(data["categories"], _parse_category, source, "category")
     _by_id(categories, source, "category")
     if data["annotations"] and not categories:
@@ -241,7 +252,16 @@ def _parse_video(entry: Mapping[str, Any]) -> Video:
     length = len(file_names) if file_names and "length" not in entry else _whole(entry, "length", 0)
     if file_names and len(file_names) != length:
         raise ValueError(f"has {len(file_names)} file_names, but its length is {length}; make them agree")
-    return Video(_whole(entry, "id"), _whole(entry, "height", 1), _whole(entry, "width", 1), length, file_names)
+    if length > _MOST_FRAMES:
+        raise ValueError(f"has the length {length}, but at most {_MOST_FRAMES} frames are read; split the video")
+    if not all(isinstance(name, str) for name in file_names):
+        raise ValueError("has a file name that is no text; give one name per frame in file_names")
+    height, width = _whole(entry, "height", 1), _whole(entry, "width", 1)
+    if height * width > MAX_PIXELS:
+        raise ValueError(
+            f"has {height} x {width} pixels (height, width), but at most {MAX_PIXELS} are read; check the two numbers"
+        )
+    return Video(_whole(entry, "id"), height, width, length, file_names)
 
 
 def _parse_category(entry: Mapping[str, Any]) -> Category:
@@ -268,7 +288,7 @@ def _parse_annotation(entry: Mapping[str, Any], videos: Mapping[int, Video]) -> 
 def _is_crowd(entry: Mapping[str, Any]) -> bool:
     value = entry.get("iscrowd", 0)
     if not isinstance(value, int | float) or value not in (0, 1):
-        raise ValueError(f"has iscrowd = {reprlib.repr(value)}, but 0 or 1 is needed")
+        raise ValueError(f"has iscrowd = {shown(reprlib.repr(value))}, but 0 or 1 is needed")
     return bool(value)
 
 
@@ -276,7 +296,7 @@ def _parse_result(index: int, entry: Mapping[str, Any], videos: Mapping[int, Vid
     video = _video_of(entry, videos)
     score = entry.get("score")
     if not _is_finite(score):
-        raise ValueError(f"has the score {reprlib.repr(score)}, but a finite number is needed")
+        raise ValueError(f"has the score {shown(reprlib.repr(score))}, but a finite number is needed")
     return Result(index, video.id, _whole(entry, "category_id"), float(entry["score"]), _segmentations(entry, video))
 
 
@@ -334,9 +354,12 @@ def _check_mask(mask: Any, frame: int, video: Video) -> None:
 
 def _whole(entry: Mapping[str, Any], key: str, least: int | None = None) -> int:
     value = entry.get(key)
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or (least is not None and value < least):
+    lowest = -_LARGEST_ID if least is None else least
+    fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and lowest <= value <= _LARGEST_ID
+    if not fits:
         bound = "" if least is None else f" of at least {least}"
-        raise ValueError(f"has {key} = {reprlib.repr(value)}, but a whole number{bound} is needed")
+        bound = " below 2^63" if isinstance(value, int) and value > _LARGEST_ID else bound
+        raise ValueError(f"has {key} = {shown(reprlib.repr(value))}, but a whole number{bound} is needed")
     return int(value)
 
 

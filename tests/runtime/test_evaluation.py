@@ -297,6 +297,37 @@ BAD = {
     ),
     "annotation id twice": (lambda g, _: g["annotations"].append(g["annotations"][0]), "annotation id 1 stands twice"),
     "video without height": (lambda g, _: g["videos"][0].pop("height"), "video 0 .* height = None"),
+    "category id of 64 bits": (
+        lambda _, r: r[0].update(category_id=2**63),
+        "result 0 .*category_id = 9223372036854775808, but a whole number below 2.63 is needed",
+    ),
+    "category id of 400 digits": (lambda g, _: g["categories"][0].update(id=10**400), "category 0 .* below 2.63"),
+    "category id far below 0": (lambda g, _: g["annotations"][0].update(category_id=-(2**63)), "annotation 0 .*whole"),
+    "video id of 64 bits": (lambda _, r: r[0].update(video_id=2**64), "result 0 .*video_id = .*below 2.63"),
+    "video of all memory": (
+        lambda g, _: g["videos"][0].update(height=46340, width=46340),
+        r"gt.json: video 0 .* has 46340 x 46340 pixels .*at most 67108864",
+    ),
+    "video of one endless row": (lambda g, _: g["videos"][0].update(height=1, width=2**62), "at most 67108864"),
+    "video of too many frames": (
+        lambda g, _: (g["videos"][0].pop("file_names"), g["videos"][0].update(length=10**9)),
+        "video 0 .* has the length 1000000000, but at most 1048576 frames",
+    ),
+    "names of frames are numbers": (
+        lambda g, _: g["videos"][0].update(file_names=[1, 2]),
+        "has a file name that is no text",
+    ),
+    "too many categories": (
+        lambda g, _: g.update(categories=[{"id": n} for n in range(40_000)]),
+        "gt.json: has 40000 categories, but at most 32768",
+    ),
+    "too many objects": (
+        lambda g, r: (
+            g.update(annotations=[{**g["annotations"][0], "id": n, "segmentations": [None] * 2} for n in range(6000)]),
+            r.extend([{**r[0], "segmentations": [None] * 2}] * 6000),
+        ),
+        "results.json: has 6001 results for video 1 of 2 frames and 6000 annotations, more than can be compared",
+    ),
     "areas are text": (lambda g, _: g["annotations"][0].update(areas=["big", None]), "'areas' that are not"),
 }
 

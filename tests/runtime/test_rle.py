@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,10 @@ POLYGONS = {
     "crosses itself": [[0, 0, 30, 30, 30, 0, 0, 30]],
     "two that overlap": [[2, 2, 18, 2, 18, 18, 2, 18], [10, 10, 30, 10, 30, 30, 10, 30]],
     "no area": [[5, 5, 5, 5, 5, 5]],
+    "far beyond two sides": [[20, 5, 1e6, 9, 1e6, -1e6]],
+    "steep, from far above to far below": [[3, -9e5, 30, 9e5, 12, 9e5, 8.5, -9e5]],
+    "back and forth across one column": [[12, 3, 13, 30, 12.3, 3, 12.9, 30, 12, 31]],
+    "three, one in another": [[2, 2, 39, 2, 39, 35, 2, 35], [5, 5, 9, 5, 9, 9, 5, 9], [20, 20, 80, 20, 80, 80, 20, 80]],
     "outside": [[100, 100, 120, 100, 110, 120]],
     "many corners": [np.random.default_rng(5).uniform(-5, 45, 60).tolist()],
 }
@@ -155,9 +160,48 @@ def test_polygons_fill_the_pixels_that_pycocotools_fills(polygons: list[list[flo
     np.testing.assert_array_equal(rle.from_run_lengths(runs, (37, 41)), expected)
 
 
+def test_random_polygons_fill_the_pixels_that_pycocotools_fills() -> None:
+    rng = np.random.default_rng(8)
+    for _ in range(300):
+        size = rng.integers(1, 60, 2)
+        height, width = (int(n) for n in size)
+        polygons = [
+            (
+                rng.uniform(-0.5, 1.5, (int(rng.integers(3, 9)), 2)) * size[::-1] * rng.choice([1, 1, 3, 50, 3000])
+            ).ravel()
+            for _ in range(int(rng.integers(1, 4)))
+        ]
+        expected = coco.decode(coco.merge(coco.frPyObjects([p.tolist() for p in polygons], height, width)))
+        runs = polygons_to_run_lengths(polygons, height, width)
+        np.testing.assert_array_equal(rle.from_run_lengths(runs, (height, width)), expected)
+
+
+def test_the_memory_of_a_polygon_does_not_grow_with_the_image() -> None:
+    square = [2000, 2000, 2100, 2000, 2100, 2100, 2000, 2100]
+    polygons_to_run_lengths([square], 8192, 8192)  # compiles
+    tracemalloc.start()
+    try:
+        polygons_to_run_lengths([square, [n + 50 for n in square]], 8192, 8192)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+ZIGZAG = [[n % 2 * 8192, n % 97] for n in range(3000)]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        pytest.param(
+            lambda: polygons_to_run_lengths([np.ravel(ZIGZAG)] * 2, 8192, 8192),
+            "cross more than 4194304 columns",
+            id="endless outlines",
+        ),
+        pytest.param(lambda: polygons_to_run_lengths([[10**400] * 6], 9, 9), "list of numbers", id="400 digits"),
+        pytest.param(
+            lambda: rle.decode({"size": [46340, 46340], "counts": [46340**2]}), "at most 67108864 of", id="all memory"
+        ),
         pytest.param(lambda: rle.run_lengths(np.zeros((2, 2, 2), bool)), "2 dimensions", id="three dimensions"),
         pytest.param(lambda: rle.run_lengths(np.zeros((2, 2), np.int32)), "bool or uint8, not int32", id="label map"),
         pytest.param(lambda: rle.label_run_lengths(FLOATS, [1]), "of integers", id="labels are floats"),

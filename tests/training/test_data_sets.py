@@ -300,7 +300,7 @@ BAD_VIDEOS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "no file names": (lambda data: data["videos"][0].pop("file_names"), ("video 3 lists no frames",)),
     "a file name that is no text": (
         lambda data: data["videos"][0].update(file_names=["v3/00000.jpg", None]),
-        ("video 3 has a file name that is no text",),
+        ("(id 3) has a file name that is no text",),
     ),
     "no annotations, as the public validation set": (lambda data: data.pop("annotations"), ("no list 'annotations'",)),
     "no videos": (lambda data: data.update(videos=[], annotations=[]), ("list of videos is empty",)),

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numba
@@ -20,11 +22,19 @@ def prepare() -> None:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     if not any(_can_write(place) for place in (package / "__pycache__", home / "numba")):
         folder = Path(tempfile.gettempdir()) / f"instance-flow-kernels-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        # Compiled kernels are code: none may come from a folder that somebody else has put there.
-        trusted = folder.stat().st_uid == os.getuid()
-        os.environ[_VARIABLE] = str(folder) if trusted else tempfile.mkdtemp(prefix="instance-flow-kernels-")
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        os.environ[_VARIABLE] = str(folder) if _is_ours(folder) else tempfile.mkdtemp(prefix="instance-flow-kernels-")
         numba.config.reload_config()
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is a folder of this user's that nobody else can write or look into, and no link to one.
+
+    Compiled kernels are code: none may come from what somebody else has put there, or may put there later.
+    """
+    about = folder.lstat()
+    return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o077
 
 
 def _can_write(folder: Path) -> bool:

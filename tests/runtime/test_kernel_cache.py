@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,48 @@ def test_a_private_temporary_folder_where_nothing_can_be_written(no_choice: pyte
     folder = Path(os.environ["NUMBA_CACHE_DIR"])
     assert folder.parent == tmp_path
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def make_link(usual: Path, elsewhere: Path) -> None:
+    elsewhere.mkdir(mode=0o700)
+    usual.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        pytest.param(make_link, id="link to a folder"),
+        pytest.param(lambda usual, elsewhere: usual.symlink_to(elsewhere), id="link to nothing"),
+        pytest.param(lambda usual, _: usual.touch(), id="file"),
+        pytest.param(lambda usual, _: (usual.mkdir(), usual.chmod(0o777)), id="others may write"),
+        pytest.param(lambda usual, _: (usual.mkdir(), usual.chmod(0o750)), id="others may look"),
+        pytest.param(
+            lambda usual, _: (usual.mkdir(mode=0o700), os.chown(usual, 12345, -1)),
+            id="of another user",
+            marks=pytest.mark.skipif(os.getuid() != 0, reason="only root gives folders away"),
+        ),
+    ],
+)
+def test_what_somebody_else_has_put_there_is_not_used(
+    no_choice: pytest.MonkeyPatch, tmp_path: Path, prepare: Callable[[Path, Path], object]
+) -> None:
+    no_choice.setattr(kernel_cache, "_can_write", lambda _: READ_ONLY)
+    usual, elsewhere = tmp_path / f"instance-flow-kernels-{os.getuid()}", tmp_path / "elsewhere"
+    prepare(usual, elsewhere)
+    kernel_cache.prepare()
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    assert (folder.parent, folder.is_symlink(), folder.stat().st_mode & 0o777) == (tmp_path, False, 0o700)
+    assert folder not in (usual, elsewhere)
+
+
+def test_the_folder_of_the_last_time_is_used_again(no_choice: pytest.MonkeyPatch) -> None:
+    no_choice.setattr(kernel_cache, "_can_write", lambda _: READ_ONLY)
+    places = []
+    for _ in range(2):
+        no_choice.setenv("NUMBA_CACHE_DIR", "")
+        kernel_cache.prepare()
+        places.append(os.environ["NUMBA_CACHE_DIR"])
+    assert places[0] == places[1]
 
 
 def test_a_folder_that_is_not_there_yet_counts_by_its_nearest_parent(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -52,16 +53,75 @@ def test_provider_cpu_leaves_everything_as_it_is(environment: Path) -> None:
     assert run(DEPLOY / "provider.sh", environment, "cpu").returncode == 0
 
 
-def test_provider_cuda_takes_the_release_that_is_tested_on_the_cpu(environment: Path) -> None:
-    """A Python that only says how it was called stands for the one that would install two gigabytes."""
-    python = environment / "bin" / "python"
+PYTHON = """#!{python}
+# Stands for the Python of an environment: keeps a log of what pip was asked for, and makes a wheel of a few bytes.
+import os, sys, zipfile
+command = sys.argv[1:]
+log = open("{log}", "a")
+fault = "{fault}"
+if command[:2] == ["-m", "pip"]:
+    words = command[4:]
+    print(*words, file=log)
+    if words[0] == "wheel" and fault != "download":
+        folder = words[words.index("--wheel-dir") + 1]
+        wheel = os.path.join(folder, "onnxruntime_gpu-1.0-py3-none-any.whl")
+        with zipfile.ZipFile(wheel, "w") as file:
+            file.writestr("onnxruntime.py", "get_available_providers = lambda: ['{provides}']\\n" * 20)
+        if fault == "damaged":
+            data = bytearray(open(wheel, "rb").read())
+            data[60] ^= 255
+            open(wheel, "wb").write(data)
+    if words[0] == "install" and "--target" in words and fault != "install":
+        zipfile.ZipFile(words[-1]).extractall(words[words.index("--target") + 1])
+    sys.exit(fault == {{"wheel": "download", "install": "install"}}.get(words[0]))
+if command[0] == "-c":
+    print("ONNX Runtime")
+else:
+    os.execv(sys.executable, [sys.executable, *command])
+"""
+
+
+def replace_provider(environment: Path, provider: str, fault: str = "") -> tuple[int, str, list[str]]:
+    """Run provider.sh with a Python that would install nothing: exit code, errors, and what pip was asked for."""
+    python, log = environment / "bin" / "python", environment / "log"
     python.unlink()
-    python.write_text('#!/bin/sh\necho "$@"\n')
+    provides = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}[provider]
+    provides = "CPUExecutionProvider" if fault == "provider" else provides
+    python.write_text(PYTHON.format(python=sys.executable, log=log, fault=fault, provides=provides))
     python.chmod(0o755)
-    called = run(DEPLOY / "provider.sh", environment, "cuda").stdout
+    ended = run(DEPLOY / "provider.sh", environment, provider)
+    return ended.returncode, ended.stderr, log.read_text().splitlines()
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_provider_downloads_and_checks_before_it_removes(environment: Path, provider: str) -> None:
+    code, errors, asked = replace_provider(environment, provider)
+    assert (code, errors) == (0, "")
+    assert [line.split()[0] for line in asked] == ["wheel", "install", "uninstall", "install"]
+    assert ("--target" in asked[1], "--no-index" in asked[3], "onnxruntime-gpu" in asked[3]) == (True, True, True)
+    # The release that is tested on the CPU.
     pin = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("onnxruntime=="))
-    assert called.index("uninstall") < called.index("install --quiet -c")
-    assert f"onnxruntime-gpu[cuda,cudnn]=={pin.partition('==')[2]}" in called
+    assert f"onnxruntime-gpu[cuda,cudnn]=={pin.partition('==')[2]}" in asked[0]
+    assert not list(environment.glob("provider.*"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        pytest.param("download", "could not be downloaded", id="no network"),
+        pytest.param("damaged", "onnxruntime_gpu-1.0-py3-none-any.whl was downloaded damaged", id="damaged wheel"),
+        pytest.param("install", "does not fit this Python", id="wheel for another Python"),
+        pytest.param("provider", "does not start", id="build without the provider"),
+    ],
+)
+def test_provider_leaves_what_is_there_where_the_new_one_is_not_sound(
+    environment: Path, fault: str, words: str
+) -> None:
+    code, errors, asked = replace_provider(environment, "cuda", fault)
+    assert code != 0
+    assert f"{words}; nothing was changed in {environment}" in errors
+    assert not [line for line in asked if line.startswith("uninstall")]
+    assert not list(environment.glob("provider.*"))
 
 
 @pytest.fixture

@@ -158,7 +158,8 @@ def test_a_network_that_the_runtime_would_misread_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = TrainConfig(model=replace(CONFIG, flow="affinity"))
-    state = {"network": build_network(config).state_dict(), "config": asdict(config), "class_names": list(CLASS_NAMES)}
+    about = {"step": 0, "config": asdict(config), "class_names": list(CLASS_NAMES)}
+    state = {**about, "network": build_network(config).state_dict()}
     save_checkpoint(tmp_path / "checkpoint.pt", state)
     assert main([str(tmp_path / "checkpoint.pt"), str(tmp_path / "model.onnx")]) == 2
     assert "model.flow is 'affinity', which the runtime would take for offsets" in capsys.readouterr().err
@@ -170,8 +171,8 @@ def test_without_a_size_a_model_of_real_video_gets_the_one_that_it_was_validated
 ) -> None:
     data = DataConfig(source="youtube_vis", annotations="a.json", frames_per_clip=2)
     config = TrainConfig(model=CONFIG, data=data, validation=ValidationConfig(size=(64, 128)))
-    state = {"network": network.state_dict(), "config": asdict(config), "class_names": list(CLASS_NAMES)}
-    save_checkpoint(tmp_path / "checkpoint.pt", state)
+    about = {"step": 0, "config": asdict(config), "class_names": list(CLASS_NAMES)}
+    save_checkpoint(tmp_path / "checkpoint.pt", {**about, "network": network.state_dict()})
     info = export(tmp_path / "checkpoint.pt", tmp_path / "model.onnx", None, False, {})
     assert info.input_size == (64, 128)
 

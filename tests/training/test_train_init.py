@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from instance_flow.structures import ModelError
-from instance_flow_training.checkpoint import load_network, save_checkpoint, save_weights
+from instance_flow_training.checkpoint import FORMAT, load_network, save_checkpoint, save_weights
 from instance_flow_training.config import ConfigError, TrainConfig, load_config
+from instance_flow_training.deeplab import load_folded
 from instance_flow_training.dense_flow import DenseFlow
 from instance_flow_training.initialise import build_network, copy_intra_to_inter, take_checkpoint
 from instance_flow_training.model import InstanceFlowNet
@@ -104,6 +108,93 @@ def test_other_files_of_weights(tmp_path: Path, name: str, message: str) -> None
     save_file({"x": torch.zeros(1)}, tmp_path / "backbone.safetensors")
     with pytest.raises(ModelError, match=message):
         take_checkpoint(build_network(config_of(), len(COCO)), COCO, tmp_path / name)
+
+
+def state_of(network: InstanceFlowNet, config: TrainConfig) -> dict[str, Any]:
+    about = {"step": 7, "config": asdict(config), "class_names": list(COCO)}
+    return {"format": FORMAT, **about, "network": network.state_dict()}
+
+
+def without(*path: str) -> Callable[[dict[str, Any]], object]:
+    def change(state: dict[str, Any]) -> None:
+        for name in path[:-1]:
+            state = state[name]
+        del state[path[-1]]
+
+    return change
+
+
+NAME = "semantic_head.finest.1.weight"
+DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no format": (without("format"), "not a checkpoint of instance-flow"),
+    "format of another type": (lambda s: s.update(format=torch.zeros(9)), "a checkpoint of format tensor"),
+    "no configuration": (without("config"), "damaged: its config is missing, or is not"),
+    "configuration is a list": (lambda s: s.update(config=[1]), "damaged: its config is"),
+    "unknown setting": (lambda s: s["config"].update(colour=1), "unknown key 'colour'"),
+    "setting of another type": (lambda s: s["config"]["model"].update(skip_channels="many"), "model.skip_channels is"),
+    "table that is a number": (lambda s: s["config"].update(model=3), "model is 3; it must be a table"),
+    "unknown backbone": (lambda s: s["config"]["model"].update(backbone="resnet-1"), "resnet-1"),
+    "no channels": (lambda s: s["config"]["model"].update(skip_channels=0), "damaged"),
+    "channels below 0": (lambda s: s["config"]["model"].update(instance_channels=-8), "damaged"),
+    "channels for all memory": (lambda s: s["config"]["model"].update(instance_channels=2**40), "damaged"),
+    "other channels": (lambda s: s["config"]["model"].update(head_channels=2**13), "but its configuration needs"),
+    "no classes": (without("class_names"), "its class_names is missing"),
+    "classes are numbers": (lambda s: s.update(class_names=[1, 2]), "its class_names is missing, or is not"),
+    "another number of classes": (lambda s: s["class_names"].append("more"), "but its configuration needs"),
+    "no network": (without("network"), "its network is missing"),
+    "network is a tensor": (lambda s: s.update(network=torch.zeros(3)), "its network is missing, or is not"),
+    "a tensor is missing": (without("network", NAME), f"differ in 1 tensors, such as '{NAME}'"),
+    "a tensor too many": (lambda s: s["network"].update(more=torch.zeros(1)), "differ in 1 tensors, such as 'more'"),
+    "a tensor is a number": (lambda s: s["network"].update({NAME: 3}), "its network is missing, or is not"),
+    "a tensor of another shape": (lambda s: s["network"].update({NAME: torch.zeros(2)}), f"'{NAME}' is .*needs"),
+    "a tensor of another type": (
+        lambda s: s["network"].update({NAME: s["network"][NAME].to(torch.int8)}),
+        f"'{NAME}' is .*int8.*float32",
+    ),
+    "no step": (without("step"), "its step is missing"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    config = config_of()
+    state = state_of(InstanceFlowNet(config.model, len(COCO)), config)
+    change(state)
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises((ModelError, ConfigError), match=message) as caught:
+        load_network(tmp_path / "checkpoint.pt")
+    assert (str(tmp_path) in str(caught.value), str(caught.value).isprintable()) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[1]", "not a checkpoint of instance-flow"),
+        ('{"format": 2}', "its step is missing"),
+    ],
+    ids=["half", "without end", "list", "nothing else"],
+)
+def test_weights_that_say_nonsense_of_themselves(tmp_path: Path, about: str, message: str) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "weights.safetensors", {"instance_flow": about})
+    with pytest.raises(ModelError, match=message):
+        load_network(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 64])
+def test_one_wording_for_a_file_of_weights_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(content)
+    for read in (load_network, load_folded, read_backbone):
+        with pytest.raises(ModelError, match=r"damaged.safetensors: not a readable .safetensors file"):
+            read(path)
+
+
+def read_backbone(path: Path) -> object:
+    return build_network(config_of(f"model.backbone_weights={path}"))
 
 
 def test_missing_checkpoint(tmp_path: Path) -> None:

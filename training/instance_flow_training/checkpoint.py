@@ -6,17 +6,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from instance_flow.atomic import replacing
+from instance_flow.foreign_text import shown
 from instance_flow.structures import ModelError
-from instance_flow_training.config import TrainConfig, apply
+from instance_flow_training.config import ConfigError, TrainConfig, apply
 from instance_flow_training.model import InstanceFlowNet
 
 FORMAT = 2
@@ -53,50 +55,100 @@ def save_weights(
         whole.chmod(0o644)  # It was made for its owner alone.
 
 
-def _load_weights(path: Path) -> dict[str, Any]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the metadata, of a .safetensors file. Raises ModelError where it is missing or damaged."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; give a .safetensors file")
     try:
         with safe_open(path, "pt") as file:
-            about = (file.metadata() or {}).get(_ABOUT)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a readable .safetensors file ({error}); was it cut short?") from error
-    if about is None:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except Exception as error:  # Damaged bytes break a parser in any way there is.
+        raise ModelError(f"{path}: not a readable .safetensors file ({shown(error)}); was it cut short?") from error
+
+
+def _load_weights(path: Path) -> Any:
+    tensors, metadata = read_tensors(path)
+    if _ABOUT not in metadata:
         raise ModelError(
             f"{path}: a .safetensors file, but not of weights of instance-flow (it says nothing of {_ABOUT!r}); "
             "weights of a backbone belong in model.backbone_weights, those of DeepLab in init.deeplab"
         )
+    try:
+        about = json.loads(metadata[_ABOUT])
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: damaged: what it says of itself is no JSON; get the file again") from error
     network = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    return {**json.loads(about), "network": network}
+    return {**about, "network": network} if isinstance(about, dict) else about
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint, or a file of weights, which has no optimizer. Raises ModelError for a file that is missing,
-    damaged, or not one of ours."""
+    """A checkpoint, or a file of weights, which has no optimizer. Its ``step`` is a whole number, its ``config`` and
+    ``network`` are dicts by name, the network's of tensors, its ``class_names`` a list of texts.
+
+    Raises ModelError for a file that is missing, damaged, or not one of ours.
+    """
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint; give the checkpoint.pt that instance-flow-train wrote")
     if path.suffix == WEIGHTS:
-        return _load_weights(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelError(f"{path}: not a readable checkpoint ({type(error).__name__}); was it cut short?") from error
+        state = _load_weights(path)
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            reason = type(error).__name__
+            raise ModelError(f"{path}: not a readable checkpoint ({reason}); was it cut short?") from error
     if not isinstance(state, dict) or "format" not in state:
         raise ModelError(f"{path}: not a checkpoint of instance-flow; give the checkpoint.pt that it wrote")
-    if state["format"] != FORMAT:
+    if type(state["format"]) is not int or state["format"] != FORMAT:
         raise ModelError(
-            f"{path}: a checkpoint of format {state['format']}, but this version reads format {FORMAT}; train anew, or "
-            "use the version that wrote it"
+            f"{path}: a checkpoint of format {shown(state['format'])}, but this version reads format {FORMAT}; train "
+            "anew, or use the version that wrote it"
         )
+    wrong = [name for name, fits in _PARTS.items() if not fits(state.get(name))]
+    if wrong:
+        raise ModelError(f"{path}: damaged: its {wrong[0]} is missing, or is not what it should be; get the file again")
     return state
+
+
+def _is_named(value: Any, kind: type) -> bool:
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, kind) for k, v in value.items())
+
+
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "step": lambda value: type(value) is int and value >= 0,
+    "config": lambda value: _is_named(value, object),
+    "class_names": lambda value: isinstance(value, list) and bool(value) and all(isinstance(n, str) for n in value),
+    "network": lambda value: _is_named(value, Tensor),
+}
+"""What a checkpoint holds beside its format, and whether it can be that."""
 
 
 def load_network(path: Path) -> tuple[InstanceFlowNet, TrainConfig, list[str]]:
     """The trained network in evaluation mode, its configuration and class names. Raises ModelError or ConfigError."""
     state = load_checkpoint(path)
-    config = apply(TrainConfig(), _plain(state["config"]))
-    network = InstanceFlowNet(config.model, len(state["class_names"]))
-    network.load_state_dict(state["network"])
-    return network.eval(), config, state["class_names"]
+    names = state["class_names"]
+    try:
+        config = apply(TrainConfig(), _plain(state["config"]))
+        with torch.device("meta"):  # Whatever its configuration says, no memory is taken before the weights fit.
+            wanted = InstanceFlowNet(config.model, len(names)).state_dict()
+        _check_tensors(state["network"], wanted)
+        network = InstanceFlowNet(config.model, len(names))
+        network.load_state_dict(state["network"])
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    except Exception as error:  # A damaged configuration can break the building of a network in any way there is.
+        raise ModelError(f"{path}: damaged: {shown(error, 200)}; get the file again") from error
+    return network.eval(), config, names
+
+
+def _check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raises ValueError where these are not the tensors of a network."""
+    if odd := [*wanted.keys() - found.keys(), *found.keys() - wanted.keys()]:
+        raise ValueError(f"its network and its configuration differ in {len(odd)} tensors, such as '{shown(min(odd))}'")
+    for name, tensor in wanted.items():
+        if found[name].shape != tensor.shape or found[name].is_floating_point() != tensor.is_floating_point():
+            there, here = ((tuple(t.shape), t.dtype) for t in (found[name], tensor))
+            raise ValueError(f"'{name}' is {there}, but its configuration needs {here}")
 
 
 def _plain(value: Any) -> Any:

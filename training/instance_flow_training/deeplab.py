@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from instance_flow.structures import ModelError
 from instance_flow_training.backbone import MobileNetV2
+from instance_flow_training.checkpoint import read_tensors
 from instance_flow_training.model import InstanceFlowNet
 
 CLASSES = (
@@ -34,15 +34,18 @@ _ALIKE = {"truck": ("car", "bus")}
 
 def load_folded(path: Path) -> dict[str, Tensor]:
     """The file's tensors in float32. Raises ModelError for a file that is missing, or is no such network."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; give the .safetensors file of DeepLab V3 on MobileNetV2")
-    try:
-        state = {name: tensor.float() for name, tensor in load_file(path).items()}
-    except Exception as error:
-        raise ModelError(f"{path}: not a readable .safetensors file ({type(error).__name__})") from error
-    missing = [name for name in ("classifier.weight", "aspp.project.bias", "features.0.0.bias") if name not in state]
+    state = {name: tensor.float() for name, tensor in read_tensors(path)[0].items()}
+    layers = ("aspp.image_pooling", "aspp.conv1x1", "aspp.project", "classifier", "features.0.0")
+    missing = [name for layer in layers for name in (f"{layer}.weight", f"{layer}.bias") if name not in state]
     if missing:
         raise ModelError(f"{path}: holds no {missing[0]!r}, so it is not DeepLab V3 with folded batch norm")
+    rows = {layer: (state[f"{layer}.weight"].shape, state[f"{layer}.bias"].shape) for layer in layers}
+    odd = [layer for layer, (weight, bias) in rows.items() if len(weight) != 4 or bias != weight[:1]]
+    if rows["classifier"][1] != (len(CLASSES),):
+        odd.append("classifier")
+    if odd:
+        shapes = " and ".join(str(tuple(shape)) for shape in rows[odd[0]])
+        raise ModelError(f"{path}: {odd[0]!r} has shapes {shapes}, so it is not DeepLab V3 with folded batch norm")
     return state
 
 

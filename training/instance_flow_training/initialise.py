@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from instance_flow.foreign_text import shown
 from instance_flow_training.backbone import load_backbone_weights
-from instance_flow_training.checkpoint import load_checkpoint
+from instance_flow_training.checkpoint import load_checkpoint, read_tensors
 from instance_flow_training.config import ConfigError, InitConfig, TrainConfig
 from instance_flow_training.deeplab import begin_with
 from instance_flow_training.dense_flow import DenseFlow
@@ -27,7 +27,10 @@ CLASS_LAYERS = ("semantic_head.coarse.", "semantic_head.finest.1.")
 
 
 def build_network(config: TrainConfig, num_classes: int = len(CLASS_NAMES)) -> InstanceFlowNet:
-    """The network with its backbone's weights from ``model.backbone_weights`` (a .safetensors file), if given."""
+    """The network with its backbone's weights from ``model.backbone_weights`` (a .safetensors file), if given.
+
+    Raises ModelError for a file that cannot be read, ConfigError for one that is missing or does not fit.
+    """
     torch.manual_seed(config.seed)
     network = InstanceFlowNet(config.model, num_classes)
     if config.model.backbone_weights:
@@ -35,7 +38,7 @@ def build_network(config: TrainConfig, num_classes: int = len(CLASS_NAMES)) -> I
         if not path.is_file():
             raise ConfigError(f"model.backbone_weights: no file {path}; give a .safetensors file or leave it empty")
         try:
-            load_backbone_weights(network.backbone, load_file(path))
+            load_backbone_weights(network.backbone, read_tensors(path)[0])
         except ValueError as error:
             raise ConfigError(f"model.backbone_weights: {path}: {error}") from error
         network.copy_last_stage()
@@ -81,11 +84,12 @@ def take_checkpoint(network: InstanceFlowNet, class_names: Sequence[str], path: 
             module.load_state_dict(wanted, strict=part != "inter")
             taken.append(part)
     if "backbone" in fresh:
-        theirs_is, ours_is = state["config"]["model"], network.config
+        model, ours_is = state["config"].get("model"), network.config
+        said = model if isinstance(model, dict) else {}
+        backbone, stride = (shown(said.get(name)) for name in ("backbone", "output_stride"))
         raise ConfigError(
-            f"init.checkpoint: {path} does not fit: its backbone is {theirs_is['backbone']} of output stride "
-            f"{theirs_is['output_stride']}, here it is {ours_is.backbone} of {ours_is.output_stride}; "
-            "give a checkpoint of the same backbone"
+            f"init.checkpoint: {path} does not fit: its backbone is {backbone} of output stride {stride}, here it is "
+            f"{ours_is.backbone} of {ours_is.output_stride}; give a checkpoint of the same backbone"
         )
     if "instance_stage" in fresh:
         network.copy_last_stage()
@@ -106,7 +110,8 @@ def _with_matched_classes(
     rows = [(row, known.index(_plain(name)) + 1) for row, name in enumerate(class_names, 1) if _plain(name) in known]
     here, there = map(list, zip((0, 0), *rows, strict=True))
     for name, fresh in network.state_dict().items():
-        if name.startswith(CLASS_LAYERS) and name in theirs and theirs[name].shape[1:] == fresh.shape[1:]:
+        fitting = (len(known) + 1, *fresh.shape[1:])
+        if name.startswith(CLASS_LAYERS) and name in theirs and theirs[name].shape == fitting:
             matched = fresh.clone()
             matched[here] = theirs[name][there]
             theirs[name] = matched

@@ -17,6 +17,8 @@ from lightning_fabric.plugins import Precision
 from torch import nn
 from torch.utils.data import DataLoader
 
+from instance_flow.foreign_text import shown
+from instance_flow.structures import ModelError
 from instance_flow_training.checkpoint import load_checkpoint
 from instance_flow_training.config import ConfigError, TrainConfig
 from instance_flow_training.datasets import TrainingData, collate, open_training_data
@@ -146,15 +148,18 @@ def go_on(run: TrainingRun, state: dict[str, Any], source: str) -> None:
             f"{source} was trained with {len(theirs)} classes ({', '.join(theirs[:3])}, ...), the data here have "
             f"{len(ours)} ({', '.join(ours[:3])}, ...); {hint}"
         )
-    for group in state["optimizer"]["param_groups"]:
-        # How Adam is computed is a setting of this run, which the file must not bring along.
-        group["fused"] = run.optimizer.defaults["fused"]
     try:
+        for group in state["optimizer"]["param_groups"]:
+            # How Adam is computed is a setting of this run, which the file must not bring along.
+            group["fused"] = run.optimizer.defaults["fused"]
         run.network.load_state_dict(state["network"])
         run.optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ConfigError(f"{source} holds a network of another shape than this [model]: {reason}; {hint}") from error
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = f"{type(error).__name__}: {shown(error)}"
+        raise ModelError(f"{source}: damaged: its optimizer cannot be read ({reason}); {hint}") from error
     run.precision.load_state_dict(state.get("precision", {}))
     run.step = state["step"]
     best = state.get("best", {})

@@ -355,8 +355,7 @@ def _check_mask(mask: Any, frame: int, video: Video) -> None:
 def _whole(entry: Mapping[str, Any], key: str, least: int | None = None) -> int:
     value = entry.get(key)
     lowest = -_LARGEST_ID if least is None else least
-    fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool) and lowest <= value <= _LARGEST_ID
-    if not fits:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not lowest <= value <= _LARGEST_ID:
         bound = "" if least is None else f" of at least {least}"
         bound = " below 2^63" if isinstance(value, int) and value > _LARGEST_ID else bound
         raise ValueError(f"has {key} = {shown(reprlib.repr(value))}, but a whole number{bound} is needed")

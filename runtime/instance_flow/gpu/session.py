@@ -101,7 +101,7 @@ def read_graph(runtime: Any, path: Path) -> GraphFacts:
         raise unreadable(path, error) from error
     inputs = {node.name: node for node in session.get_inputs()}
     fixed = all(isinstance(n, int) for node in inputs.values() for n in node.shape)
-    image = inputs["image"].shape if fixed and "image" in inputs else ()
+    image: list[Any] = inputs["image"].shape if fixed and "image" in inputs else []
     size = (image[1], image[2]) if len(image) == 4 else None
     half = any("float16" in node.type for node in (*inputs.values(), *session.get_outputs()))
     try:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.rle import RunLengths, from_run_lengths, window_run_lengths
-from instance_flow.structures import LabelMap, ModelInfo, Tracks
+from instance_flow.structures import LAST_ID, MAX_PIXELS, LabelMap, ModelInfo, Tracks
 
 PACKAGE = "instance_flow_msgs"
 LAST_LABEL = 65535
@@ -105,12 +105,23 @@ def warmup() -> None:
 
 
 def to_tracks(message: Any) -> Tracks:
-    """Give the tracks that a TrackedInstanceArray was made of; pixels of masks that were left out are background."""
+    """Give the tracks that a TrackedInstanceArray was made of; pixels of masks that were left out are background.
+
+    Raises ValueError for more than ``MAX_PIXELS``, for an id that no label map holds, and for a damaged mask.
+    """
     rows = message.instances
+    if message.height * message.width > MAX_PIXELS:
+        raise ValueError(
+            f"the message is of an image of {message.width} x {message.height} pixels; at most {MAX_PIXELS} are read"
+        )
     label_map = np.zeros((message.height, message.width), np.int32)
     for instance in rows:
         mask = instance.mask
+        if not 1 <= instance.id <= LAST_ID:
+            raise ValueError(f"the message has the track id {instance.id}; ids are numbers from 1 to {LAST_ID}")
         if instance.has_mask:
+            if mask.x + mask.width > message.width or mask.y + mask.height > message.height:
+                raise ValueError(f"the mask of track {instance.id} does not lie in the image of the message")
             window = label_map[mask.y : mask.y + mask.height, mask.x : mask.x + mask.width]
             window[from_run_lengths(mask.runs, window.shape) == 1] = instance.id
     return Tracks(

@@ -42,6 +42,9 @@ from instance_flow.structures import (
 )
 from instance_flow.tracker import Identities, Tracker
 
+_LAST_FRAME = 2**53
+"""Number of a frame that a snapshot may say; numbers up to it are exact in any arithmetic, and no stream reaches it."""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -333,7 +336,13 @@ class Pipeline:
                 )
             if hasattr(self.network, "check_features"):
                 self.network.check_features(reference.features)
-        return memory, tracker, int(take(snapshot, "pipeline.frame_index", np.integer))
+        frame_index = int(take(snapshot, "pipeline.frame_index", np.integer))
+        if not 0 <= frame_index <= _LAST_FRAME:
+            raise InstanceFlowError(
+                f"the snapshot is damaged: its frame is number {frame_index}, expected 0 to {_LAST_FRAME}; start the "
+                "stream anew"
+            )
+        return memory, tracker, frame_index
 
     def _origin(self) -> dict[str, Any]:
         """What a snapshot's features, cells and class votes belong to."""

@@ -28,6 +28,7 @@ RunLengths = NDArray[np.uint32]
 
 _FIRST_CHARACTER = 48
 _LONGEST_RUN = 2**31 - 1
+_LARGEST_ID = 2**63 - 1
 
 
 def encode(mask: NDArray[Any]) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def label_run_lengths(label_map: NDArray[np.integer[Any]], ids: ArrayLike) -> li
 
     label_map: (H, W) integers. ids: (N,) distinct integers. An id without pixels gives the one run [H * W].
     """
-    wanted = np.asarray(ids, dtype=np.int64).reshape(-1)
+    wanted = _check_ids(ids)
     whole = np.array([0, 0, *np.shape(label_map)[::-1]])
     return window_run_lengths(label_map, wanted, np.broadcast_to(whole, (len(wanted), len(whole))))
 
@@ -109,7 +110,7 @@ def window_run_lengths(label_map: NDArray[np.integer[Any]], ids: ArrayLike, wind
 
     Raises ValueError for other shapes and types, an id that stands twice, or a window that leaves the map.
     """
-    labels, wanted = np.asarray(label_map), np.asarray(ids, dtype=np.int64).reshape(-1)
+    labels, wanted = np.asarray(label_map), _check_ids(ids)
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         shape, dtype = labels.shape, labels.dtype
         raise ValueError(f"a label map has 2 dimensions (height, width) of integers, not shape {shape} of {dtype}")
@@ -221,6 +222,13 @@ def _check_sum(runs: RunLengths, height: int, width: int) -> None:
         raise ValueError(
             f"the run lengths sum to {total} pixels, but the size (height {height}, width {width}) has {height * width}"
         )
+
+
+def _check_ids(ids: ArrayLike) -> NDArray[np.int64]:
+    given = np.asarray(ids).reshape(-1)
+    if given.size and (not np.issubdtype(given.dtype, np.integer) or given.max() > _LARGEST_ID):
+        raise ValueError(f"ids are whole numbers below 2^63, not {_shorten(ids)}")
+    return given.astype(np.int64)
 
 
 def _shorten(value: object) -> str:

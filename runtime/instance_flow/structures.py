@@ -34,6 +34,9 @@ Image = NDArray[np.uint8]
 MAX_PIXELS = 64 * 2**20
 """Pixels of the largest image or mask that is read, 67 million: above the largest camera sensors, 200 MB of RGB."""
 
+LAST_ID = 2**31 - 1
+"""Largest track id, as label maps hold 32 bits; a stream that gives ten in a second ends in seven years."""
+
 NEW = -1
 """Value of ``Tracks.reference_frames`` for an identity that begins in this frame."""
 

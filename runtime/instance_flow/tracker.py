@@ -14,7 +14,7 @@ from instance_flow.appearance import LOOK_SIZE, blend
 from instance_flow.matching import KnownIdentities, Matches
 from instance_flow.memory import Reference
 from instance_flow.snapshot import Snapshot, pack_stamp, take, unpack_stamp
-from instance_flow.structures import NEW, STATES, FloatArray, InstanceFlowError, Instances, IntArray
+from instance_flow.structures import LAST_ID, NEW, STATES, FloatArray, InstanceFlowError, Instances, IntArray
 
 LEAST_SHARE = 0.05
 """Weight of the newest look in an id's mean: it follows the light, but not one bad mask."""
@@ -116,9 +116,13 @@ class Tracker:
         """Give every object of one frame the identity that it was matched to, or a new one.
 
         stamp: of the frame, in nanoseconds.
+        Raises InstanceFlowError where there is no further id.
         """
         ids = matches.ids.copy()
-        for row in np.flatnonzero(ids == 0):
+        fresh = np.flatnonzero(ids == 0)
+        if self._next_id + len(fresh) > LAST_ID + 1:
+            raise InstanceFlowError(f"the stream has given all ids up to {LAST_ID}; reset it to begin at 1 again")
+        for row in fresh:
             ids[row] = self._next_id
             self._next_id += 1
         last_seen = np.array([self._tracks[i].last_frame if i in self._tracks else NEW for i in ids.tolist()], np.int64)
@@ -211,10 +215,11 @@ class Tracker:
         tracker = Tracker(self.lost_frames)
         ids = take(snapshot, "tracker.ids", np.integer, None)
         next_id = int(take(snapshot, "tracker.next_id", np.integer))
-        if len(np.unique(ids)) != len(ids) or (len(ids) and not 0 < ids.min() <= ids.max() < next_id):
+        sound = 1 <= next_id <= LAST_ID + 1 and len(np.unique(ids)) == len(ids)
+        if not sound or (len(ids) and not 0 < ids.min() <= ids.max() < next_id):
             raise InstanceFlowError(
-                "the snapshot is damaged: its ids are not different numbers from 1 on, below the next one; start the "
-                "stream anew"
+                "the snapshot is damaged: its ids are not different numbers from 1 on, below the next one, which is at "
+                f"most {LAST_ID + 1}; start the stream anew"
             )
         column = {
             name: take(snapshot, f"tracker.{name}", *((kind, len(ids), *shape) if len(ids) else (np.generic, 0)))

@@ -194,6 +194,13 @@ def test_cpp_refuses_damaged_masks(decode: Decode) -> None:
     assert decode([f"image 10 20 {as_text(mask)}" for mask in DAMAGED.values()]) == ["refused"] * len(DAMAGED)
 
 
+def test_an_id_that_a_label_map_does_not_hold_is_refused() -> None:
+    message = scene()
+    message.instances[0].id = 2**31
+    with pytest.raises(ValueError, match="track id 2147483648 does not fit into 32 bits"):
+        label_map(message)
+
+
 def test_cpp_label_map_is_that_of_python(decode: Decode) -> None:
     message = scene()
     rows = [f"{i.id} {int(i.has_mask)} {as_text(i.mask)}" for i in message.instances]

@@ -144,6 +144,29 @@ def test_mask_budget_leaves_out_whole_masks(budget: int, kept: list[bool]) -> No
     np.testing.assert_array_equal(to_tracks(message).label_map, shown)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"id": 2**31}, "track id 2147483648; ids are numbers from 1 to 2147483647", id="id of 32 bits"),
+        pytest.param({"id": 2**64 - 1}, "track id 18446744073709551615", id="id of 64 bits"),
+        pytest.param({"id": 0}, "track id 0", id="id of the background"),
+        pytest.param({"mask": RunLengthMask(x=6, y=0, width=2, height=1, runs=[0, 2])}, "not lie", id="mask outside"),
+        pytest.param({"mask": RunLengthMask(x=0, y=0, width=2, height=1, runs=[9])}, "sum to 9", id="other runs"),
+    ],
+)
+def test_a_message_that_is_no_frames_tracks_is_refused(changes: dict[str, Any], message: str) -> None:
+    damaged = to_instance_array(TYPES, make_tracks(np.repeat([[1, 0, 2, 0, 3, 0, 4]], 3, axis=0)), HEADER, ("a", "b"))
+    for name, value in changes.items():
+        setattr(damaged.instances[1], name, value)
+    with pytest.raises(ValueError, match=message):
+        to_tracks(damaged)
+
+
+def test_a_message_of_an_image_for_all_memory_is_refused() -> None:
+    with pytest.raises(ValueError, match="100000 x 100000 pixels; at most 67108864"):
+        to_tracks(TrackedInstanceArray(height=100_000, width=100_000))
+
+
 def test_constants_of_the_message_are_the_states_of_tracks() -> None:
     assert [getattr(TrackedInstance, name.upper()) for name in STATES] == list(range(len(STATES)))
     assert TrackedInstance.NO_REFERENCE == NEW

@@ -17,7 +17,7 @@ from instance_flow.replay.numbers import RunNumbers
 from instance_flow.replay.run import Lane, run
 from instance_flow.run_statistics import Statistics
 from instance_flow.stream import Stream
-from instance_flow.structures import Image, InstanceFlowError, ModelInfo, Prediction, Tracks
+from instance_flow.structures import LAST_ID, Image, InstanceFlowError, ModelInfo, Prediction, Tracks
 from instance_flow.video import Camera, Frame, Refuse
 
 FACTS = {"source": "clip", "max_gap": 2.0}
@@ -197,3 +197,12 @@ def test_ids_and_frames_go_on_through_resets() -> None:
         (4, [], []),
         (5, [5, 6], [-1, -1]),
     ]
+
+
+def test_a_run_that_has_given_all_ids_says_so() -> None:
+    own, numbers = stream(), RunNumbers()
+    numbers(own.step(picture(2, 96), None))
+    numbers._last_id = LAST_ID
+    own.reset()
+    with pytest.raises(InstanceFlowError, match=f"the run has given all ids up to {LAST_ID}"):
+        numbers(own.step(picture(2, 96), None))

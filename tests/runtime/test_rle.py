@@ -128,6 +128,12 @@ def test_window_run_lengths_equal_those_of_single_masks(kind: str, block: int) -
         np.testing.assert_array_equal(runs, rle.run_lengths(labels[top:bottom, left:right] == track_id))
 
 
+def test_ids_beyond_31_bits() -> None:
+    labels = np.array([[2**31, 0], [2**40, 2**31]], np.int64)
+    found = [runs.tolist() for runs in rle.label_run_lengths(labels, [2**40, 2**31])]
+    assert found == [[1, 1, 2], [0, 1, 2, 1]]
+
+
 def test_windows_without_their_id_and_no_windows_at_all() -> None:
     labels = np.ones((6, 8), np.int32)
     assert [r.tolist() for r in rle.window_run_lengths(labels, [9, 1], [[1, 1, 4, 3], [0, 0, 8, 6]])] == [[6], [0, 48]]
@@ -206,6 +212,9 @@ ZIGZAG = [[n % 2 * 8192, n % 97] for n in range(3000)]
         pytest.param(lambda: rle.run_lengths(np.zeros((2, 2), np.int32)), "bool or uint8, not int32", id="label map"),
         pytest.param(lambda: rle.label_run_lengths(FLOATS, [1]), "of integers", id="labels are floats"),
         pytest.param(lambda: rle.label_run_lengths(np.zeros((2, 2), np.int32), [1, 1]), "distinct", id="id twice"),
+        pytest.param(lambda: rle.label_run_lengths(MAP, [2**64]), "whole numbers below 2.63", id="id of 65 bits"),
+        pytest.param(lambda: rle.label_run_lengths(MAP, np.uint64([2**63])), "below 2.63", id="id of 64 bits"),
+        pytest.param(lambda: rle.label_run_lengths(MAP, [1.5]), "whole numbers", id="id of a fraction"),
         pytest.param(
             lambda: rle.window_run_lengths(MAP, [1], [[0, 0, 3, 2]]), r"\[0, 0, 3, 2\] .*within", id="too wide"
         ),

@@ -16,7 +16,7 @@ import pytest
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline, Tracks
 from instance_flow.snapshot import Snapshot, read_snapshot, write_snapshot
 from instance_flow.stream import Stream
-from instance_flow.structures import Image, ModelInfo, Prediction
+from instance_flow.structures import LAST_ID, Image, ModelInfo, Prediction
 from instance_flow_training.oracle import OracleNetwork
 from instance_flow_training.synthetic import Clip, WorldConfig, generate_clip
 
@@ -236,6 +236,23 @@ def test_a_damaged_snapshot_is_refused_or_does_no_harm(change: Callable[[Any], A
             stream.step(clip.images[5], 6)
             stream.restore(sound)
     assert refused > 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("tracker.next_id", LAST_ID + 2, id="ids beyond 32 bits"),
+        pytest.param("tracker.next_id", 2**62, id="ids of 63 bits"),
+        pytest.param("tracker.next_id", 0, id="no id"),
+        pytest.param("pipeline.frame_index", 2**63 - 1, id="no further frame"),
+        pytest.param("pipeline.frame_index", -5, id="frame below 0"),
+    ],
+)
+def test_numbers_that_no_stream_reaches_are_refused(clip: Clip, name: str, value: int) -> None:
+    stream = Stream(Pipeline(OracleNetwork(clip)))
+    stream.step(clip.images[0], 1)
+    with pytest.raises(InstanceFlowError, match="the snapshot is damaged"):
+        stream.restore({**stream.snapshot(), name: np.array(value)})
 
 
 def test_a_pipelines_snapshot_is_not_a_streams() -> None:

@@ -16,7 +16,7 @@ from instance_flow.appearance import LOOK_SIZE
 from instance_flow.matching import POLICIES, Matches
 from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.pipeline import Observation
-from instance_flow.structures import NEW, Image, Instances, ModelInfo, Prediction
+from instance_flow.structures import LAST_ID, NEW, Image, Instances, ModelInfo, Prediction
 from instance_flow.tracker import Tracker
 from instance_flow_training.benchmark import out_of_reach
 from instance_flow_training.oracle import OracleNetwork
@@ -64,6 +64,17 @@ def instances(centers: Sequence[tuple[float, float]], classes: Sequence[Sequence
 
 def all_kept_as(identity: int) -> Matches:
     return Matches(np.array([identity]), np.array([-1 if identity == 0 else 0]), np.zeros(1, np.float32))
+
+
+def test_a_stream_that_has_given_all_ids_says_so_and_goes_on_with_those_it_has() -> None:
+    tracker = Tracker()
+    tracker._next_id = LAST_ID
+    one = instances([(5, 5)], [[1.0]], 0)
+    assert tracker.update(one, all_kept_as(0), [], 0).ids.tolist() == [LAST_ID]
+    with pytest.raises(InstanceFlowError, match=f"has given all ids up to {LAST_ID}; reset it"):
+        tracker.update(one, all_kept_as(0), [], 1)
+    seen = instances([(5, 5)], [[1.0]], 1)
+    assert tracker.update(seen, all_kept_as(LAST_ID), [reference(0, [LAST_ID])], 1).ids.tolist() == [LAST_ID]
 
 
 def test_class_is_decided_by_the_votes_of_all_frames() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from instance_flow.structures import NEW, Tracks
+from instance_flow.structures import LAST_ID, NEW, InstanceFlowError, Tracks
 
 
 class RunNumbers:
@@ -19,10 +19,16 @@ class RunNumbers:
         self._last_index = -1
 
     def __call__(self, tracks: Tracks) -> Tracks:
-        """The next frame's tracks; the same object as long as nothing was reset."""
+        """The next frame's tracks; the same object as long as nothing was reset.
+
+        Raises InstanceFlowError where there is no further id.
+        """
         if tracks.frame_index <= self._last_index:
             self._first_id, self._first_frame = self._last_id, self._last_frame + 1
         self._last_index = tracks.frame_index
+        self._last_id = max(self._last_id, self._first_id + max(tracks.ids.tolist(), default=0))
+        if self._last_id > LAST_ID:
+            raise InstanceFlowError(f"the run has given all ids up to {LAST_ID}; run the recording in parts")
         if self._first_frame:
             tracks = replace(
                 tracks,
@@ -34,5 +40,4 @@ class RunNumbers:
                 ),
             )
         self._last_frame = tracks.frame_index
-        self._last_id = max(self._last_id, *tracks.ids.tolist(), 0)
         return tracks

@@ -41,10 +41,12 @@ def label_map(message: Any) -> NDArray[np.int32]:
     """Give the map (height, width) int32 of the track ids of a TrackedInstanceArray, 0 = no object.
 
     An instance without a mask (``has_mask`` is false) leaves no pixels.
-    Raises ValueError where a mask is damaged, OverflowError for an id above 2^31 - 1.
+    Raises ValueError where a mask is damaged, and for an id above 2^31 - 1.
     """
     labels = np.zeros((message.height, message.width), np.int32)
     for instance in message.instances:
+        if instance.id >= 2**31:
+            raise ValueError(f"track id {instance.id} does not fit into 32 bits")
         if instance.has_mask:
             _place(labels, instance.mask, int(instance.id))
     return labels

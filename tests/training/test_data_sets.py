@@ -448,3 +448,78 @@ def test_a_damaged_picture_is_named_when_its_sample_is_made(
     with pytest.raises(SourceError) as caught:
         [data[i] for i in range(2)]
     check_message(str(caught.value), str(path), message)
+
+
+def write_still(root: Path, name: str, file: str) -> Path:
+    """A set of one picture, ``file``, that the label file calls ``name``; gives the label file."""
+    data = still_data()
+    data["images"] = [{"id": 9, "file_name": name, "height": HEIGHT, "width": WIDTH}]
+    data["annotations"] = data["annotations"][:1]
+    write_pictures(root, [file])
+    (root / "result.json").write_text(json.dumps(data))
+    return root / "result.json"
+
+
+WRITTEN_OTHERWISE: dict[str, tuple[str, str]] = {
+    "a separator of Windows": ("images\\a.png", "images/a.png"),
+    "a folder of Windows that is not the pictures'": ("v1\\a.png", "images/v1/a.png"),
+    "an absolute path of Windows": ("C:\\Users\\me\\set\\images\\a.png", "images/a.png"),
+    "a share": ("\\\\server\\set\\a.png", "images/a.png"),
+    "an absolute path of another machine": ("/home/me/set/images/v1/a.png", "images/v1/a.png"),
+    "a URL": ("https://example.org/set/a%20b.png", "images/a b.png"),
+    "the folder of the pictures again": ("data/images/a.png", "images/a.png"),
+    "percent-encoded": ("K%C3%BCche%2F1%20a.png", "images/K\u00fcche/1 a.png"),
+    "percent-encoded on disk": ("a b.png", "images/a%20b.png"),
+    "a percent sign that encodes nothing": ("100%.png", "images/100%.png"),
+    "NFC, but NFD on disk": ("K\u00fcche_01.png", "K\u0075\u0308che_01.png"),
+    "NFD, but NFC on disk": ("K\u0075\u0308che/1.png", "images/K\u00fcche/1.png"),
+    "an ending in capitals": ("a.PNG", "images/a.png"),
+    "an ending in capitals on disk": ("a.png", "images/a.PNG"),
+    "all at once": ("D:\\K%C3%BCche\\A.PNG", "images/K\u0075\u0308che/A.png"),
+}
+
+
+@pytest.mark.parametrize(("name", "file"), WRITTEN_OTHERWISE.values(), ids=WRITTEN_OTHERWISE)
+def test_files_are_found_however_their_names_are_written(tmp_path: Path, name: str, file: str) -> None:
+    found = open_still_set(write_still(tmp_path, name, file))
+    assert found.images / found.clips[0].files[0] == tmp_path / file
+    told = [note for note in found.notes if "written otherwise" in note]
+    assert len(told) == (not file.endswith("100%.png"))
+
+
+NOT_CLEAR: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
+    "two endings fit": ("a.Png", ["images/a.png", "images/a.PNG"], ("may be any of a.PNG, a.png in",)),
+    "another kind of picture": ("a.jpg", ["images/a.png"], ("images/a.jpg of id 9 does not exist; a.png would fit",)),
+    "another case of the name": ("IMG.png", ["images/img.png"], ("does not exist; img.png would fit",)),
+    "a folder that is not there": ("v1/a.png", ["images/v2/b.png", "images/a.png"], ("; a.png would fit",)),
+    "nothing like it": ("c.png", ["images/a.png"], ("images/c.png of id 9 does not exist",)),
+}
+
+
+@pytest.mark.parametrize(("name", "files", "parts"), NOT_CLEAR.values(), ids=NOT_CLEAR)
+def test_files_that_are_not_clear_are_named(
+    tmp_path: Path, name: str, files: list[str], parts: tuple[str, ...]
+) -> None:
+    source = write_still(tmp_path, name, files[0])
+    write_pictures(tmp_path, files)
+    with pytest.raises(SourceError) as caught:
+        open_still_set(source)
+    check_message(str(caught.value), "result.json", *parts)
+
+
+def test_one_file_is_not_two_frames(tmp_path: Path) -> None:
+    data = still_data()
+    for image, folder in zip(data["images"], "xyz", strict=True):
+        image["file_name"] = f"C:\\{folder}\\a.png"
+    write_pictures(tmp_path / "images", ["a.png"])
+    (tmp_path / "result.json").write_text(json.dumps(data))
+    with pytest.raises(SourceError, match=r"both seem to be .*images/a\.png"):
+        open_still_set(tmp_path / "result.json")
+
+
+def test_videos_of_windows_are_found(videos: Callable[..., Path]) -> None:
+    def windows(data: dict[str, Any]) -> None:
+        for video in data["videos"]:
+            video["file_names"] = [f"D:\\set\\{name}".replace("/", "\\") for name in video["file_names"]]
+
+    assert open_video_set(videos(windows)).clips[1].files == ("v8/00000.jpg", "v8/00005.jpg")

@@ -70,11 +70,15 @@ class Packed(Generic[T]):
 
 @dataclass(frozen=True)
 class ClipSet:
-    """The clips of a data set that show at least one object. images: folder that the files' names start from."""
+    """The clips of a data set that show at least one object. images: folder that the files' names start from.
+
+    notes: sentences for the user about what was read, and how.
+    """
 
     images: Path
     class_names: tuple[str, ...]
     clips: Packed[AnnotatedClip]
+    notes: tuple[str, ...] = ()
 
 
 def make_clip_set(
@@ -86,11 +90,13 @@ def make_clip_set(
     annotations: Iterable[Annotation],
     partial: frozenset[int] | None = frozenset(),
     empty_too: bool = False,
+    notes: Iterable[str] = (),
 ) -> ClipSet:
     """Gather annotations by video; categories that ``class_of_category`` lacks are background.
 
     partial: ids of videos in which not everything is labelled, None = all of them.
     empty_too: keep videos whose only objects are background, as they show what is none.
+    notes: of what was read before.
     Raises SourceError where there are more classes than labels, or no video shows an object.
     """
     if len(class_names) > MOST_OBJECTS:
@@ -120,7 +126,7 @@ def make_clip_set(
     clips = Packed(shown)
     if not objects or not len(clips):
         raise SourceError(f"{source}: no annotation shows an object of the classes to train; check data.classes")
-    return ClipSet(images, tuple(class_names), clips)
+    return ClipSet(images, tuple(class_names), clips, tuple(notes))
 
 
 def paint_labels(clip: AnnotatedClip, frame: int) -> NDArray[np.uint8]:

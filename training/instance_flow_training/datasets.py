@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from instance_flow_training.still_sets import open_still_set
 from instance_flow_training.synthetic import CLASS_NAMES, CUTOUT_SIZE, REAL_SITUATIONS, SITUATIONS, World, WorldConfig
 from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets
 from instance_flow_training.video_sets import open_video_set
+
+log = logging.getLogger(__name__)
 
 SOURCES = ("worlds", "youtube_vis", "coco")
 REFERENCE_FRAMES = ("mixed", "anywhere")
@@ -313,4 +316,6 @@ def open_training_data(config: DataConfig, total: int, batch: int) -> TrainingDa
         clip_set = open_still_set(annotations, images, config.classes, config.ignore_unlabelled)
     else:
         clip_set = open_video_set(annotations, images, config.classes, config.ignore_unlabelled)
+    for note in clip_set.notes:
+        log.info(f"{annotations}: {note}")
     return AnnotatedClips(clip_set, config, total)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,32 +28,6 @@ def find_annotations(path: Path, usual: Sequence[str]) -> Path:
         if (path / name).is_file():
             return path / name
     raise SourceError(f"{path}: holds none of {', '.join(usual)}; give the path of the annotation file itself")
-
-
-def find_images(folders: Sequence[Path], first: str) -> Path:
-    """The first of ``folders`` that holds the file ``first``, else the first that exists; SourceError without one."""
-    for folder in folders:
-        if (folder / first).is_file():
-            return folder
-    for folder in folders:
-        if folder.is_dir():
-            return folder
-    tried = ", ".join(str(folder) for folder in folders)
-    raise SourceError(f"no folder of images at {tried}; set data.images to the folder that holds {first}")
-
-
-def missing_files(images: Path, videos: Iterable[Video]) -> list[str]:
-    """One sentence for every frame that is not in the folder; each folder is listed once, no file is opened."""
-    listings: dict[str, set[str]] = {}
-    problems = []
-    for video in videos:
-        for name in video.file_names:
-            folder, _, file = name.rpartition("/")
-            if folder not in listings:
-                listings[folder] = _listing(images / folder)
-            if file not in listings[folder]:
-                problems.append(f"the frame {images / name} of id {video.id} does not exist")
-    return problems
 
 
 def damaged_masks(annotations: Iterable[Annotation], videos: dict[int, Video]) -> list[str]:
@@ -99,14 +72,6 @@ def read_frame(path: Path, height: int, width: int) -> Image:
             f"{height} x {width}; use the frames as they come with the data set"
         )
     return image
-
-
-def _listing(folder: Path) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except OSError:
-        return set()
 
 
 def _mask_problem(mask: Segmentation, height: int, width: int) -> str:

@@ -11,14 +11,8 @@ from instance_flow.structures import SourceError
 from instance_flow.ytvis import Annotation, Video
 from instance_flow_training.annotated_clips import ClipSet, make_clip_set
 from instance_flow_training.class_tables import ALL_CLASSES, choose_classes, is_list
-from instance_flow_training.set_files import (
-    damaged_masks,
-    find_annotations,
-    find_images,
-    missing_files,
-    raise_first,
-    read_json,
-)
+from instance_flow_training.file_names import find_frames, find_images
+from instance_flow_training.set_files import damaged_masks, find_annotations, raise_first, read_json
 
 ANNOTATION_FILES = ("annotations/instances_train2017.json", "instances_train2017.json", "instances.json")
 
@@ -43,12 +37,14 @@ def open_still_set(
     here = source.absolute().parent
     beside = [here.parent / name, here / name, here.parent / "images" / name, here / "images", here]
     folder = find_images(beside if images is None else [images], next(iter(stills.values())).file_names[0])
-    raise_first(source, [*damaged_masks(made, stills), *missing_files(folder, stills.values())])
+    videos, missing, notes = find_frames(folder, stills.values())
+    raise_first(source, [*damaged_masks(made, stills), *missing])
     class_names, class_of_category = choose_classes(names, classes, source)
     return make_clip_set(
-        *(source, folder, class_names, class_of_category, stills.values(), made),
+        *(source, folder, class_names, class_of_category, videos, made),
         None if ignore_unlabelled else frozenset(),
         empty_too=is_list(classes),
+        notes=notes,
     )
 
 

@@ -4,21 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from instance_flow.structures import SourceError
 from instance_flow.ytvis import GroundTruth, Video, parse_ground_truth
 from instance_flow_training.annotated_clips import ClipSet, make_clip_set
 from instance_flow_training.class_tables import ALL_CLASSES, choose_classes, is_list
-from instance_flow_training.set_files import (
-    damaged_masks,
-    find_annotations,
-    find_images,
-    missing_files,
-    raise_first,
-    read_json,
-)
+from instance_flow_training.file_names import find_frames, find_images
+from instance_flow_training.set_files import damaged_masks, find_annotations, raise_first, read_json
 
 ANNOTATION_FILES = (
     *("instances.json", "train/instances.json", "train.json", "train/train.json"),
@@ -29,11 +23,15 @@ ANNOTATION_FILES = (
 
 @dataclass(frozen=True)
 class VideoSet:
-    """A checked data set. images: folder of the frames.   partial: ids of videos in which not all is labelled."""
+    """A checked data set. truth: its file names are those on disk.   images: folder of the frames.
+
+    partial: ids of videos in which not all is labelled.   notes: sentences for the user about how it was read.
+    """
 
     truth: GroundTruth
     images: Path
     partial: frozenset[int]
+    notes: tuple[str, ...] = ()
 
 
 def read_video_set(annotations: Path, images: Path | None = None) -> VideoSet:
@@ -62,9 +60,10 @@ def read_video_set(annotations: Path, images: Path | None = None) -> VideoSet:
     raise_first(source, problems)
     beside = [source.parent / name for name in ("JPEGImages", "train/JPEGImages", "train", ".")]
     folder = find_images(beside if images is None else [images, images / "JPEGImages"], truth.videos[0].file_names[0])
-    raise_first(source, [*damaged_masks(truth.annotations, videos), *missing_files(folder, truth.videos)])
+    frames, missing, notes = find_frames(folder, truth.videos)
+    raise_first(source, [*damaged_masks(truth.annotations, videos), *missing])
     partial = frozenset(entry["id"] for entry in data["videos"] if entry.get("gt") == "partial")
-    return VideoSet(truth, folder, partial)
+    return VideoSet(replace(truth, videos=tuple(frames)), folder, partial, tuple(notes))
 
 
 def open_video_set(
@@ -83,6 +82,7 @@ def open_video_set(
         *(source, found.images, class_names, class_of_category, found.truth.videos, found.truth.annotations),
         None if ignore_unlabelled else found.partial,
         empty_too=is_list(classes),
+        notes=found.notes,
     )
 
 

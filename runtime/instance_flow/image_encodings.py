@@ -94,11 +94,13 @@ def decode_raw(data: Any, height: int, width: int, step: int, encoding: str, is_
     return _as_image(pixels if conversion is None else cv2.cvtColor(pixels, conversion))
 
 
-def decode_compressed(data: Any, format: str = "") -> Image:
+def decode_compressed(data: Any, format: str = "", upright: bool = False) -> Image:
     """Turn the bytes of a JPEG, PNG, WebP, TIFF, BMP, GIF or PNM file into (H, W, 3) uint8 RGB.
 
     The first picture is taken of an animation, 16 bits are brought to 8, transparency is left out.
 
+    upright: turn the picture as its EXIF orientation says, as viewers and labelling tools do; for files. A camera's
+        pixels stay where they are: a turn would part the masks from the calibration.
     format: that of the sensor_msgs/CompressedImage, as ``bayer_rggb8; jpeg compressed``: image_transport compresses a
         Bayer pattern as if it were a grey picture.
     Raises ValueError where they are not such a picture, where it is cut off, for more than ``MAX_PIXELS``, and for a
@@ -117,10 +119,11 @@ def decode_compressed(data: Any, format: str = "") -> Image:
         raise ValueError(f"{error} (its format: {shown(format)})" if format else str(error)) from error
     encoding = format.partition(";")[0].strip()
     if encoding.startswith("bayer_") and encoding in _PACKED and "bgr8" not in format:
-        mosaic = _read_picture(file, cv2.IMREAD_GRAYSCALE)
+        mosaic = _read_picture(file, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
         _check_grid(mosaic.shape[0], mosaic.shape[1], 1, encoding)
         return _as_image(cv2.cvtColor(mosaic, _PACKED[encoding][2] or 0))
-    return _as_image(cv2.cvtColor(_read_picture(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return _as_image(cv2.cvtColor(_read_picture(file, flags), cv2.COLOR_BGR2RGB))
 
 
 def check_size(height: int, width: int) -> None:
@@ -134,10 +137,9 @@ def check_size(height: int, width: int) -> None:
         )
 
 
-def _read_picture(file: bytes, colours: int) -> NDArray[np.uint8]:
-    # A camera's pixels stay where they are: an EXIF turn would part the masks from the calibration.
+def _read_picture(file: bytes, flags: int) -> NDArray[np.uint8]:
     try:
-        pixels = cv2.imdecode(np.frombuffer(file, np.uint8), colours | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(np.frombuffer(file, np.uint8), flags)
     except cv2.error as error:
         raise ValueError(f"a compressed image cannot be decoded: {error.err}") from error
     if pixels is None:

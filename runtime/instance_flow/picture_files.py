@@ -50,7 +50,7 @@ def decode_pictures(data: bytes, count: int) -> Iterator[tuple[Image, int | None
     Raises ValueError where one cannot be decoded; those before it have been returned then.
     """
     if count == 1:
-        yield decode_compressed(data), None
+        yield decode_compressed(data, upright=True), None
         return
     height, width = picture_size(data)
     check_size(height, width)

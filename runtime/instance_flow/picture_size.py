@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
+from mmap import mmap
 
 FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF or PNM"
 """What :func:`picture_size` reads, for messages."""
@@ -32,7 +33,7 @@ _PNM_HEADER = 4096  # bytes, in which both have to stand
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 
 
-def picture_size(data: bytes) -> Size:
+def picture_size(data: bytes | mmap) -> Size:
     """(height, width) in pixels of a picture file, of its first picture where it holds several.
 
     Raises ValueError where the bytes are no picture of a known format, for a JPEG of more scans than cameras write, and
@@ -47,7 +48,7 @@ def picture_size(data: bytes) -> Size:
     raise ValueError(f"{len(data)} bytes of compressed image are not a {FORMATS} picture")
 
 
-def _jpeg(data: bytes) -> Size:
+def _jpeg(data: bytes | mmap) -> Size:
     """Walk along the segments up to the first scan; within a scan the end marker cannot occur."""
     position, size = 2, None
     for _ in range(_MOST_SEGMENTS):
@@ -66,7 +67,7 @@ def _jpeg(data: bytes) -> Size:
         raise ValueError(f"the JPEG of {len(data)} bytes is damaged: no picture within {_MOST_SEGMENTS} segments")
     if size is None:
         raise ValueError(f"the JPEG of {len(data)} bytes is damaged: it does not say how large it is")
-    if data.find(_END_OF_JPEG, position) < 0:
+    if data.rfind(_END_OF_JPEG, position) < 0:  # from the end, where it is: of a mapped file little is read
         raise ValueError(f"the JPEG is cut off: {len(data)} bytes without an end marker")
     scans = _count_scans(data, position)
     if scans > _MOST_SCANS or scans * size[0] * size[1] > max(_MOST_SCANNED, size[0] * size[1]):
@@ -77,7 +78,7 @@ def _jpeg(data: bytes) -> Size:
     return size[0], size[1]
 
 
-def _count_scans(data: bytes, position: int) -> int:
+def _count_scans(data: bytes | mmap, position: int) -> int:
     """Scans from ``position`` on, as a decoder meets them, at most one more than ``_MOST_SCANS``."""
     scans = 0
     for _ in range(_MOST_SEGMENTS):
@@ -92,7 +93,7 @@ def _count_scans(data: bytes, position: int) -> int:
     return _MOST_SCANS + 1
 
 
-def _png(data: bytes) -> Size:
+def _png(data: bytes | mmap) -> Size:
     """Walk along the chunks: OpenCV takes the memory for as long a chunk as is claimed, up to 4 GB."""
     position, kind = 8, b""
     while kind != _END_OF_PNG:
@@ -106,7 +107,7 @@ def _png(data: bytes) -> Size:
     return height, width
 
 
-def _webp(data: bytes) -> Size:
+def _webp(data: bytes | mmap) -> Size:
     kind = data[12:16]
     if kind == b"VP8X":
         low, high = struct.unpack_from("<HB", data, 24), struct.unpack_from("<HB", data, 27)
@@ -118,7 +119,7 @@ def _webp(data: bytes) -> Size:
     return height & 0x3FFF, width & 0x3FFF
 
 
-def _tiff(data: bytes) -> Size:
+def _tiff(data: bytes | mmap) -> Size:
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, start)
@@ -134,25 +135,25 @@ def _tiff(data: bytes) -> Size:
     return found[_TIFF_HEIGHT], found[_TIFF_WIDTH]
 
 
-def _bmp(data: bytes) -> Size:
+def _bmp(data: bytes | mmap) -> Size:
     (header,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)
     return abs(height), width  # rows run upwards unless the height is negative
 
 
-def _gif(data: bytes) -> Size:
+def _gif(data: bytes | mmap) -> Size:
     width, height = struct.unpack_from("<HH", data, 6)
     return height, width
 
 
-def _pnm(data: bytes) -> Size:
+def _pnm(data: bytes | mmap) -> Size:
     found = _PNM.match(data, 0, _PNM_HEADER)
     if found is None:
         raise ValueError(f"the PNM of {len(data)} bytes is damaged: it does not say how large it is")
     return int(found[2]), int(found[1])
 
 
-_READERS: tuple[tuple[bytes, Callable[[bytes], Size]], ...] = (
+_READERS: tuple[tuple[bytes, Callable[[bytes | mmap], Size]], ...] = (
     (rb"\xff\xd8\xff", _jpeg),
     (rb"\x89PNG\r\n\x1a\n", _png),
     (rb"RIFF....WEBP", _webp),

@@ -4,23 +4,30 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image as Pillow
 from pycocotools import mask as coco_masks
 
 from instance_flow.structures import SourceError
+from instance_flow.video import open_source
 from instance_flow_training.annotated_clips import MOST_OBJECTS, ClipSet, Packed, paint_labels
 from instance_flow_training.class_tables import COCO_SHARED, OVIS, YOUTUBE_VIS_2019, YOUTUBE_VIS_2021
 from instance_flow_training.datasets import DataConfig, clip_shares, open_training_data
-from instance_flow_training.set_files import read_frame
+from instance_flow_training.set_files import read_frame, read_header
 from instance_flow_training.still_sets import open_still_set
 from instance_flow_training.synthetic import CLASS_NAMES, WorldConfig, generate_clip, write_ytvis
 from instance_flow_training.targets import IGNORE
+from instance_flow_training.validate import ValidationConfig, check_validation
 from instance_flow_training.video_sets import open_video_set
 
 Change = Callable[[dict[str, Any]], object]
@@ -431,23 +438,141 @@ def test_too_many_classes_are_refused(stills: Callable[..., Path]) -> None:
 
 
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:20]), "cannot be read as a picture"),
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-20]), "the JPEG is cut off"),
+    "cut off in its header": (lambda path: path.write_bytes(path.read_bytes()[:20]), "cannot be read as a picture"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as a picture"),
     "of another size": (lambda path: write_pictures(path.parent, [path.name], (12, 16)), "is 12 x 16 pixels"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read as a picture"),
+    "a giant": (lambda path: path.write_bytes(b"P6 100000 100000 255 "), "more than the 67108864 pixels"),
 }
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_picture_is_named_when_its_sample_is_made(
+def test_a_damaged_picture_is_named_before_training(
     videos: Callable[..., Path], damage: Callable[[Path], object], message: str
 ) -> None:
     root = videos()
     path = root / "train/JPEGImages/v8/00005.jpg"
     damage(path)
-    data = open_training_data(DataConfig(source="youtube_vis", annotations=str(root), crop=(32, 32)), 2, 2)
     with pytest.raises(SourceError) as caught:
-        [data[i] for i in range(2)]
+        open_training_data(DataConfig(source="youtube_vis", annotations=str(root), crop=(32, 32)), 2, 2)
     check_message(str(caught.value), str(path), message)
+
+
+def webp_set(root: Path, damaged: int) -> DataConfig:
+    """Two stills in WebP, whose headers do not tell that the file is cut off."""
+    data = still_data()
+    data["images"] = [{**image, "file_name": f"{image['id']}.webp"} for image in data["images"][:2]]
+    write_pictures(root, [image["file_name"] for image in data["images"]])
+    for image in data["images"][:damaged]:
+        path = root / image["file_name"]
+        path.write_bytes(path.read_bytes()[:-5])
+    (root / "instances.json").write_text(json.dumps(data))
+    return DataConfig(source="coco", annotations=str(root), crop=(32, 32))
+
+
+def test_a_picture_of_damaged_pixels_does_not_end_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = open_training_data(webp_set(tmp_path, 1), 8, 2)
+    classes = {int(label) for i in range(8) for label in np.unique(data[i].targets[0].semantic)} - {0, IGNORE}
+    assert [data.class_names[k - 1] for k in classes] == ["bottle"]
+    assert np.array_equal(data[0].images, data[0].images)
+    (warning,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    check_message(warning, "9.webp: cannot be read as a picture", "it is left out")
+
+
+def test_a_set_of_damaged_pictures_does(tmp_path: Path) -> None:
+    data = open_training_data(webp_set(tmp_path, 2), 8, 2)
+    with pytest.raises(SourceError, match="cannot be read as a picture"):
+        data[0]
+
+
+def test_a_damaged_frame_to_validate_on_is_named_before_training(tmp_path: Path) -> None:
+    data = video_data()
+    for video in data["videos"]:
+        video["file_names"] = [f"{video['id']}/{frame}.webp" for frame in range(2)]
+        write_pictures(tmp_path, video["file_names"])
+    (tmp_path / "instances.json").write_text(json.dumps(data))
+    config = ValidationConfig(every=1, annotations=str(tmp_path), limit=1)
+    check_validation(config, ("person",))
+    for number, checked in ((8, False), (3, True)):
+        path = tmp_path / f"{number}/1.webp"
+        path.write_bytes(path.read_bytes()[:-5])
+        with pytest.raises(SourceError, match=r"3/1\.webp: cannot be read") if checked else nullcontext():
+            check_validation(config, ("person",))
+
+
+TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright),
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+"""What is stored of an upright picture, by EXIF orientation."""
+
+
+def write_turned(root: Path, kind: str, orientation: int, size: tuple[int, int]) -> None:
+    """A picture of a bright square where ``still_data`` has one, stored as a phone does, with labels of it upright."""
+    upright = np.full((*size, 3), 20, np.uint8)
+    upright[4:12, 4:12] = 230
+    exif = Pillow.Exif()
+    exif[0x112] = orientation
+    stored = Pillow.fromarray(np.ascontiguousarray(TURNS[orientation](upright)))
+    stored.save(root / f"a.{kind}", exif=exif, **({"quality": 100} if kind != "tiff" else {}))
+    data = still_data()
+    data["images"] = [{"id": 9, "file_name": f"a.{kind}", "height": size[0], "width": size[1]}]
+    data["annotations"] = data["annotations"][:1]
+    (root / "instances.json").write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff"])
+def test_turned_pictures_lie_under_their_labels(tmp_path: Path, kind: str, orientation: int) -> None:
+    for size in ((HEIGHT, WIDTH), (WIDTH, WIDTH)):
+        write_turned(tmp_path, kind, orientation, size)
+        found = open_still_set(tmp_path)
+        image = read_frame(tmp_path / f"a.{kind}", *size)
+        np.testing.assert_array_equal(image[..., 0] > 128, paint_labels(found.clips[0], 0) == 1)
+        assert [("turned upright" in note) for note in found.notes] == ([True] if orientation > 1 else [])
+        (frame,) = open_source(tmp_path / f"a.{kind}")
+        np.testing.assert_array_equal(frame.image, image)  # what the runtime sees
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff"])
+def test_labels_of_the_stored_picture_are_refused(tmp_path: Path, kind: str, orientation: int) -> None:
+    write_turned(tmp_path, kind, orientation, (HEIGHT, WIDTH))
+    data = json.loads((tmp_path / "instances.json").read_text())
+    data["images"][0].update(height=WIDTH, width=HEIGHT)
+    (tmp_path / "instances.json").write_text(json.dumps(data))
+    with pytest.raises(SourceError) as caught:
+        open_still_set(tmp_path)
+    check_message(str(caught.value), f"a.{kind}: is 24 x 32 pixels (height x width) when turned upright", "32 x 24")
+
+
+def test_orientation_is_found_where_opencv_finds_it(tmp_path: Path) -> None:
+    """Behind the pixels of a PNG, but neither in XMP nor beyond the eight that there are."""
+    tag = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="6"/>'
+    blank = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    png, jpeg = (cv2.imencode(kind, blank)[1].tobytes() for kind in (".png", ".jpg"))
+    chunk = struct.pack(">I", len(tag)) + b"eXIf" + tag + struct.pack(">I", zlib.crc32(b"eXIf" + tag))
+    ninth = b"Exif\0\0" + tag.replace(b"\x06", b"\x09")
+    files = {
+        "behind.png": png[:-12] + chunk + png[-12:],
+        **{
+            name: jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
+            for name, segment in (("xmp.jpg", xmp), ("ninth.jpg", ninth), ("exif.jpg", b"Exif\0\0" + tag))
+        },
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        size = read_header(tmp_path / name).size
+        assert read_frame(tmp_path / name, *size).shape[:2] == size
+        assert size == ((WIDTH, HEIGHT) if name in ("behind.png", "exif.jpg") else (HEIGHT, WIDTH))
 
 
 def write_still(root: Path, name: str, file: str) -> Path:

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 SOURCES = ("worlds", "youtube_vis", "coco")
 REFERENCE_FRAMES = ("mixed", "anywhere")
+_ATTEMPTS = 10
+"""Pictures in a row that cannot be read before a run ends: the disk may be gone."""
 
 
 @dataclass(frozen=True)
@@ -191,12 +193,34 @@ class AnnotatedClips(TrainingData):
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._shares = clip_shares(clip_set, config.balance) if config.balance else None
         self._library = CutoutLibrary(clip_set) if config.cutouts else None
+        self._named: set[str] = set()
 
     def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng([self.config.first_seed, index])
-        if self._library is not None and rng.random() < self.config.cutouts:
-            return self._world(rng, index, self._library)
-        clip = self.clip_set.clips[self._clip_index(index)]
+        """Raises SourceError where several pictures in a row cannot be read; one alone is named and left out."""
+        return self._draw(index, 0)
+
+    def _draw(self, index: int, failures: int) -> Sample:
+        seed = [self.config.first_seed, index]
+        rng = np.random.default_rng([*seed, 2, failures] if failures else seed)
+        try:
+            if self._library is not None and not failures and rng.random() < self.config.cutouts:
+                return self._world(rng, index, self._library)
+            place = int(rng.integers(len(self.clip_set.clips))) if failures else self._clip_index(index)
+            return self._clip(rng, self.clip_set.clips[place])
+        except SourceError as error:
+            if failures + 1 == _ATTEMPTS:
+                raise
+            self._name(error)
+        return self._draw(index, failures + 1)
+
+    def _name(self, error: SourceError) -> None:
+        """Once for each picture and process."""
+        if str(error) not in self._named:
+            self._named.add(str(error))
+            log.warning(f"{error}; it is left out")
+
+    def _clip(self, rng: np.random.Generator, clip: AnnotatedClip) -> Sample:
+        """A view of frames of the clip."""
         frames, moves = self._draw_frames(rng, clip)
         colour = draw_colour(rng, self.config.colour)
         pixels = {t: change_colour(self._read(clip, t), colour) for t in set(frames)}
@@ -304,7 +328,7 @@ def collate(samples: Sequence[Sample]) -> tuple[Tensor, BatchTargets]:
 def open_training_data(config: DataConfig, total: int, batch: int) -> TrainingData:
     """Open what ``config`` names for ``total`` samples and check it whole; raises SourceError where it is not right.
 
-    Only the pixels are not looked at: a picture that cannot be decoded raises SourceError when its sample is made.
+    Of the pictures only the headers are read: one whose pixels turn out to be damaged is named and left out later.
     """
     if config.source == "worlds":
         sizes = config.sizes

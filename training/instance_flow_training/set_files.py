@@ -4,20 +4,37 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from PIL import Image as Pillow
+from PIL.TiffImagePlugin import TiffImageFile
 
 from instance_flow import rle
-from instance_flow.image_encodings import decode_compressed
+from instance_flow.image_encodings import check_size, decode_compressed
 from instance_flow.json_files import paused_collection
+from instance_flow.picture_size import picture_size
 from instance_flow.structures import Image, SourceError
 from instance_flow.ytvis import Annotation, Segmentation, Video
 
+log = logging.getLogger(__name__)
+
 _OUTSIDE = 0.05
 """How far a polygon may leave the image, as a fraction of its longer side; farther, it belongs to another image."""
+
+_READERS = 8
+"""Threads that read headers: they wait for the disk most of the time."""
+_MANY = 10_000
+"""Pictures that take so long that the user is told."""
+_ORIENTATION = 0x112
+_TAIL = 1 << 16
+"""Bytes at the end of a PNG in which a chunk after the pixels lies."""
 
 
 def find_annotations(path: Path, usual: Sequence[str]) -> Path:
@@ -60,18 +77,97 @@ def read_json(path: Path) -> Any:
         raise SourceError(f"{path}: is not JSON ({error}); get or write the file again") from error
 
 
-def read_frame(path: Path, height: int, width: int) -> Image:
-    """A picture (height, width, 3) uint8 RGB; raises SourceError where the file is damaged or has another size."""
+class Header(NamedTuple):
+    """Of a picture file. size: (height, width) of what ``read_frame`` gives.   turned: its EXIF orientation is not 1.
+
+    sideways: it is turned by 90 degrees, so that the stored picture has the other size.
+    """
+
+    size: tuple[int, int]
+    turned: bool
+    sideways: bool
+
+
+def read_header(path: Path) -> Header:
+    """Size and orientation without the pixels; raises SourceError for what is no picture, or a JPEG or PNG cut off."""
     try:
-        image = decode_compressed(path.read_bytes())
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            stored = picture_size(data)
+            check_size(*stored)
+            orientation = _orientation(file, data)
     except (OSError, ValueError) as error:
         raise SourceError(f"{path}: cannot be read as a picture: {error}") from error
-    if image.shape[:2] != (height, width):
-        raise SourceError(
-            f"{path}: is {image.shape[0]} x {image.shape[1]} pixels (height x width), but the annotations are for "
-            f"{height} x {width}; use the frames as they come with the data set"
-        )
+    sideways = orientation in (5, 6, 7, 8)
+    return Header(stored[::-1] if sideways else stored, orientation in range(2, 9), sideways)
+
+
+def check_pictures(images: Path, videos: Iterable[Video]) -> tuple[list[str], list[str]]:
+    """Whether every frame is a picture of its video's size, by its header.
+
+    Returns a sentence for each that is not, and what to tell the user of the others.
+    """
+    frames = [(images / name, video.height, video.width) for video in videos for name in video.file_names]
+
+    def look(frame: tuple[Path, int, int]) -> tuple[str, bool]:
+        path, height, width = frame
+        try:
+            header = read_header(path)
+            _check_frame(path, header, height, width)
+        except SourceError as error:
+            return str(error), False
+        return "", header.turned
+
+    if len(frames) > _MANY:
+        log.info(f"looking at the headers of {len(frames)} pictures in {images}")
+    with warnings.catch_warnings(), ThreadPoolExecutor(_READERS) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+        looked = list(pool.map(look, frames))
+    turned = sum(is_turned for _, is_turned in looked)
+    notes = [f"{turned} picture(s) are turned upright, as their EXIF orientation says"] if turned else []
+    return [problem for problem, _ in looked if problem], notes
+
+
+def read_frame(path: Path, height: int, width: int) -> Image:
+    """A picture (height, width, 3) uint8 RGB, upright by its EXIF orientation.
+
+    Raises SourceError where the file is damaged or has another size.
+    """
+    try:
+        image = decode_compressed(path.read_bytes(), upright=True)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: cannot be read as a picture: {error}") from error
+    _check_frame(path, Header(image.shape[:2], False, False), height, width)
     return image
+
+
+def _check_frame(path: Path, header: Header, height: int, width: int) -> None:
+    if header.size == (height, width):
+        return
+    if header.sideways and header.size == (width, height):
+        raise SourceError(
+            f"{path}: is {header.size[0]} x {header.size[1]} pixels (height x width) when turned upright by its EXIF "
+            f"orientation, but the annotations are for {height} x {width}, the picture as it is stored; label the "
+            "upright picture, or remove the orientation from the file"
+        )
+    raise SourceError(
+        f"{path}: is {header.size[0]} x {header.size[1]} pixels (height x width), but the annotations are for "
+        f"{height} x {width}; use the frames as they come with the data set"
+    )
+
+
+def _orientation(file: BinaryIO, data: mmap) -> int:
+    """The EXIF orientation, 1 where there is none. Found as OpenCV finds it: XMP and PNG's text do not count."""
+    try:
+        with Pillow.open(file, formats=("JPEG", "PNG", "WEBP", "TIFF")) as picture:
+            if isinstance(picture, TiffImageFile):
+                return int(picture.tag_v2.get(_ORIENTATION, 1))
+            if picture.format == "PNG" and "exif" not in picture.info and b"eXIf" in data[-_TAIL:]:
+                picture.load()  # The chunk may follow the pixels.
+            tags = Pillow.Exif()
+            tags.load(picture.info.get("exif") or b"")
+            return int(tags.get(_ORIENTATION, 1))
+    except Exception:  # Whatever is wrong with a file's metadata, its pixels may be right: OpenCV does not turn it.
+        return 1
 
 
 def _mask_problem(mask: Segmentation, height: int, width: int) -> str:

@@ -12,7 +12,7 @@ from instance_flow.ytvis import Annotation, Video
 from instance_flow_training.annotated_clips import ClipSet, make_clip_set
 from instance_flow_training.class_tables import ALL_CLASSES, choose_classes, is_list
 from instance_flow_training.file_names import find_frames, find_images
-from instance_flow_training.set_files import damaged_masks, find_annotations, raise_first, read_json
+from instance_flow_training.set_files import check_pictures, damaged_masks, find_annotations, raise_first, read_json
 
 ANNOTATION_FILES = ("annotations/instances_train2017.json", "instances_train2017.json", "instances.json")
 
@@ -39,12 +39,14 @@ def open_still_set(
     folder = find_images(beside if images is None else [images], next(iter(stills.values())).file_names[0])
     videos, missing, notes = find_frames(folder, stills.values())
     raise_first(source, [*damaged_masks(made, stills), *missing])
+    bad, turned = check_pictures(folder, videos)
+    raise_first(source, bad)
     class_names, class_of_category = choose_classes(names, classes, source)
     return make_clip_set(
         *(source, folder, class_names, class_of_category, videos, made),
         None if ignore_unlabelled else frozenset(),
         empty_too=is_list(classes),
-        notes=notes,
+        notes=[*notes, *turned],
     )
 
 

@@ -15,6 +15,7 @@ from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelInfo, Prediction
 from instance_flow_training.model import OUTPUT_STRIDE, InstanceFlowNet, check_size
 from instance_flow_training.scoring import held_out_clips, score_tracks, score_videos, track_clip
+from instance_flow_training.set_files import read_frame
 from instance_flow_training.synthetic import CLASS_NAMES, WorldConfig
 from instance_flow_training.video_sets import read_video_set
 
@@ -97,6 +98,10 @@ def check_validation(config: ValidationConfig, class_names: Sequence[str]) -> No
         known = {category.name for category in found.truth.categories}
         if known.isdisjoint(class_names):
             raise ValueError(f"validation.annotations: {found.truth.source} shows none of the classes of [data]")
+        # Every validation reads all frames; a damaged one is found now, not after the first hours of training.
+        for video in found.truth.videos[: config.limit or None]:
+            for name in video.file_names:
+                read_frame(found.images / name, video.height, video.width)
     elif config.every and tuple(class_names) != CLASS_NAMES:
         raise ValueError(
             "validation.every is set, but made worlds do not show the classes of [data]; set validation.annotations "

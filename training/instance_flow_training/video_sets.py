@@ -12,7 +12,7 @@ from instance_flow.ytvis import GroundTruth, Video, parse_ground_truth
 from instance_flow_training.annotated_clips import ClipSet, make_clip_set
 from instance_flow_training.class_tables import ALL_CLASSES, choose_classes, is_list
 from instance_flow_training.file_names import find_frames, find_images
-from instance_flow_training.set_files import damaged_masks, find_annotations, raise_first, read_json
+from instance_flow_training.set_files import check_pictures, damaged_masks, find_annotations, raise_first, read_json
 
 ANNOTATION_FILES = (
     *("instances.json", "train/instances.json", "train.json", "train/train.json"),
@@ -62,8 +62,10 @@ def read_video_set(annotations: Path, images: Path | None = None) -> VideoSet:
     folder = find_images(beside if images is None else [images, images / "JPEGImages"], truth.videos[0].file_names[0])
     frames, missing, notes = find_frames(folder, truth.videos)
     raise_first(source, [*damaged_masks(truth.annotations, videos), *missing])
+    bad, turned = check_pictures(folder, frames)
+    raise_first(source, bad)
     partial = frozenset(entry["id"] for entry in data["videos"] if entry.get("gt") == "partial")
-    return VideoSet(replace(truth, videos=tuple(frames)), folder, partial, tuple(notes))
+    return VideoSet(replace(truth, videos=tuple(frames)), folder, partial, (*notes, *turned))
 
 
 def open_video_set(

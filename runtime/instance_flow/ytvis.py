@@ -65,6 +65,7 @@ class Annotation:
     segmentations: one mask or None per frame.
     areas: pixels per frame or None, as the file states them (they decide the size class); None = counted in the masks.
     is_crowd: a group that is not to be counted, neither as found nor as missed.
+    boxes: x, y, width, height per frame or None, as the file states them; unchecked, for frames without a mask.
     """
 
     id: int
@@ -73,6 +74,7 @@ class Annotation:
     segmentations: Sequence[Segmentation | None]
     areas: Sequence[float | None] | None = None
     is_crowd: bool = False
+    boxes: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,13 @@ def _parse_annotation(entry: Mapping[str, Any], videos: Mapping[int, Video]) -> 
         _segmentations(entry, video),
         areas,
         _is_crowd(entry),
+        _boxes(entry, video),
     )
+
+
+def _boxes(entry: Mapping[str, Any], video: Video) -> Sequence[Any] | None:
+    boxes = entry.get("bboxes")
+    return boxes if isinstance(boxes, list) and len(boxes) == video.length else None
 
 
 def _is_crowd(entry: Mapping[str, Any]) -> bool:

@@ -312,8 +312,8 @@ BAD_VIDEOS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "no annotations, as the public validation set": (lambda data: data.pop("annotations"), ("no list 'annotations'",)),
     "no videos": (lambda data: data.update(videos=[], annotations=[]), ("list of videos is empty",)),
     "only crowds": (
-        lambda data: [a.update(iscrowd=1) for a in data["annotations"]],
-        ("no annotation shows an object",),
+        lambda data: [a.update(iscrowd=1, segmentations=[[SQUARE], None]) for a in data["annotations"]],
+        ("no annotation shows an object", "crowds: 4", "data.crowds"),
     ),
     "COCO": (lambda data: data.update(images=data.pop("videos")), ('data.source = "coco"',)),
 }
@@ -343,8 +343,12 @@ BAD_STILLS: dict[str, tuple[Change, tuple[str, ...]]] = {
         entry("annotations", 2, segmentation=SHORT),
         ("annotation 13", "sum to 12 pixels"),
     ),
-    "no polygons": (entry("annotations", 1, segmentation=[]), ("annotation 12", "list of polygons is empty")),
-    "captions": (lambda data: data["annotations"][0].pop("segmentation"), ("(id 11)", "segmentation = None")),
+    "boxes alone": (
+        lambda data: [a.update(segmentation=[], bbox=[4, 4, 8, 8]) for a in data["annotations"]],
+        ("no annotation shows an object", "boxes without a mask: 3"),
+    ),
+    "a mask of another kind": (entry("annotations", 1, segmentation="a.png"), ("(id 12)", "list or dict is needed")),
+    "captions": (lambda data: data["annotations"][0].pop("category_id"), ("(id 11)", "category_id = None")),
     "no height": (lambda data: data["images"][0].pop("height"), ("images, entry 0", "(id 9)", "height = None")),
     "a height of nothing": (entry("images", 0, height=0), ("(id 9)", "height = 0, but at least 1")),
     "an entry that is no object": (lambda data: data["images"].append(3), ("images, entry 3", "is a int")),
@@ -536,7 +540,7 @@ def test_turned_pictures_lie_under_their_labels(tmp_path: Path, kind: str, orien
         found = open_still_set(tmp_path)
         image = read_frame(tmp_path / f"a.{kind}", *size)
         np.testing.assert_array_equal(image[..., 0] > 128, paint_labels(found.clips[0], 0) == 1)
-        assert [("turned upright" in note) for note in found.notes] == ([True] if orientation > 1 else [])
+        assert any("turned upright" in note for note in found.notes) == (orientation > 1)
         (frame,) = open_source(tmp_path / f"a.{kind}")
         np.testing.assert_array_equal(frame.image, image)  # what the runtime sees
 
@@ -648,3 +652,136 @@ def test_videos_of_windows_are_found(videos: Callable[..., Path]) -> None:
             video["file_names"] = [f"D:\\set\\{name}".replace("/", "\\") for name in video["file_names"]]
 
     assert open_video_set(videos(windows)).clips[1].files == ("v8/00000.jpg", "v8/00005.jpg")
+
+
+RUNS = {"size": [HEIGHT, WIDTH], "counts": [4 * HEIGHT, 2 * HEIGHT, (WIDTH - 6) * HEIGHT]}
+GROUPED: dict[str, tuple[list[tuple[Any, int]], bool, str, int, str]] = {
+    "COCO's": ([([SQUARE], 0)] * 5 + [(RUNS, 1)], False, "auto", 5, 'set data.crowds = "objects"'),
+    "a brush, and no more": ([(RUNS, 1)] * 3, False, "auto", 3, 'set data.crowds = "ignore"'),
+    "as many brush masks as polygons": (
+        [([SQUARE], 0), (RUNS, 1)],
+        False,
+        "auto",
+        2,
+        "2 of 3 videos or images are used",
+    ),
+    "one brush mask among CVAT's polygons": (
+        [([SQUARE], 0)] * 5 + [(RUNS, 1)],
+        True,
+        "auto",
+        6,
+        "taken for objects: 1,",
+    ),
+    "a few run lengths that are none": ([(RUNS, 1)] * 30 + [(RUNS, 0)], False, "auto", 31, "taken for objects: 30,"),
+    "half of the run lengths": ([(RUNS, 1), (RUNS, 0)], True, "auto", 1, "crowds: 1"),
+    "polygons that are crowds": ([([SQUARE], 1), ([SQUARE], 0)], True, "auto", 1, "crowds: 1"),
+    "a brush that paints groups": ([(RUNS, 1)] * 3 + [([SQUARE], 0)], True, "ignore", 1, "crowds: 3"),
+    "COCO's as objects": ([([SQUARE], 0)] * 5 + [(RUNS, 1)], False, "objects", 6, "as data.crowds says"),
+    "none at all": ([([SQUARE], 0)], True, "objects", 1, "crowds: 0"),
+}
+
+
+@pytest.mark.parametrize(("masks", "cvat", "crowds", "count", "note"), GROUPED.values(), ids=GROUPED)
+def test_crowds_are_groups_or_painted_objects(
+    stills: Callable[..., Path], masks: list[tuple[Any, int]], cvat: bool, crowds: str, count: int, note: str
+) -> None:
+    def change(data: dict[str, Any]) -> None:
+        data["annotations"] = [
+            {
+                **{"id": i, "image_id": (9, 25)[i % 2], "category_id": 1, "segmentation": mask, "iscrowd": is_crowd},
+                **({"attributes": {"occluded": False}} if cvat else {}),
+            }
+            for i, (mask, is_crowd) in enumerate(masks)
+        ]
+
+    found = open_still_set(stills(change), crowds=crowds)
+    assert sum(len(clip.class_ids) for clip in clips_of(found)) == count
+    assert any(note in told for told in found.notes), found.notes
+
+
+NO_MASK: dict[str, Any] = {"an empty list": [], "an empty polygon": [[]], "null": None, "an empty object": {}}
+
+
+@pytest.mark.parametrize("mask", [*NO_MASK.values(), "no such key"], ids=[*NO_MASK, "no such key"])
+def test_a_box_without_a_mask_is_not_background(stills: Callable[..., Path], mask: Any) -> None:
+    def change(data: dict[str, Any]) -> None:
+        first = data["annotations"][0]
+        box = {**first, "id": 77, "segmentation": mask, "bbox": [20, 2.0, 40, 6]}
+        if mask == "no such key":
+            box.pop("segmentation")
+        data["annotations"] = [first, box]
+
+    found = open_still_set(stills(change))
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[2:8, 20:] = IGNORE
+    expected[4:12, 4:12] = 1
+    np.testing.assert_array_equal(paint_labels(found.clips[0], 0), expected)
+    assert any("boxes without a mask: 1" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("box", [None, [], [4, 4, 0, 8], [4, 4, float("nan"), 8], [99, 4, 8, 8], "4 4 8 8"], ids=str)
+def test_of_an_object_without_mask_and_box_nothing_is_background(stills: Callable[..., Path], box: Any) -> None:
+    def change(data: dict[str, Any]) -> None:
+        first = data["annotations"][0]
+        data["annotations"] = [first, {**first, "id": 77, "segmentation": [], "bbox": box}]
+
+    labels = paint_labels(open_still_set(stills(change)).clips[0], 0)
+    assert np.unique(labels).tolist() == [1, IGNORE]
+    assert np.count_nonzero(labels == 1) == 64
+
+
+def test_frames_of_a_video_may_have_a_box_alone(videos: Callable[..., Path]) -> None:
+    def change(data: dict[str, Any]) -> None:
+        data["annotations"] = [{**data["annotations"][0], "bboxes": [[4, 4, 8, 8], [0, 0, 8, 8]]}]
+
+    found = open_video_set(videos(change))
+    assert np.unique(paint_labels(found.clips[0], 0)).tolist() == [0, 1]
+    second = paint_labels(found.clips[0], 1)
+    assert (second[:8, :8] == IGNORE).all()
+    assert np.count_nonzero(second) == 64
+
+
+CATEGORIES: dict[str, tuple[list[tuple[int, str, str]], tuple[str, ...], str]] = {
+    "a root above all": ([(0, "things", "none"), (1, "box", "things")], ("box",), '"things" stands above others'),
+    "a root of the class's name": ([(0, "box", "none"), (1, "box", "box")], ("box",), '"box" stands above others'),
+    "a group that has a class's name alone": ([(1, "box", "box"), (2, "disc", "disc")], ("box", "disc"), ""),
+    "a class without objects": ([(1, "box", ""), (2, "disc", "")], ("box", "disc"), ""),
+    "a name twice": ([(1, "box", ""), (5, "disc", ""), (9, "box", "")], ("box", "disc"), '"box" is given to 2'),
+}
+
+
+@pytest.mark.parametrize(("categories", "classes", "note"), CATEGORIES.values(), ids=CATEGORIES)
+@pytest.mark.parametrize("kind", ["stills", "videos"])
+def test_categories_that_are_no_classes(
+    stills: Callable[..., Path],
+    videos: Callable[..., Path],
+    kind: str,
+    categories: list[tuple[int, str, str]],
+    classes: tuple[str, ...],
+    note: str,
+) -> None:
+    def change(data: dict[str, Any]) -> None:
+        data["categories"] = [{"id": i, "name": name, "supercategory": above} for i, name, above in categories]
+        used = [i for i, name, _ in categories if name == "box"]
+        data["annotations"] = data["annotations"][:2]
+        for annotation, category in zip(data["annotations"], (1, used[-1]), strict=True):
+            annotation["category_id"] = category
+
+    found = open_still_set(stills(change)) if kind == "stills" else open_video_set(videos(change))
+    assert found.class_names == classes
+    assert {int(i) for clip in clips_of(found) for i in clip.class_ids} == {0}
+    told = [line for line in found.notes if "stands above" in line or "is given to" in line]
+    assert len(told) == bool(note)
+    assert note in "".join(told)
+
+
+def test_the_check_says_what_there_is(stills: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    root = stills()
+    open_training_data(DataConfig(source="coco", annotations=str(root), classes="car, motorcycle"), 4, 2)
+    lines = [record.message.removeprefix(f"{root}: ") for record in caplog.records]
+    assert lines == [
+        'crowds with masks of run lengths: 1; if they are objects, set data.crowds = "objects"',
+        "2 of 3 videos or images are used; objects: car 1, motorcycle 0",
+        "not trained on: crowds: 0, boxes without a mask: 0, of other categories: 2, seen in no frame: 0",
+    ]

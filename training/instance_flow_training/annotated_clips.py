@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def make_clip_set(
     images: Path,
     class_names: Sequence[str],
     class_of_category: dict[int, int],
-    videos: Iterable[Video],
+    videos: Sequence[Video],
     annotations: Iterable[Annotation],
     partial: frozenset[int] | None = frozenset(),
     empty_too: bool = False,
@@ -96,37 +97,115 @@ def make_clip_set(
 
     partial: ids of videos in which not everything is labelled, None = all of them.
     empty_too: keep videos whose only objects are background, as they show what is none.
-    notes: of what was read before.
+    notes: of what was read before; what was gathered is added to them.
     Raises SourceError where there are more classes than labels, or no video shows an object.
     """
     if len(class_names) > MOST_OBJECTS:
         raise SourceError(f"{source}: has {len(class_names)} categories; at most {MOST_OBJECTS} can be trained")
-    objects: dict[int, list[AnnotatedObject]] = {}
-    others: set[int] = set()
+    gathered = _Gathered({video.id: video for video in videos}, class_of_category)
     for entry in annotations:
-        if entry.category_id not in class_of_category:
-            others.add(entry.video_id)
-        if entry.category_id in class_of_category and any(entry.segmentations):
-            class_id = class_of_category[entry.category_id]
-            made = AnnotatedObject(class_id, entry.is_crowd, entry.segmentations)
-            objects.setdefault(entry.video_id, []).append(made)
+        gathered.add(entry)
     shown = (
         _keep_largest(
             AnnotatedClip(
                 tuple(video.file_names),
                 video.height,
                 video.width,
-                tuple(objects.get(video.id, ())),
+                tuple(gathered.objects.get(video.id, ())),
                 partial is None or video.id in partial,
             )
         )
         for video in videos
-        if any(not entry.is_crowd for entry in objects.get(video.id, ())) or (empty_too and video.id in others)
+        if video.id in gathered.shown or (empty_too and video.id in gathered.others)
     )
     clips = Packed(shown)
-    if not objects or not len(clips):
-        raise SourceError(f"{source}: no annotation shows an object of the classes to train; check data.classes")
-    return ClipSet(images, tuple(class_names), clips, tuple(notes))
+    if not gathered.shown:
+        raise SourceError(
+            f"{source}: no annotation shows an object of the classes to train, {gathered.left_out()}; "
+            "check data.classes and data.crowds"
+        )
+    told = (*notes, *gathered.notes(class_names, len(videos), len(clips)))
+    return ClipSet(images, tuple(class_names), clips, told)
+
+
+class _Gathered:
+    """The objects of each video by its id, and the count of all that is no object.
+
+    shown: ids of videos with an object to learn.   others: with one of another category.
+    """
+
+    def __init__(self, videos: Mapping[int, Video], class_of_category: Mapping[int, int]) -> None:
+        self._videos, self._class_of_category = videos, class_of_category
+        self.objects: dict[int, list[AnnotatedObject]] = {}
+        self.shown: set[int] = set()
+        self.others: set[int] = set()
+        self._of_class: Counter[int] = Counter()
+        self._in_video: Counter[int] = Counter()
+        self._crowds = self._boxes = self._other = self._unseen = 0
+
+    def add(self, entry: Annotation) -> None:
+        """Take a checked annotation."""
+        if entry.category_id not in self._class_of_category:
+            self.others.add(entry.video_id)
+            self._other += 1
+            return
+        class_id = self._class_of_category[entry.category_id]
+        objects = self.objects.setdefault(entry.video_id, [])
+        seen, boxes = any(entry.segmentations), _unmasked(entry, self._videos[entry.video_id])
+        if seen:
+            objects.append(AnnotatedObject(class_id, entry.is_crowd, entry.segmentations))
+        if any(boxes):
+            # Where in its box the object is nobody knows, so that no pixel there is background.
+            objects.append(AnnotatedObject(class_id, True, boxes))
+        if seen and not entry.is_crowd:
+            self.shown.add(entry.video_id)
+            self._of_class[class_id] += 1
+            self._in_video[entry.video_id] += 1
+        self._crowds += seen and entry.is_crowd
+        self._boxes += sum(box is not None for box in boxes)
+        self._unseen += not seen and not any(boxes)
+
+    def left_out(self) -> str:
+        """Why there may be few objects."""
+        return (
+            f"crowds: {self._crowds}, boxes without a mask: {self._boxes}, of other categories: {self._other}, "
+            f"seen in no frame: {self._unseen}"
+        )
+
+    def notes(self, class_names: Sequence[str], videos: int, clips: int) -> list[str]:
+        """What there is, and what is left out and why."""
+        counts = ", ".join(f"{name} {self._of_class[class_id]}" for class_id, name in enumerate(class_names))
+        small = sum(max(0, count - MOST_OBJECTS) for count in self._in_video.values())
+        notes = [
+            f"{clips} of {videos} videos or images are used; objects: {counts}",
+            f"not trained on: {self.left_out()}",
+        ]
+        if self._crowds or self._boxes:
+            notes.append("no loss touches the pixels of crowds, nor of boxes without a mask")
+        if small:
+            notes.append(f"no loss touches {small} objects beyond the {MOST_OBJECTS} largest of their picture")
+        return notes
+
+
+def _unmasked(entry: Annotation, video: Video) -> list[Segmentation | None]:
+    """The boxes of an object as polygons, in frames that have no mask of it; None elsewhere."""
+    boxes = entry.boxes or [None] * len(entry.segmentations)
+    return [
+        None if mask is not None else box_polygon(box, video.height, video.width)
+        for mask, box in zip(entry.segmentations, boxes, strict=True)
+    ]
+
+
+def box_polygon(box: Any, height: int, width: int) -> list[list[float]] | None:
+    """A box x, y, width, height as a polygon, cut at the picture; None where nothing is left, or it is no box."""
+    try:
+        x, y, w, h = np.asarray(box, np.float64)
+    except (TypeError, ValueError):
+        return None
+    left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))
+    if not (left < right and top < bottom):  # Nor where a number is not finite.
+        return None
+    return [[left, top, right, top, right, bottom, left, bottom]]
 
 
 def paint_labels(clip: AnnotatedClip, frame: int) -> NDArray[np.uint8]:

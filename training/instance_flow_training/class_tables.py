@@ -10,8 +10,10 @@ its bird and its flying disc, as in VITA (github.com/sukjunhwang/VITA).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from instance_flow.structures import SourceError
 
@@ -69,6 +71,35 @@ that both have, mouse, is a computer's in COCO and an animal in YouTube-VIS, so 
 """
 
 
+def categories_in_use(
+    entries: Iterable[Mapping[str, Any]], used: Container[int], classes: str
+) -> tuple[dict[int, str], list[str]]:
+    """The names of a file's categories by id, for ``choose_classes``, and what to tell the user of the others.
+
+    entries: with id, name and maybe supercategory.   used: ids of categories that have annotations.
+    Without a choice of classes, a category above others that has no objects of its own is none, such as the root that
+    Roboflow writes.
+    """
+    entries = list(entries)
+    names = {entry["id"]: str(entry.get("name", entry["id"])) for entry in entries}
+    above = {
+        entry["id"]: names[entry["id"]]
+        for entry in entries
+        if entry["id"] not in used
+        and any(other is not entry and other.get("supercategory") == names[entry["id"]] for other in entries)
+    }
+    notes = [
+        f'the name "{name}" is given to {count} categories; they are taken for one'
+        for name, count in Counter(names.values()).items()
+        if count > 1 and name not in above.values()
+    ]
+    if classes == ALL_CLASSES and above:
+        listed = ", ".join(f'"{name}"' for name in above.values())
+        notes.append(f"the category {listed} stands above others and has no objects: it is no class")
+        names = {i: name for i, name in names.items() if i not in above}
+    return names, notes
+
+
 def is_list(classes: str) -> bool:
     """Whether ``classes`` lists names, rather than to say all or to name a table."""
     return classes != ALL_CLASSES and classes not in COCO_SHARED
@@ -79,14 +110,16 @@ def choose_classes(names: Mapping[int, str], classes: str, source: Path) -> tupl
 
     Args:
         names: of the categories by id.
-        classes: "all" = all of them by ascending id; a key of ``COCO_SHARED`` = those that are shared with it, under
-            its names; else names, in the order of their class_ids, with commas between.
+        classes: "all" = all of them by ascending id, categories of one name being one class; a key of ``COCO_SHARED`` =
+            those that are shared with it, under its names; else names, in the order of their class_ids, with commas
+            between.
 
     Raises SourceError for a name that is not among the categories, or stands twice.
     """
     ordered = sorted(names)
     if classes == ALL_CLASSES:
-        return [names[i] for i in ordered], {category: class_id for class_id, category in enumerate(ordered)}
+        all_names = list(dict.fromkeys(names[i] for i in ordered))
+        return all_names, {i: all_names.index(names[i]) for i in ordered}
     listed = [name.strip() for name in classes.split(",")]
     shared = COCO_SHARED.get(classes) or dict(zip(listed, listed, strict=True))
     absent = sorted(shared.keys() - set(names.values()))

@@ -27,6 +27,7 @@ from instance_flow_training.augment import (
     warp_labels,
 )
 from instance_flow_training.class_tables import ALL_CLASSES
+from instance_flow_training.crowds import AUTO, CROWDS
 from instance_flow_training.cutouts import CutoutLibrary
 from instance_flow_training.losses import BatchTargets
 from instance_flow_training.model import check_size
@@ -64,6 +65,9 @@ class DataConfig:
     reference_frames: mixed = one reference 1 to 3 frames before the last frame, the others anywhere before;
         anywhere = all frames of the clip drawn from the whole video, as in the paper. Either way in time order.
     center_spread: see ``targets.frame_targets``; of real sets. 0 = the same Gaussian for all objects, as in the paper.
+    crowds: what ``"iscrowd": 1`` means: ignore = a group that no loss touches; objects = no more than that a mask is
+        painted, as CVAT writes it; auto = the latter where it is that of nearly all masks of run lengths, and of at
+        least half of all annotations or in a file from CVAT. The check before training says which.
     ignore_unlabelled: no clip labels all of its objects, so no loss touches what is not labelled.
     frames_per_clip: a shorter video gives some of its frames twice; a video of one frame is moved like a still.
     workers: processes that make samples while the network works, for each process of the training; 0 = none, every step
@@ -84,6 +88,7 @@ class DataConfig:
     colour: float = 0.2
     reference_frames: str = "mixed"
     center_spread: float = 0.0
+    crowds: str = AUTO
     ignore_unlabelled: bool = False
     frames_per_clip: int = 3
     workers: int = 1
@@ -93,6 +98,7 @@ class DataConfig:
         for name, valid in (
             ("source", SOURCES),
             ("reference_frames", REFERENCE_FRAMES),
+            ("crowds", CROWDS),
         ):
             if getattr(self, name) not in valid:
                 raise ValueError(f"data.{name} is {getattr(self, name)!r}; it must be one of {', '.join(valid)}")
@@ -337,9 +343,9 @@ def open_training_data(config: DataConfig, total: int, batch: int) -> TrainingDa
         raise SourceError(f'data.source is "{config.source}", so data.annotations must name its JSON file or its root')
     annotations, images = Path(config.annotations), Path(config.images) if config.images else None
     if config.source == "coco":
-        clip_set = open_still_set(annotations, images, config.classes, config.ignore_unlabelled)
+        clip_set = open_still_set(annotations, images, config.classes, config.ignore_unlabelled, config.crowds)
     else:
-        clip_set = open_video_set(annotations, images, config.classes, config.ignore_unlabelled)
+        clip_set = open_video_set(annotations, images, config.classes, config.ignore_unlabelled, config.crowds)
     for note in clip_set.notes:
         log.info(f"{annotations}: {note}")
     return AnnotatedClips(clip_set, config, total)

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from instance_flow.structures import SourceError
 from instance_flow.ytvis import Annotation, Video
-from instance_flow_training.annotated_clips import ClipSet, make_clip_set
-from instance_flow_training.class_tables import ALL_CLASSES, choose_classes, is_list
+from instance_flow_training.annotated_clips import ClipSet, box_polygon, make_clip_set
+from instance_flow_training.class_tables import ALL_CLASSES, categories_in_use, choose_classes, is_list
+from instance_flow_training.crowds import AUTO, settle_crowds
 from instance_flow_training.file_names import find_frames, find_images
 from instance_flow_training.set_files import check_pictures, damaged_masks, find_annotations, raise_first, read_json
 
@@ -18,21 +19,27 @@ ANNOTATION_FILES = ("annotations/instances_train2017.json", "instances_train2017
 
 
 def open_still_set(
-    annotations: Path, images: Path | None = None, classes: str = ALL_CLASSES, ignore_unlabelled: bool = False
+    annotations: Path,
+    images: Path | None = None,
+    classes: str = ALL_CLASSES,
+    ignore_unlabelled: bool = False,
+    crowds: str = AUTO,
 ) -> ClipSet:
     """Read and check a data set of stills, each a clip of one frame.
 
     annotations: the JSON file, or the root of a set that has one of ``ANNOTATION_FILES``.
     images: the folder of the pictures; None = looked for beside the JSON: train2017 for instances_train2017.json.
     classes: as for ``choose_classes``.
-    ignore_unlabelled: what is not labelled is not background.
+    ignore_unlabelled: what is not labelled is not background.   crowds: as for ``settle_crowds``.
     Raises SourceError, naming the first thing that is wrong.
     """
     source = find_annotations(annotations, ANNOTATION_FILES)
     data = _checked(read_json(source), source)
-    names = {entry["id"]: entry["name"] for entry in data["categories"]}
     stills = {entry["id"]: _still(entry) for entry in data["images"]}
-    made = [_annotation(entry) for entry in data["annotations"]]
+    sizes = {entry["id"]: [0, 0, entry["width"], entry["height"]] for entry in data["images"]}
+    made, about_crowds = settle_crowds(
+        [_annotation(entry, sizes[entry["image_id"]]) for entry in data["annotations"]], crowds, data["annotations"]
+    )
     name = source.stem.removeprefix("instances_")
     here = source.absolute().parent
     beside = [here.parent / name, here / name, here.parent / "images" / name, here / "images", here]
@@ -41,12 +48,13 @@ def open_still_set(
     raise_first(source, [*damaged_masks(made, stills), *missing])
     bad, turned = check_pictures(folder, videos)
     raise_first(source, bad)
+    names, about_classes = categories_in_use(data["categories"], {entry.category_id for entry in made}, classes)
     class_names, class_of_category = choose_classes(names, classes, source)
     return make_clip_set(
         *(source, folder, class_names, class_of_category, videos, made),
         None if ignore_unlabelled else frozenset(),
         empty_too=is_list(classes),
-        notes=[*notes, *turned],
+        notes=[*notes, *turned, *about_crowds, *about_classes],
     )
 
 
@@ -80,10 +88,11 @@ def _checked(data: Any, source: Path) -> Mapping[str, Any]:
     return data
 
 
+_MASK = (list, dict, type(None))
 _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "images": {"id": (int,), "file_name": (str,), "height": (int,), "width": (int,)},
     "categories": {"id": (int,), "name": (str,)},
-    "annotations": {"id": (int,), "image_id": (int,), "category_id": (int,), "segmentation": (list, dict)},
+    "annotations": {"id": (int,), "image_id": (int,), "category_id": (int,), "segmentation": _MASK},
 }
 
 
@@ -91,8 +100,8 @@ def _wrong_field(entry: Any, fields: Mapping[str, tuple[type, ...]]) -> str:
     if not isinstance(entry, Mapping):
         return f"is a {type(entry).__name__}, but a JSON object is needed"
     for key, types in fields.items():
-        if not isinstance(entry.get(key), types) or isinstance(entry[key], bool):
-            return f"has {key} = {entry.get(key)!r}, but {' or '.join(t.__name__ for t in types)} is needed"
+        if not isinstance(entry.get(key), types) or isinstance(entry.get(key), bool):
+            return f"has {key} = {entry.get(key)!r}, but {' or '.join(t.__name__ for t in types[:2])} is needed"
         if key in ("height", "width") and entry[key] < 1:
             return f"has {key} = {entry[key]}, but at least 1 is needed"
     return ""
@@ -102,8 +111,15 @@ def _still(entry: Mapping[str, Any]) -> Video:
     return Video(entry["id"], entry["height"], entry["width"], 1, (entry["file_name"],))
 
 
-def _annotation(entry: Mapping[str, Any]) -> Annotation:
+def _annotation(entry: Mapping[str, Any], whole: Sequence[float]) -> Annotation:
+    """whole: the box of the whole picture, which is all that is known of an object without mask and box."""
+    mask, box = entry.get("segmentation"), entry.get("bbox")
+    if isinstance(mask, list):
+        mask = [polygon for polygon in mask if polygon != []]
+    if not mask and box_polygon(box, round(whole[3]), round(whole[2])) is None:
+        box = whole
     return Annotation(
-        *(entry["id"], entry["image_id"], entry["category_id"], [entry["segmentation"]]),
+        *(entry["id"], entry["image_id"], entry["category_id"], [mask or None]),
         is_crowd=bool(entry.get("iscrowd", 0)),
+        boxes=[box],
     )

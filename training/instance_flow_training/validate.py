@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from instance_flow_training.scoring import held_out_clips, score_tracks, score_v
 from instance_flow_training.set_files import read_frame
 from instance_flow_training.synthetic import CLASS_NAMES, WorldConfig
 from instance_flow_training.video_sets import read_video_set
+
+log = logging.getLogger(__name__)
 
 METRICS = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -95,6 +98,8 @@ def check_validation(config: ValidationConfig, class_names: Sequence[str]) -> No
     """
     if config.every and config.annotations:
         found = read_video_set(Path(config.annotations), Path(config.images) if config.images else None)
+        for note in found.notes:
+            log.info(f"{config.annotations}: {note}")
         known = {category.name for category in found.truth.categories}
         if known.isdisjoint(class_names):
             raise ValueError(f"validation.annotations: {found.truth.source} shows none of the classes of [data]")

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from instance_flow.structures import SourceError
 from instance_flow.ytvis import GroundTruth, Video, parse_ground_truth
 from instance_flow_training.annotated_clips import ClipSet, make_clip_set
-from instance_flow_training.class_tables import ALL_CLASSES, choose_classes, is_list
+from instance_flow_training.class_tables import ALL_CLASSES, categories_in_use, choose_classes, is_list
+from instance_flow_training.crowds import AUTO, settle_crowds
 from instance_flow_training.file_names import find_frames, find_images
 from instance_flow_training.set_files import check_pictures, damaged_masks, find_annotations, raise_first, read_json
 
@@ -25,20 +27,23 @@ ANNOTATION_FILES = (
 class VideoSet:
     """A checked data set. truth: its file names are those on disk.   images: folder of the frames.
 
-    partial: ids of videos in which not all is labelled.   notes: sentences for the user about how it was read.
+    partial: ids of videos in which not all is labelled.   categories: entries of the file.
+    notes: sentences for the user about how it was read.
     """
 
     truth: GroundTruth
     images: Path
     partial: frozenset[int]
-    notes: tuple[str, ...] = ()
+    categories: Sequence[Mapping[str, Any]]
+    notes: tuple[str, ...]
 
 
-def read_video_set(annotations: Path, images: Path | None = None) -> VideoSet:
+def read_video_set(annotations: Path, images: Path | None = None, crowds: str = AUTO) -> VideoSet:
     """Read and check a data set: entries, masks, and that every frame is there.
 
     annotations: the JSON file, or the root of a set that has one of ``ANNOTATION_FILES``.
     images: the folder that file names start from (or the one above JPEGImages); None = looked for beside the JSON.
+    crowds: as for ``settle_crowds``.
     A video entry may say ``"gt": "partial"``: not all of its objects are labelled.
     Raises SourceError, naming the first thing that is wrong.
     """
@@ -65,26 +70,47 @@ def read_video_set(annotations: Path, images: Path | None = None) -> VideoSet:
     bad, turned = check_pictures(folder, frames)
     raise_first(source, bad)
     partial = frozenset(entry["id"] for entry in data["videos"] if entry.get("gt") == "partial")
-    return VideoSet(replace(truth, videos=tuple(frames)), folder, partial, (*notes, *turned))
+    settled, about_crowds = settle_crowds(truth.annotations, crowds, data["annotations"])
+    truth = _with_names_once(replace(truth, videos=tuple(frames), annotations=tuple(settled)))
+    return VideoSet(truth, folder, partial, data["categories"], (*notes, *turned, *about_crowds))
 
 
 def open_video_set(
-    annotations: Path, images: Path | None = None, classes: str = ALL_CLASSES, ignore_unlabelled: bool = False
+    annotations: Path,
+    images: Path | None = None,
+    classes: str = ALL_CLASSES,
+    ignore_unlabelled: bool = False,
+    crowds: str = AUTO,
 ) -> ClipSet:
     """The clips of a data set for training.
 
-    classes: as for ``choose_classes``.
+    classes: as for ``choose_classes``.   crowds: as for ``settle_crowds``.
     ignore_unlabelled: no video labels all of its objects, so what is not labelled is not background.
     """
-    found = read_video_set(annotations, images)
+    found = read_video_set(annotations, images, crowds)
     source = Path(found.truth.source)
-    names = {category.id: category.name for category in found.truth.categories}
+    names, about_classes = categories_in_use(
+        found.categories, {entry.category_id for entry in found.truth.annotations}, classes
+    )
     class_names, class_of_category = choose_classes(names, classes, source)
     return make_clip_set(
         *(source, found.images, class_names, class_of_category, found.truth.videos, found.truth.annotations),
         None if ignore_unlabelled else found.partial,
         empty_too=is_list(classes),
-        notes=found.notes,
+        notes=[*found.notes, *about_classes],
+    )
+
+
+def _with_names_once(truth: GroundTruth) -> GroundTruth:
+    """Categories of one name as the first of them that has objects."""
+    used = {entry.category_id for entry in truth.annotations}
+    first: dict[str, int] = {}
+    ordered = sorted(truth.categories, key=lambda category: category.id not in used)
+    same = {category.id: first.setdefault(category.name, category.id) for category in ordered}
+    return replace(
+        truth,
+        categories=tuple(category for category in truth.categories if same[category.id] == category.id),
+        annotations=tuple(replace(entry, category_id=same[entry.category_id]) for entry in truth.annotations),
     )
 
 

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_evaluate(commands: Any) -> None:
-    parser = commands.add_parser("evaluate", help="measure results against ground truth, both in YouTube-VIS format")
+    parser = commands.add_parser("evaluate", help="measure results against ground truth (YouTube-VIS or CocoVID)")
     parser.set_defaults(command=evaluate_command)
     parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH")
     parser.add_argument("results", type=Path, metavar="RESULTS")

@@ -4,6 +4,7 @@
 Ground truth is one object with the lists ``videos``, ``categories`` and ``annotations``; results are one list. An
 annotation and a result both follow one object through one video: ``segmentations`` holds one mask, or null, per frame.
 A mask is run lengths, compressed or not (see :mod:`instance_flow.rle`), or in ground truth also a list of polygons.
+Ground truth may be a CocoVID file too (:mod:`instance_flow.cocovid`).
 Everything is checked when it is read, but for the run lengths themselves, which are checked when they are decoded.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow import rle
+from instance_flow.cocovid import is_cocovid, to_youtube_vis
 from instance_flow.foreign_text import shown
 from instance_flow.json_files import paused_collection, read_json, write_json
 from instance_flow.polygon import polygons_to_run_lengths
@@ -121,6 +123,8 @@ def parse_ground_truth(data: Any, source: str = "ground truth") -> GroundTruth:
     if not isinstance(data, Mapping):
         hint = "; is this a results file?" if isinstance(data, list) else ""
         raise SourceError(f"{source}: ground truth is a JSON object, not {_kind(data)}{hint}")
+    if is_cocovid(data):
+        data = to_youtube_vis(data, source)
     for key in ("videos", "categories", "annotations"):
         if not isinstance(data.get(key), list):
             raise SourceError(

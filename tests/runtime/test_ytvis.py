@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from pycocotools import mask as coco
 
 from instance_flow import rle, ytvis
 from instance_flow.evaluation import evaluate
-from instance_flow.structures import NEW, Tracks
+from instance_flow.structures import NEW, SourceError, Tracks
 
 LEFT, RIGHT = np.zeros((6, 8), np.int32), np.zeros((6, 8), np.int32)
 LEFT[1:4, :3] = 1
@@ -159,3 +161,113 @@ def test_length_of_a_video(video: dict[str, object], length: int) -> None:
 
 def test_decode_of_nothing_is_empty() -> None:
     np.testing.assert_array_equal(ytvis.decode_segmentation(None, 2, 3), np.zeros((2, 3)))
+
+
+SQUARE = [0, 1, 3, 1, 3, 4, 0, 4]
+
+
+def cocovid() -> dict[str, Any]:
+    """Two videos, their frames in no order; object 7 of both is two objects. A crowd has no name."""
+    images = [(11, 1, 0), (12, 1, 10), (10, 1, 5), (20, 2, 0)]
+    annotations = [(1, 11, 7, 4), (2, 10, 7, 4), (3, 12, 8, 4), (4, 20, 7, 9)]
+    return {
+        "videos": [{"id": 2, "name": "b"}, {"id": 1, "name": "a", "gt": "partial"}],
+        "images": [
+            {"id": i, "video_id": v, "frame_id": t, "file_name": f"{v}/{t}.png", "height": 6, "width": 8}
+            for i, v, t in images
+        ],
+        "categories": [{"id": 4, "name": "box"}, {"id": 9, "name": "disc"}],
+        "annotations": [
+            *(
+                {"id": i, "image_id": image, "instance_id": k, "category_id": c, "segmentation": [SQUARE]}
+                for i, image, k, c in annotations
+            ),
+            {"id": 5, "image_id": 10, "category_id": 4, "iscrowd": 1, "segmentation": rle.encode(RIGHT == 1)},
+        ],
+    }
+
+
+def test_cocovid_is_read_as_youtube_vis(tmp_path: Path) -> None:
+    (tmp_path / "gt.json").write_text(json.dumps(cocovid()))
+    truth = ytvis.load_ground_truth(tmp_path / "gt.json")
+    assert [(v.id, v.length, v.file_names) for v in truth.videos] == [
+        (2, 1, ("2/0.png",)),
+        (1, 3, ("1/0.png", "1/5.png", "1/10.png")),
+    ]
+    shown = [
+        (a.id, a.video_id, a.category_id, a.is_crowd, [m is not None for m in a.segmentations])
+        for a in truth.annotations
+    ]
+    assert shown == [
+        (1, 1, 4, False, [True, True, False]),
+        (3, 1, 4, False, [False, False, True]),
+        (4, 2, 9, False, [True]),
+        (5, 1, 4, True, [False, True, False]),
+    ]
+    results = [
+        {"video_id": a.video_id, "category_id": a.category_id, "score": 1.0, "segmentations": list(a.segmentations)}
+        for a in truth.annotations
+        if not a.is_crowd
+    ]
+    for result in results:
+        result["segmentations"] = [mask and rle.encode(LEFT == 1) for mask in result["segmentations"]]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert evaluate(tmp_path / "gt.json", tmp_path / "results.json")["AP"] == pytest.approx(1.0)
+
+
+def changed(kind: str, index: int, **fields: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda data: data[kind][index].update(fields)
+
+
+def tao(data: dict[str, Any]) -> None:
+    for kind, old, new in (("images", "frame_id", "frame_index"), ("annotations", "instance_id", "track_id")):
+        for entry in data[kind]:
+            if old in entry:
+                entry[new] = entry.pop(old)
+
+
+COCOVID: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "TAO": (tao, ""),
+    "sizes of the videos": (lambda data: [v.update(height=6, width=8) for v in data["videos"]], ""),
+    "instances with names": (lambda data: [a.update(instance_id="a") for a in data["annotations"][:2]], ""),
+    "frames in the list's order": (lambda data: [i.pop("frame_id") for i in data["images"]], ""),
+    "an instance without a name": (
+        lambda data: data["annotations"][1].pop("instance_id"),
+        "annotation 1 of the list (id 2) has no instance_id or track_id",
+    ),
+    "two categories": (
+        changed("annotations", 1, category_id=9),
+        "(id 2) has the category_id 9, but the same instance_id 7",
+    ),
+    "twice in a frame": (
+        changed("annotations", 1, image_id=11),
+        "(id 2) is of instance_id 7 of video 1, which stands twice",
+    ),
+    "two sizes": (changed("images", 1, height=7), "image 12 is 7 x 8"),
+    "a frame twice": (changed("images", 1, frame_id=5), "images 12 and 10 both have frame_id 5"),
+    "an image of no video": (changed("images", 0, video_id=3), "(id 11) has the video_id 3"),
+    "an image that says no video": (lambda data: data["images"][0].pop("video_id"), "video_id = None"),
+    "an image id twice": (changed("images", 1, id=11), "the id 11, which stood before"),
+    "an unknown image": (changed("annotations", 0, image_id=99), "(id 1) has the image_id 99"),
+    "no size": (lambda data: [i.pop("height") for i in data["images"]], "height = None"),
+    "an entry that is no object": (lambda data: data["images"].append(None), "image 4 of the list is no JSON object"),
+    "no annotations": (lambda data: data.pop("annotations"), "has no list 'annotations'"),
+    "no categories": (lambda data: data.pop("categories"), "has no list 'categories'"),
+    "boxes alone": (
+        lambda data: [a.update(segmentation=[], bbox=[0, 0, 3, 3]) for a in data["annotations"]],
+        "its 5 annotations have no masks",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), COCOVID.values(), ids=COCOVID)
+def test_cocovid_of_all_kinds(change: Callable[[dict[str, Any]], object], message: str) -> None:
+    data = cocovid()
+    change(data)
+    if not message:
+        assert [len(ytvis.parse_ground_truth(data).annotations), len(data["videos"])] == [4, 2]
+        return
+    with pytest.raises(SourceError) as caught:
+        ytvis.parse_ground_truth(data, "a.json")
+    assert str(caught.value).startswith("a.json: ")
+    assert message in str(caught.value)

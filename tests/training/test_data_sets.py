@@ -785,3 +785,62 @@ def test_the_check_says_what_there_is(stills: Callable[..., Path], caplog: pytes
         "2 of 3 videos or images are used; objects: car 1, motorcycle 0",
         "not trained on: crowds: 0, boxes without a mask: 0, of other categories: 2, seen in no frame: 0",
     ]
+
+
+def cocovid_of(data: dict[str, Any]) -> dict[str, Any]:
+    """``video_data`` as CocoVID has it, its crowd without a name, and a box without a mask."""
+    images = [
+        {
+            "id": 10 * v["id"] + t,
+            "video_id": v["id"],
+            "frame_id": t,
+            "file_name": name,
+            "height": HEIGHT,
+            "width": WIDTH,
+        }
+        for v in data["videos"]
+        for t, name in enumerate(v["file_names"])
+    ]
+    annotations = [
+        {
+            "image_id": 10 * a["video_id"] + t,
+            "instance_id": a["id"],
+            "segmentation": mask,
+            **{k: a[k] for k in a if "_id" in k},
+        }
+        | {"iscrowd": a.get("iscrowd", 0)}
+        for a in data["annotations"]
+        for t, mask in enumerate(a["segmentations"])
+        if mask
+    ]
+    annotations.append({"image_id": 81, "instance_id": 99, "category_id": 2, "bbox": [20, 0, 12, 6]})
+    videos = [{"id": v["id"], "name": str(v["id"])} for v in data["videos"]]
+    numbered = [{"id": i, **a} for i, a in enumerate(annotations)]
+    return {"videos": videos, "images": images, "annotations": numbered, "categories": data["categories"]}
+
+
+@pytest.mark.parametrize("layout", [("ann.json", "."), ("annotations/train_cocoformat.json", "train")], ids=str)
+def test_cocovid_is_trained_on(tmp_path: Path, layout: tuple[str, str]) -> None:
+    data, (name, images) = video_data(), layout
+    write_pictures(tmp_path / images, [file for v in data["videos"] for file in v["file_names"]])
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(json.dumps(cocovid_of(data)))
+    found = open_video_set(tmp_path / name)
+    (tmp_path / "instances.json").write_text(json.dumps(data))
+    expected = open_video_set(tmp_path / "instances.json", tmp_path / images)
+    assert found.class_names == expected.class_names
+    for ours, theirs in zip(clips_of(found), clips_of(expected), strict=True):
+        assert (ours.files, ours.class_ids.tolist()) == (theirs.files, theirs.class_ids.tolist())
+        np.testing.assert_array_equal(paint_labels(ours, 0), paint_labels(theirs, 0))
+    boxed = paint_labels(expected.clips[1], 1)
+    boxed[:6, 20:] = IGNORE
+    np.testing.assert_array_equal(paint_labels(found.clips[1], 1), boxed)
+    with pytest.raises(SourceError, match=r"as YouTube-VIS and CocoVID do; set data\.source"):
+        open_still_set(tmp_path / name)
+
+
+def test_an_empty_list_of_videos_makes_no_video_set(stills: Callable[..., Path]) -> None:
+    root = stills(lambda data: data.update(videos=[]))
+    assert len(open_still_set(root).clips) == 2
+    with pytest.raises(SourceError, match=r'data\.source = "coco"'):
+        open_video_set(root / "annotations/instances_train2017.json")

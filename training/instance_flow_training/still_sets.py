@@ -62,8 +62,8 @@ def _checked(data: Any, source: Path) -> Mapping[str, Any]:
     """The data where its lists and their fields are right, so that the rest need not ask."""
     if not isinstance(data, Mapping):
         raise SourceError(f"{source}: annotations are a JSON object, not a {type(data).__name__}; is this a result?")
-    if "videos" in data:
-        raise SourceError(f'{source}: lists videos, as YouTube-VIS does; set data.source = "youtube_vis"')
+    if data.get("videos"):
+        raise SourceError(f'{source}: lists videos, as YouTube-VIS and CocoVID do; set data.source = "youtube_vis"')
     for key, fields in _FIELDS.items():
         if not isinstance(data.get(key), list) or not data[key]:
             raise SourceError(f"{source}: has no list {key!r} with entries; give COCO's instances_*.json")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets of the YouTube-VIS family as they are distributed: YouTube-VIS 2019 and 2021, OVIS, and one's own."""
+"""Data sets of the YouTube-VIS family as they are distributed: YouTube-VIS 2019 and 2021, OVIS, CocoVID, one's own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_video_set(annotations: Path, images: Path | None = None, crowds: str = 
     """
     source = find_annotations(annotations, ANNOTATION_FILES)
     data = read_json(source)
-    if isinstance(data, Mapping) and "images" in data and "videos" not in data:
+    if isinstance(data, Mapping) and data.get("images") and not data.get("videos"):
         raise SourceError(f'{source}: lists images and no videos, as COCO does; set data.source = "coco"')
     truth = parse_ground_truth(data, str(source))
     videos = {video.id: video for video in truth.videos}
@@ -63,7 +63,8 @@ def read_video_set(annotations: Path, images: Path | None = None, crowds: str = 
     if not videos:
         problems.append("the list of videos is empty")
     raise_first(source, problems)
-    beside = [source.parent / name for name in ("JPEGImages", "train/JPEGImages", "train", ".")]
+    names = ("JPEGImages", "train/JPEGImages", "train", "images", ".")
+    beside = [root / name for root in (source.parent, source.absolute().parent.parent) for name in names]
     folder = find_images(beside if images is None else [images, images / "JPEGImages"], truth.videos[0].file_names[0])
     frames, missing, notes = find_frames(folder, truth.videos)
     raise_first(source, [*damaged_masks(truth.annotations, videos), *missing])

@@ -35,10 +35,10 @@ def count_pictures(path: Path) -> int:
     """How many pictures a file holds, by its headers; 1 where it cannot be read, which decoding then says better."""
     try:
         with path.open("rb") as file:
-            head = file.read(12)
-        if not head.startswith((*_TIFF, _PNG, _WEBP)):
-            return 1
-        return max(1, int(cv2.imcount(opencv_path(path))))
+            if not file.read(12).startswith((*_TIFF, _PNG, _WEBP)):
+                return 1
+            # By its number: OpenCV takes no name that is not UTF-8.
+            return max(1, int(cv2.imcount(f"/dev/fd/{file.fileno()}")))
     except (OSError, cv2.error):
         return 1
 

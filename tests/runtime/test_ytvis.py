@@ -204,13 +204,15 @@ def test_cocovid_is_read_as_youtube_vis(tmp_path: Path) -> None:
         (4, 2, 9, False, [True]),
         (5, 1, 4, True, [False, True, False]),
     ]
+    square = rle.encode(LEFT == 1)
     results = [
-        {"video_id": a.video_id, "category_id": a.category_id, "score": 1.0, "segmentations": list(a.segmentations)}
+        {
+            **{"video_id": a.video_id, "category_id": a.category_id, "score": 1.0},
+            "segmentations": [mask and square for mask in a.segmentations],
+        }
         for a in truth.annotations
         if not a.is_crowd
     ]
-    for result in results:
-        result["segmentations"] = [mask and rle.encode(LEFT == 1) for mask in result["segmentations"]]
     (tmp_path / "results.json").write_text(json.dumps(results))
     assert evaluate(tmp_path / "gt.json", tmp_path / "results.json")["AP"] == pytest.approx(1.0)
 

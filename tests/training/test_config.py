@@ -29,6 +29,13 @@ BAD_CONFIGS = {
     "no passes at all": ("accumulate = 0", [], "accumulate is 0; it must be at least 1"),
     "list of plain numbers for sizes": ("[data]\nsizes = [192, 320]", [], "data.sizes is 192; it must be of type list"),
     "best by a number that grows with errors": ("", ["validation.keep=IDSW"], "validation.keep is 'IDSW'"),
+    "backbone that does not exist": (
+        "[model]\nbackbone = 'resnet101'",
+        [],
+        "model.backbone is 'resnet101'; it must be one of resnet50, mobilenet_v2",
+    ),
+    "output stride that does not exist": ("", ["model.output_stride=8"], "model.output_stride is 8; it must be 16"),
+    "crowds that are something else": ("", ["data.crowds=maybe"], "data.crowds is 'maybe'; it must be one of auto"),
     "fusion that does not exist": ("[model]\nfusion = 'sum'", [], "model.fusion is 'sum'"),
     "size that the network does not take": ("", ["data.sizes=[[60,96]]"], "data.sizes is [60, 96]; it must be"),
     "half a size": ("", ["data.sizes=[[64]]"], "data.sizes is [64]; it must be [height, width]"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -383,6 +384,7 @@ WRONG_PLACES: dict[str, tuple[Callable[[Path], DataConfig], str]] = {
         "no folder of images at",
     ),
     "not JSON": (lambda root: wrong(annotations=str(root / "broken.json")), "broken.json: is not JSON"),
+    "nested too deep": (lambda root: wrong(annotations=str(root / "deep.json")), "deep.json: is not JSON"),
     "results": (lambda root: wrong(annotations=str(root / "results.json")), "not a list"),
     "results as COCO": (lambda root: wrong(source="coco", annotations=str(root / "results.json")), "not a list"),
     "a choice of classes": (
@@ -400,6 +402,7 @@ def test_wrong_places_are_named(
     (root / "annotations").mkdir()
     (root / "broken.json").write_text('{"videos": [')
     (root / "results.json").write_text("[]")
+    (root / "deep.json").write_text("[" * 100_000)
     with pytest.raises(SourceError) as caught:
         open_training_data(config(root), 4, 2)
     check_message(str(caught.value), message)
@@ -441,12 +444,17 @@ def test_too_many_classes_are_refused(stills: Callable[..., Path]) -> None:
         open_still_set(stills(lvis))
 
 
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGED: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-20]), "the JPEG is cut off"),
     "cut off in its header": (lambda path: path.write_bytes(path.read_bytes()[:20]), "cannot be read as a picture"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as a picture"),
     "of another size": (lambda path: write_pictures(path.parent, [path.name], (12, 16)), "is 12 x 16 pixels"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read as a picture"),
+    "a folder": (become_folder, "cannot be read as a picture"),
     "a giant": (lambda path: path.write_bytes(b"P6 100000 100000 255 "), "more than the 67108864 pixels"),
 }
 
@@ -525,7 +533,8 @@ def write_turned(root: Path, kind: str, orientation: int, size: tuple[int, int])
     exif = Pillow.Exif()
     exif[0x112] = orientation
     stored = Pillow.fromarray(np.ascontiguousarray(TURNS[orientation](upright)))
-    stored.save(root / f"a.{kind}", exif=exif, **({"quality": 100} if kind != "tiff" else {}))
+    more: dict[str, Any] = {} if kind == "tiff" else {"quality": 100}
+    stored.save(root / f"a.{kind}", exif=exif, **more)
     data = still_data()
     data["images"] = [{"id": 9, "file_name": f"a.{kind}", "height": size[0], "width": size[1]}]
     data["annotations"] = data["annotations"][:1]
@@ -555,6 +564,12 @@ def test_labels_of_the_stored_picture_are_refused(tmp_path: Path, kind: str, ori
     with pytest.raises(SourceError) as caught:
         open_still_set(tmp_path)
     check_message(str(caught.value), f"a.{kind}: is 24 x 32 pixels (height x width) when turned upright", "32 x 24")
+
+
+def test_without_pillow_pictures_are_decoded_to_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_turned(tmp_path, "jpg", 6, (HEIGHT, WIDTH))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert read_header(tmp_path / "a.jpg").size == (HEIGHT, WIDTH)
 
 
 def test_orientation_is_found_where_opencv_finds_it(tmp_path: Path) -> None:
@@ -663,7 +678,7 @@ GROUPED: dict[str, tuple[list[tuple[Any, int]], bool, str, int, str]] = {
         False,
         "auto",
         2,
-        "2 of 3 videos or images are used",
+        "2 of 3 images are used",
     ),
     "one brush mask among CVAT's polygons": (
         [([SQUARE], 0)] * 5 + [(RUNS, 1)],
@@ -782,7 +797,7 @@ def test_the_check_says_what_there_is(stills: Callable[..., Path], caplog: pytes
     lines = [record.message.removeprefix(f"{root}: ") for record in caplog.records]
     assert lines == [
         'crowds with masks of run lengths: 1; if they are objects, set data.crowds = "objects"',
-        "2 of 3 videos or images are used; objects: car 1, motorcycle 0",
+        "2 of 3 images are used; objects: car 1, motorcycle 0",
         "not trained on: crowds: 0, boxes without a mask: 0, of other categories: 2, seen in no frame: 0",
     ]
 

@@ -72,6 +72,7 @@ def test_a_stage_of_the_instance_branchs_own_begins_as_the_backbones_and_leaves_
     maps = network.frames(images()).maps
     (maps.center.sum() + maps.offset.sum()).backward()
     assert all(p.grad is None for p in network.backbone.last_stage.parameters())
+    assert network.instance_stage is not None
     assert any(p.grad is not None and p.grad.any() for p in network.instance_stage.parameters())
 
 

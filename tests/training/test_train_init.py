@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from instance_flow.structures import ModelError
 from instance_flow_training.checkpoint import FORMAT, load_network, save_checkpoint, save_weights
@@ -189,7 +190,7 @@ def test_one_wording_for_a_file_of_weights_that_cannot_be_read(tmp_path: Path, c
     path = tmp_path / "damaged.safetensors"
     path.write_bytes(content)
     for read in (load_network, load_folded, read_backbone):
-        with pytest.raises(ModelError, match=r"damaged.safetensors: not a readable .safetensors file"):
+        with pytest.raises(ModelError, match=r"damaged.safetensors: not a readable file of weights"):
             read(path)
 
 
@@ -217,3 +218,51 @@ def test_copied_inter_decoder_begins_as_the_intra_decoder() -> None:
         after = forward_maps(network, images, 2)
     assert torch.equal(after.intra.offset, before.intra.offset)
     torch.testing.assert_close(after.reference_offset, after.intra.offset[1:], rtol=1e-3, atol=1e-3)
+
+
+WEIGHTS: dict[str, tuple[Callable[[Path, nn.Module], object], str]] = {
+    "safetensors": (lambda path, net: save_file(net.state_dict(), path), ""),
+    "a state dict": (lambda path, net: torch.save(net.state_dict(), path), ""),
+    "a state dict of torch before 1.6": (
+        lambda path, net: torch.save(net.state_dict(), path, _use_new_zipfile_serialization=False),
+        "",
+    ),
+    "a state dict within more": (
+        lambda path, net: torch.save({"state_dict": net.state_dict()}, path),
+        "holds more than tensors by name; save the network's state_dict() alone",
+    ),
+    "a whole network": (lambda path, net: torch.save(net, path), "not a readable file of weights"),
+    "no weights": (lambda path, _: path.write_text("see the web page"), "not a readable file of weights"),
+    "an empty file": (lambda path, _: path.write_bytes(b""), "not a readable file of weights"),
+    "another network": (
+        lambda path, _: torch.save(nn.Linear(2, 2).state_dict(), path),
+        "backbone tensors are not in the weights file",
+    ),
+}
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+@pytest.mark.parametrize(("write", "message"), WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_of_a_backbone(
+    tmp_path: Path, write: Callable[[Path, nn.Module], object], message: str, ending: str
+) -> None:
+    """Whatever the file's ending says."""
+    path, theirs = tmp_path / f"weights{ending}", build_network(config_of("seed=3")).backbone
+    write(path, theirs)
+    config = config_of(f"model.backbone_weights={path}")
+    if not message:
+        ours = build_network(config).backbone.state_dict()
+        assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.items())
+        return
+    with pytest.raises((ConfigError, ModelError)) as caught:
+        build_network(config)
+    assert str(caught.value).startswith(f"model.backbone_weights: {path}")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_alone_are_no_checkpoint(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "a.pth")
+    network = build_network(config_of())
+    with pytest.raises(ModelError, match=r"a\.pth: not a checkpoint .* belong in model\.backbone_weights"):
+        take_checkpoint(network, COCO, tmp_path / "a.pth")

@@ -124,7 +124,7 @@ def make_clip_set(
             f"{source}: no annotation shows an object of the classes to train, {gathered.left_out()}; "
             "check data.classes and data.crowds"
         )
-    told = (*notes, *gathered.notes(class_names, len(videos), len(clips)))
+    told = (*notes, *gathered.notes(class_names, len(clips)))
     return ClipSet(images, tuple(class_names), clips, told)
 
 
@@ -172,12 +172,13 @@ class _Gathered:
             f"seen in no frame: {self._unseen}"
         )
 
-    def notes(self, class_names: Sequence[str], videos: int, clips: int) -> list[str]:
+    def notes(self, class_names: Sequence[str], clips: int) -> list[str]:
         """What there is, and what is left out and why."""
         counts = ", ".join(f"{name} {self._of_class[class_id]}" for class_id, name in enumerate(class_names))
+        kind = "images" if all(video.length == 1 for video in self._videos.values()) else "videos"
         small = sum(max(0, count - MOST_OBJECTS) for count in self._in_video.values())
         notes = [
-            f"{clips} of {videos} videos or images are used; objects: {counts}",
+            f"{clips} of {len(self._videos)} {kind} are used; objects: {counts}",
             f"not trained on: {self.left_out()}",
         ]
         if self._crowds or self._boxes:

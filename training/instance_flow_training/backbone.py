@@ -183,13 +183,14 @@ def _pyramid(backbone: ResNet50 | MobileNetV2, x: Tensor) -> dict[int, Tensor]:
 
 
 BACKBONES: dict[str, Callable[[int], ResNet50 | MobileNetV2]] = {"resnet50": ResNet50, "mobilenet_v2": MobileNetV2}
+OUTPUT_STRIDES = (16, 32)
 
 
 def build_backbone(name: str, output_stride: int) -> ResNet50 | MobileNetV2:
     """Raises ValueError for an unknown name or an output stride other than 16 or 32."""
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
-    if output_stride not in (16, 32):
+    if output_stride not in OUTPUT_STRIDES:
         raise ValueError(f"output_stride is {output_stride}; it must be 16 or 32")
     return BACKBONES[name](output_stride)
 

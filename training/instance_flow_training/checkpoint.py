@@ -55,15 +55,35 @@ def save_weights(
         whole.chmod(0o644)  # It was made for its owner alone.
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, and the metadata, of a .safetensors file. Raises ModelError where it is missing or damaged."""
+def read_tensors(path: Path, setting: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the metadata, of a .safetensors file, or of a state dict that torch.save wrote (.pth),
+    whatever its ending.
+
+    setting: what the file was given for; an error begins with it.
+    Raises ModelError where it is missing, damaged, or neither.
+    """
+    named = f"{setting}: {path}" if setting else str(path)
     if not path.is_file():
-        raise ModelError(f"{path}: no such file; give a .safetensors file")
+        raise ModelError(f"{named}: no such file; give a .safetensors file")
+    metadata: dict[str, str] = {}
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        with path.open("rb") as opened:
+            is_safetensors = opened.read(9)[8:] == b"{"  # after the length of its header
+            opened.seek(0)
+            # Of the open file: given its path, torch goes by the ending.
+            state = None if is_safetensors else torch.load(opened, map_location="cpu", weights_only=True)
+        if is_safetensors:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # Damaged bytes break a parser in any way there is.
-        raise ModelError(f"{path}: not a readable .safetensors file ({shown(error)}); was it cut short?") from error
+        raise ModelError(
+            f"{named}: not a readable file of weights ({type(error).__name__}); it must be a whole .safetensors file "
+            "or a state_dict() that torch.save wrote"
+        ) from error
+    if not _is_named(state, Tensor):
+        raise ModelError(f"{named} holds more than tensors by name; save the network's state_dict() alone")
+    return state, metadata
 
 
 def _load_weights(path: Path) -> Any:
@@ -95,10 +115,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            reason = type(error).__name__
-            raise ModelError(f"{path}: not a readable checkpoint ({reason}); was it cut short?") from error
+            raise ModelError(
+                f"{path}: not a readable checkpoint ({type(error).__name__}); give the checkpoint.pt that "
+                "instance-flow-train wrote, whole"
+            ) from error
     if not isinstance(state, dict) or "format" not in state:
-        raise ModelError(f"{path}: not a checkpoint of instance-flow; give the checkpoint.pt that it wrote")
+        raise ModelError(
+            f"{path}: not a checkpoint of instance-flow; give the checkpoint.pt that it wrote (weights of a backbone "
+            "belong in model.backbone_weights, those of DeepLab in init.deeplab)"
+        )
     if type(state["format"]) is not int or state["format"] != FORMAT:
         raise ModelError(
             f"{path}: a checkpoint of format {shown(state['format'])}, but this version reads format {FORMAT}; train "

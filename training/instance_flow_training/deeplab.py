@@ -34,7 +34,7 @@ _ALIKE = {"truck": ("car", "bus")}
 
 def load_folded(path: Path) -> dict[str, Tensor]:
     """The file's tensors in float32. Raises ModelError for a file that is missing, or is no such network."""
-    state = {name: tensor.float() for name, tensor in read_tensors(path)[0].items()}
+    state = {name: tensor.float() for name, tensor in read_tensors(path, "init.deeplab")[0].items()}
     layers = ("aspp.image_pooling", "aspp.conv1x1", "aspp.project", "classifier", "features.0.0")
     missing = [name for layer in layers for name in (f"{layer}.weight", f"{layer}.bias") if name not in state]
     if missing:

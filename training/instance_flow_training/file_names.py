@@ -112,7 +112,9 @@ def find_frames(images: Path, videos: Iterable[Video]) -> tuple[list[Video], lis
     Returns them, a sentence for each frame that is not there or may be several files, and what to tell the user.
     """
     files = Frames(images)
-    found, problems, taken, others = [], [], {}, []
+    found, others = [], []
+    problems: list[str] = []
+    taken: dict[str, str] = {}
     for video in videos:
         names = []
         for name in video.file_names:

@@ -27,7 +27,7 @@ CLASS_LAYERS = ("semantic_head.coarse.", "semantic_head.finest.1.")
 
 
 def build_network(config: TrainConfig, num_classes: int = len(CLASS_NAMES)) -> InstanceFlowNet:
-    """The network with its backbone's weights from ``model.backbone_weights`` (a .safetensors file), if given.
+    """The network with its backbone's weights from ``model.backbone_weights`` (a .safetensors or .pth file), if given.
 
     Raises ModelError for a file that cannot be read, ConfigError for one that is missing or does not fit.
     """
@@ -36,9 +36,11 @@ def build_network(config: TrainConfig, num_classes: int = len(CLASS_NAMES)) -> I
     if config.model.backbone_weights:
         path = Path(config.model.backbone_weights)
         if not path.is_file():
-            raise ConfigError(f"model.backbone_weights: no file {path}; give a .safetensors file or leave it empty")
+            raise ConfigError(
+                f"model.backbone_weights: no file {path}; give a .safetensors or .pth file, or leave it empty"
+            )
         try:
-            load_backbone_weights(network.backbone, read_tensors(path)[0])
+            load_backbone_weights(network.backbone, read_tensors(path, "model.backbone_weights")[0])
         except ValueError as error:
             raise ConfigError(f"model.backbone_weights: {path}: {error}") from error
         network.copy_last_stage()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instance_flow_training.backbone import build_backbone
+from instance_flow_training.backbone import BACKBONES, OUTPUT_STRIDES, build_backbone
 from instance_flow_training.decoder import Decoder, MultiLevelHead, head
 from instance_flow_training.dense_flow import OFFSET_SCALE, DenseFlow
 from instance_flow_training.fusion import FUSIONS, TCF
@@ -79,9 +79,11 @@ class ModelConfig:
     pixel_scale: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     def __post_init__(self) -> None:
-        for name, known in (("fusion", FUSIONS), ("flow", FLOWS)):
+        for name, known in (("backbone", BACKBONES), ("fusion", FUSIONS), ("flow", FLOWS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"model.{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+        if self.output_stride not in OUTPUT_STRIDES:
+            raise ValueError(f"model.output_stride is {self.output_stride}; it must be 16 or 32")
         if self.object_tokens < 0 or (self.object_tokens and self.flow != OFFSET):
             raise ValueError(
                 f"model.object_tokens is {self.object_tokens} with model.flow = {self.flow!r}; it must be 0 or more, "

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image as Pillow
-from PIL.TiffImagePlugin import TiffImageFile
 
 from instance_flow import rle
 from instance_flow.image_encodings import check_size, decode_compressed
@@ -73,7 +71,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); check data.annotations") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{path}: is not JSON ({error}); get or write the file again") from error
 
 
@@ -95,6 +93,8 @@ def read_header(path: Path) -> Header:
             stored = picture_size(data)
             check_size(*stored)
             orientation = _orientation(file, data)
+            if orientation is None:
+                return Header(decode_compressed(data, upright=True).shape[:2], False, False)
     except (OSError, ValueError) as error:
         raise SourceError(f"{path}: cannot be read as a picture: {error}") from error
     sideways = orientation in (5, 6, 7, 8)
@@ -155,8 +155,16 @@ def _check_frame(path: Path, header: Header, height: int, width: int) -> None:
     )
 
 
-def _orientation(file: BinaryIO, data: mmap) -> int:
-    """The EXIF orientation, 1 where there is none. Found as OpenCV finds it: XMP and PNG's text do not count."""
+def _orientation(file: BinaryIO, data: mmap) -> int | None:
+    """The EXIF orientation, 1 where there is none; None without Pillow, which a robot's install does not have.
+
+    Found as OpenCV finds it: XMP and PNG's text do not count.
+    """
+    try:
+        from PIL import Image as Pillow
+        from PIL.TiffImagePlugin import TiffImageFile
+    except ModuleNotFoundError:
+        return None
     try:
         with Pillow.open(file, formats=("JPEG", "PNG", "WEBP", "TIFF")) as picture:
             if isinstance(picture, TiffImageFile):

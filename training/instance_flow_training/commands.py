@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands' entries: without the packages of an extra they say which to install. They import nothing before."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+
+def train() -> int:
+    """``instance-flow-train``."""
+    return run_command("instance_flow_training.train_cli", "train")
+
+
+def world() -> int:
+    """``instance-flow-world``."""
+    return run_command("instance_flow_training.world_cli", "train")
+
+
+def validate() -> int:
+    """``instance-flow-validate``."""
+    return run_command("instance_flow_training.benchmark", "train")
+
+
+def ablate() -> int:
+    """``instance-flow-ablate``."""
+    return run_command("instance_flow_training.ablations", "train")
+
+
+def run_command(module: str, extra: str) -> int:
+    """Run a module's ``main``; gives its exit code, or 2 where a package that ``extra`` brings is missing."""
+    try:
+        code: int = importlib.import_module(module).main()
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("instance_flow"):
+            raise
+        print(
+            f"{Path(sys.argv[0]).name}: error: needs the Python package {error.name.partition('.')[0]}, which is not "
+            f"installed; get it by pip install '.[{extra}]' in instance-flow's folder",
+            file=sys.stderr,
+        )
+        return 2
+    return code

@@ -289,7 +289,7 @@ def _codec(capture: cv2.VideoCapture) -> str:
 
 def _shown_rate(capture: cv2.VideoCapture) -> float:
     """Frames per second by the median step between the times of the first frames, 0 where they have none."""
-    times = []
+    times: list[float] = []
     while len(times) < _RATE_SAMPLE and capture.grab():
         times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
     steps = np.diff(times)

@@ -57,6 +57,11 @@ def make_link(usual: Path, elsewhere: Path) -> None:
     usual.symlink_to(elsewhere)
 
 
+def give_away(usual: Path, _: Path) -> None:
+    usual.mkdir(mode=0o700)
+    os.chown(usual, 12345, -1)
+
+
 @pytest.mark.parametrize(
     "prepare",
     [
@@ -66,7 +71,7 @@ def make_link(usual: Path, elsewhere: Path) -> None:
         pytest.param(lambda usual, _: (usual.mkdir(), usual.chmod(0o777)), id="others may write"),
         pytest.param(lambda usual, _: (usual.mkdir(), usual.chmod(0o750)), id="others may look"),
         pytest.param(
-            lambda usual, _: (usual.mkdir(mode=0o700), os.chown(usual, 12345, -1)),
+            give_away,
             id="of another user",
             marks=pytest.mark.skipif(os.getuid() != 0, reason="only root gives folders away"),
         ),

@@ -213,7 +213,9 @@ ZIGZAG = [[n % 2 * 8192, n % 97] for n in range(3000)]
         pytest.param(lambda: rle.label_run_lengths(FLOATS, [1]), "of integers", id="labels are floats"),
         pytest.param(lambda: rle.label_run_lengths(np.zeros((2, 2), np.int32), [1, 1]), "distinct", id="id twice"),
         pytest.param(lambda: rle.label_run_lengths(MAP, [2**64]), "whole numbers below 2.63", id="id of 65 bits"),
-        pytest.param(lambda: rle.label_run_lengths(MAP, np.uint64([2**63])), "below 2.63", id="id of 64 bits"),
+        pytest.param(
+            lambda: rle.label_run_lengths(MAP, np.array([2**63], np.uint64)), "below 2.63", id="id of 64 bits"
+        ),
         pytest.param(lambda: rle.label_run_lengths(MAP, [1.5]), "whole numbers", id="id of a fraction"),
         pytest.param(
             lambda: rle.window_run_lengths(MAP, [1], [[0, 0, 3, 2]]), r"\[0, 0, 3, 2\] .*within", id="too wide"

@@ -65,13 +65,15 @@ def read_tensors(path: Path, setting: str = "") -> tuple[dict[str, Tensor], dict
     named = f"{setting}: {path}" if setting else str(path)
     if not path.is_file():
         raise ModelError(f"{named}: no such file; give a .safetensors file")
+    state: Any = None
     metadata: dict[str, str] = {}
     try:
         with path.open("rb") as opened:
             is_safetensors = opened.read(9)[8:] == b"{"  # after the length of its header
             opened.seek(0)
             # Of the open file: given its path, torch goes by the ending.
-            state = None if is_safetensors else torch.load(opened, map_location="cpu", weights_only=True)
+            if not is_safetensors:
+                state = torch.load(opened, map_location="cpu", weights_only=True)
         if is_safetensors:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from instance_flow_training.commands import run_command
 
 
-def export() -> int:
+def export(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-export``."""
-    return run_command("instance_flow_export.export", "export")
+    return run_command("instance_flow_export.export", "export", arguments)
 
 
-def quantise() -> int:
+def quantise(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-quantise``."""
-    return run_command("instance_flow_export.quantise", "export")
+    return run_command("instance_flow_export.quantise", "export", arguments)

@@ -20,6 +20,8 @@ import pytest
 import yaml
 
 from instance_flow.commands.values import parse_settings
+from instance_flow_training import train
+from instance_flow_training.benchmark import parse as parse_validation
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "models/*.md")
@@ -165,7 +167,7 @@ def check_ours(name: str, arguments: Sequence[str]) -> None:
         parse_settings(options.set)
     if hasattr(options, "oracle"):
         with refusals():  # of options that do not go together
-            importlib.import_module(SCRIPTS[name][0]).parse(filled)
+            parse_validation(filled)
     for value in vars(options).values():
         if isinstance(value, Path) and value.parts[0] in ("models", "training", "bench"):
             assert (ROOT / value).is_file(), value
@@ -215,8 +217,8 @@ def check_launch(arguments: Sequence[str]) -> None:
 
 def check_torchrun(arguments: Sequence[str]) -> None:
     start = arguments.index("-m")
-    (name,) = {name for name, (module, _) in SCRIPTS.items() if module.startswith(arguments[start + 1])}
-    check_ours(name, arguments[start + 2 :])
+    assert arguments[start + 1] == train.__name__
+    check_ours("instance-flow-train", arguments[start + 2 :])
 
 
 CHECKS: dict[str, Callable[[Sequence[str]], None]] = {

@@ -5,33 +5,34 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def train() -> int:
+def train(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-train``."""
-    return run_command("instance_flow_training.train_cli", "train")
+    return run_command("instance_flow_training.train_cli", "train", arguments)
 
 
-def world() -> int:
+def world(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-world``."""
-    return run_command("instance_flow_training.world_cli", "train")
+    return run_command("instance_flow_training.world_cli", "train", arguments)
 
 
-def validate() -> int:
+def validate(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-validate``."""
-    return run_command("instance_flow_training.benchmark", "train")
+    return run_command("instance_flow_training.benchmark", "train", arguments)
 
 
-def ablate() -> int:
+def ablate(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-ablate``."""
-    return run_command("instance_flow_training.ablations", "train")
+    return run_command("instance_flow_training.ablations", "train", arguments)
 
 
-def run_command(module: str, extra: str) -> int:
+def run_command(module: str, extra: str, arguments: Sequence[str] | None) -> int:
     """Run a module's ``main``; gives its exit code, or 2 where a package that ``extra`` brings is missing."""
     try:
-        code: int = importlib.import_module(module).main()
+        code: int = importlib.import_module(module).main(arguments)
     except ModuleNotFoundError as error:
         if not error.name or error.name.startswith("instance_flow"):
             raise

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.snapshot import Snapshot, pack_features, pack_stamp, take, unpack_features, unpack_stamp
+from instance_flow.snapshot import Snapshot, pack_features, pack_stamp, take, take_counts, unpack_features, unpack_stamp
 from instance_flow.structures import FloatArray, InstanceFlowError, IntArray
 
 
@@ -139,10 +139,8 @@ class ReferenceMemory:
         memory = ReferenceMemory(self.capacity, self._anchored, self._anchor_frames)
         memory._anchor = next((held[r] for r in np.flatnonzero(is_anchor)), None)
         memory._seeks_anchor = bool(take(snapshot, "memory.seeks_anchor", np.bool_))
-        memory._anchor_objects = int(take(snapshot, "memory.anchor_objects", np.integer))
-        memory._away = take(
-            snapshot, "memory.away", np.integer, None if memory._anchor is None else len(memory._anchor.ids)
-        )
+        memory._anchor_objects = int(take_counts(snapshot, "memory.anchor_objects"))
+        memory._away = take_counts(snapshot, "memory.away", None if memory._anchor is None else len(memory._anchor.ids))
         memory._recent.extend(held[r] for r in np.flatnonzero(is_recent))
         return memory
 
@@ -162,7 +160,7 @@ def _unpack(name: str, snapshot: Mapping[str, NDArray[Any]]) -> Reference:
     if len(np.unique(ids)) != len(ids):
         raise InstanceFlowError(f"the snapshot is damaged: {name!r} has an id twice; start the stream anew")
     return Reference(
-        frame_index=int(take(snapshot, f"{name}.frame_index", np.integer)),
+        frame_index=int(take_counts(snapshot, f"{name}.frame_index")),
         stamp=unpack_stamp(take(snapshot, f"{name}.stamp", np.integer)),
         features=unpack_features(f"{name}.features", snapshot),
         centers=take(snapshot, f"{name}.centers", np.floating, len(ids), 2),

@@ -26,7 +26,7 @@ from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.multiscale import MultiScaleNetwork
 from instance_flow.network import Launched, OnnxNetwork
 from instance_flow.preprocess import Fit, fit
-from instance_flow.snapshot import Snapshot, check_origin, pack_origin, take
+from instance_flow.snapshot import Snapshot, check_origin, pack_origin, take_counts
 from instance_flow.stages import Stopwatch
 from instance_flow.structures import (
     STATES,
@@ -41,9 +41,6 @@ from instance_flow.structures import (
     Tracks,
 )
 from instance_flow.tracker import Identities, Tracker
-
-_LAST_FRAME = 2**53
-"""Number of a frame that a snapshot may say; numbers up to it are exact in any arithmetic, and no stream reaches it."""
 
 
 @dataclass(frozen=True)
@@ -327,7 +324,8 @@ class Pipeline:
     def _unpacked(self, snapshot: Mapping[str, NDArray[Any]]) -> tuple[ReferenceMemory, Tracker, int]:
         check_origin(snapshot, self._origin())
         memory = self._memory.restored(snapshot)
-        tracker = self._tracker.restored(snapshot, len(self.info.class_names))
+        frame_index = int(take_counts(snapshot, "pipeline.frame_index"))
+        tracker = self._tracker.restored(snapshot, len(self.info.class_names), frame_index)
         for reference in memory.references:
             if not tracker.ids.issuperset(reference.ids.tolist()):
                 raise InstanceFlowError(
@@ -336,12 +334,6 @@ class Pipeline:
                 )
             if hasattr(self.network, "check_features"):
                 self.network.check_features(reference.features)
-        frame_index = int(take(snapshot, "pipeline.frame_index", np.integer))
-        if not 0 <= frame_index <= _LAST_FRAME:
-            raise InstanceFlowError(
-                f"the snapshot is damaged: its frame is number {frame_index}, expected 0 to {_LAST_FRAME}; start the "
-                "stream anew"
-            )
         return memory, tracker, frame_index
 
     def _origin(self) -> dict[str, Any]:

@@ -20,6 +20,8 @@ Snapshot = dict[str, NDArray[Any]]
 """Arrays by name, "<part>.<what>"; none of them holds objects, so ``np.savez`` writes them without pickle."""
 
 FORMAT = 2
+LAST_FRAME = 2**53
+"""Numbers up to it are exact in any arithmetic, and no stream reaches it."""
 NO_STAMP = int(np.iinfo(np.int64).min)
 
 
@@ -44,13 +46,26 @@ def take(snapshot: Mapping[str, NDArray[Any]], name: str, kind: Any, *shape: int
     return array
 
 
+def take_counts(snapshot: Mapping[str, NDArray[Any]], name: str, *shape: int | None) -> NDArray[Any]:
+    """``take`` of numbers of frames, or of how often something was seen, from 0 to ``LAST_FRAME``."""
+    array = take(snapshot, name, np.integer, *shape)
+    if array.size and not 0 <= array.min() <= array.max() <= LAST_FRAME:
+        raise InstanceFlowError(
+            f"the snapshot is damaged: {name!r} holds a number from {array.min()} to {array.max()}, expected 0 to "
+            f"{LAST_FRAME}; start the stream anew"
+        )
+    return array
+
+
 def pack_stamp(stamp: int | None) -> int:
     """Nanoseconds, NO_STAMP for None."""
     return NO_STAMP if stamp is None else stamp
 
 
 def unpack_stamp(value: Any) -> int | None:
-    """The inverse of ``pack_stamp``."""
+    """The inverse of ``pack_stamp``; raises InstanceFlowError for a number that is no stamp."""
+    if int(value) >= 2**63:
+        raise InstanceFlowError(f"the snapshot is damaged: it holds the stamp {value}; start the stream anew")
     return None if int(value) == NO_STAMP else int(value)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from instance_flow.foreign_text import shown
 from instance_flow.pipeline import Pending, Pipeline
 from instance_flow.preprocess import check_image
-from instance_flow.snapshot import Snapshot, pack_stamp, take, unpack_stamp
+from instance_flow.snapshot import Snapshot, pack_stamp, take, take_counts, unpack_stamp
 from instance_flow.structures import Image, InstanceFlowError, Tracks
 
 MAX_GAP = 2.0
@@ -119,7 +119,7 @@ class Stream:
                 f"the snapshot is of a pipeline, not of a stream: it has no {', '.join(sorted(missing))}"
             )
         stamps = [unpack_stamp(take(snapshot, f"stream.{name}", np.integer)) for name in ("first_stamp", "stamp")]
-        size = tuple(take(snapshot, "stream.size", np.integer, None).tolist())
+        size = tuple(take_counts(snapshot, "stream.size", None).tolist())
         encoding = str(take(snapshot, "stream.encoding", np.str_))
         if len(size) not in (0, 2):
             raise InstanceFlowError(f"the snapshot is damaged: its image size is {size}; start the stream anew")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from instance_flow.appearance import LOOK_SIZE, blend
 from instance_flow.matching import KnownIdentities, Matches
 from instance_flow.memory import Reference
-from instance_flow.snapshot import Snapshot, pack_stamp, take, unpack_stamp
+from instance_flow.snapshot import Snapshot, pack_stamp, take, take_counts, unpack_stamp
 from instance_flow.structures import LAST_ID, NEW, STATES, FloatArray, InstanceFlowError, Instances, IntArray
 
 LEAST_SHARE = 0.05
@@ -207,8 +207,9 @@ class Tracker:
             **{f"tracker.{name}": column for name, column in columns.items()},
         }
 
-    def restored(self, snapshot: Mapping[str, NDArray[Any]], classes: int) -> Tracker:
+    def restored(self, snapshot: Mapping[str, NDArray[Any]], classes: int, frame_index: int) -> Tracker:
         """A tracker of the same kind with the identities of a snapshot; classes: how many the votes are for.
+        frame_index: of the next frame.
 
         Raises InstanceFlowError where a part is missing, or is not what it should be.
         """
@@ -225,6 +226,14 @@ class Tracker:
             name: take(snapshot, f"tracker.{name}", *((kind, len(ids), *shape) if len(ids) else (np.generic, 0)))
             for name, (kind, *shape) in _columns(classes).items()
         }
+        for name in ("sightings", "streak") if len(ids) else ():
+            take_counts(snapshot, f"tracker.{name}", len(ids))
+        for name in ("first_frame", "last_frame") if len(ids) else ():
+            if take_counts(snapshot, f"tracker.{name}", len(ids)).max() >= frame_index:
+                raise InstanceFlowError(
+                    f"the snapshot is damaged: {name} of a track is beyond its {frame_index} frames; start the stream "
+                    "anew"
+                )
         for k, identity in enumerate(ids.tolist()):
             tracker._tracks[identity] = _Track(
                 first_frame=int(column["first_frame"][k]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import reprlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from instance_flow.foreign_text import shown
 from instance_flow_training.datasets import DataConfig
 from instance_flow_training.losses import LossConfig
 from instance_flow_training.model import ModelConfig
@@ -133,7 +135,9 @@ def _convert(value: Any, default: Any, key: str) -> Any:
         return str(value)
     if type(value) is not type(default):
         kind = {"tuple": "list"}.get(type(default).__name__, type(default).__name__)
-        raise ConfigError(f"{key} is {value!r}; it must be of type {kind}, like {json.dumps(default)}")
+        raise ConfigError(
+            f"{key} is {shown(reprlib.repr(value))}; it must be of type {kind}, like {json.dumps(default)}"
+        )
     return value
 
 
@@ -143,18 +147,18 @@ def apply(config: Config, changes: dict[str, Any], prefix: str = "") -> Config:
     new: dict[str, Any] = {}
     for key, value in changes.items():
         if key not in valid:
-            raise ConfigError(f"unknown key {prefix + key!r}; valid keys here are {', '.join(valid)}")
+            raise ConfigError(f"unknown key '{shown(prefix + str(key))}'; valid keys here are {', '.join(valid)}")
         default = valid[key]
         if dataclasses.is_dataclass(default):
             if not isinstance(value, dict):
-                raise ConfigError(f"{prefix + key} is {value!r}; it must be a table of settings")
+                raise ConfigError(f"{prefix + key} is {shown(reprlib.repr(value))}; it must be a table of settings")
             new[key] = apply(default, value, f"{prefix}{key}.")
         else:
             new[key] = _convert(value, default, prefix + key)
     try:
         return dataclasses.replace(config, **new)  # type: ignore[type-var]
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(shown(error, 500)) from error
 
 
 def parse_override(text: str) -> dict[str, Any]:

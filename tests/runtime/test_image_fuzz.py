@@ -6,6 +6,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from mutants import FORMATS, damaged, one_of
 
 from instance_flow.image_encodings import ENCODINGS, decode_compressed, decode_raw
 from instance_flow.picture_size import picture_size
@@ -25,20 +26,12 @@ BEGINNINGS = (
     b"GIF89a",
     b"P6\n",
 )
-FORMATS = ("", "jpeg", "rgb8; jpeg compressed bgr8", "bayer_rggb8; png compressed ", "16UC1; compressedDepth", "h264")
-
-
-def one_of(rng: np.random.Generator, choices: tuple) -> object:  # type: ignore[type-arg]
-    return choices[int(rng.integers(len(choices)))]
 
 
 def raw_message(rng: np.random.Generator) -> tuple[bytes, int, int, int, str, bool]:
     """Mostly small sizes and steps near what they should be, so that many messages are good."""
     encoding = str(one_of(rng, ENCODINGS if rng.random() < 0.9 else OTHER_ENCODINGS))
-    height, width = (
-        int(rng.integers(1, 12)) if rng.random() < 0.9 else int(one_of(rng, SIDES))  # type: ignore[call-overload]
-        for _ in range(2)
-    )
+    height, width = (int(rng.integers(1, 12)) if rng.random() < 0.9 else int(one_of(rng, SIDES)) for _ in range(2))
     step = width * int(rng.integers(1, 9)) + int(rng.integers(-1, 4))
     length = min(max(0, step * height * int(rng.integers(1, 4)) + int(rng.integers(-3, 4))), 5000)
     return rng.bytes(length), height, width, step, encoding, bool(rng.integers(2))
@@ -57,16 +50,6 @@ def test_random_raw_messages() -> None:
         answers.append(message[4])
     assert len(answers) > RAW_CASES / 4
     assert set(answers) == set(ENCODINGS)
-
-
-def damaged(rng: np.random.Generator, file: bytes) -> bytes:
-    """The file with some bytes changed, cut out or put in, more often near its header."""
-    data = bytearray(file)
-    for _ in range(int(rng.integers(0, 4))):
-        place = int(len(data) * rng.random() ** 3)
-        end = place + int(rng.integers(0, 4)) if rng.random() < 0.9 else len(data)
-        data[place:end] = rng.bytes(int(rng.integers(0, 4)))
-    return bytes(data)
 
 
 def test_random_picture_files(capfd: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +71,6 @@ def test_random_picture_files(capfd: pytest.CaptureFixture[str]) -> None:
 def test_random_bytes() -> None:
     rng = np.random.default_rng(2)
     for _ in range(COMPRESSED_CASES):
-        data = bytes(one_of(rng, BEGINNINGS)) + rng.bytes(int(rng.integers(0, 60)))  # type: ignore[call-overload]
+        data = bytes(one_of(rng, BEGINNINGS)) + rng.bytes(int(rng.integers(0, 60)))
         with pytest.raises(ValueError, match=r"."):
             decode_compressed(data)

@@ -376,10 +376,14 @@ def unpack_zstd(data: bytes, size: int) -> bytes:
     Raises ValueError for bytes that are no zstd, and for more than ``MAX_UNPACKED``.
     """
     zstd = _zstd()
+    unpacker = zstd.ZstdDecompressor()
     try:
-        return _checked(zstd.ZstdDecompressor().decompress(data, max_length=_bound(size)))
+        whole = bytes(unpacker.decompress(data, max_length=_bound(size)))
     except (zstd.ZstdError, EOFError) as error:
         raise ValueError(f"its {len(data)} bytes cannot be unpacked as zstd ({error})") from error
+    if not unpacker.eof and len(whole) < _bound(size):
+        raise ValueError(f"its {len(data)} bytes cannot be unpacked as zstd (they are cut off)")
+    return _checked(whole)
 
 
 def _unpack_lz4(data: bytes, size: int) -> bytes:

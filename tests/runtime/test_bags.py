@@ -571,3 +571,19 @@ def test_no_more_of_a_chunk_is_unpacked_than_it_says_that_it_holds(kind: str) ->
     bomb = compress(bytes(100_000_000))
     assert len(unpack(bomb, 1000)) == 1001
     assert len(unpack(compress(bytes(1000)), 1000)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("packed", "reason"),
+    [
+        pytest.param(lambda zstd: zstd.compress(b"image" * 99)[:-3], "they are cut off", id="cut off"),
+        pytest.param(lambda zstd: zstd.compress(b"image" * 99)[:9] + b"?" * 30, "cannot be unpacked", id="damaged"),
+    ],
+)
+def test_a_packed_message_that_cannot_be_unpacked(packed: Callable[[Any], bytes], reason: str) -> None:
+    from instance_flow.bag_files import _zstd, unpack_message
+
+    data = packed(_zstd())
+    assert len(data) < 100_000
+    with pytest.raises(ValueError, match=reason):
+        unpack_message(data)

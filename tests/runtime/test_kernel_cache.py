@@ -57,7 +57,7 @@ def make_link(usual: Path, elsewhere: Path) -> None:
     usual.symlink_to(elsewhere)
 
 
-def give_away(usual: Path, _: Path) -> None:
+def make_foreign(usual: Path, _: Path) -> None:
     usual.mkdir(mode=0o700)
     os.chown(usual, 12345, -1)
 
@@ -71,7 +71,7 @@ def give_away(usual: Path, _: Path) -> None:
         pytest.param(lambda usual, _: (usual.mkdir(), usual.chmod(0o777)), id="others may write"),
         pytest.param(lambda usual, _: (usual.mkdir(), usual.chmod(0o750)), id="others may look"),
         pytest.param(
-            give_away,
+            make_foreign,
             id="of another user",
             marks=pytest.mark.skipif(os.getuid() != 0, reason="only root gives folders away"),
         ),

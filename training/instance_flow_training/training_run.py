@@ -145,8 +145,8 @@ def go_on(run: TrainingRun, state: dict[str, Any], source: str) -> None:
     theirs, ours = list(state["class_names"]), list(run.data.class_names)
     if theirs != ours:
         raise ConfigError(
-            f"{source} was trained with {len(theirs)} classes ({', '.join(theirs[:3])}, ...), the data here have "
-            f"{len(ours)} ({', '.join(ours[:3])}, ...); {hint}"
+            f"{source} was trained with {len(theirs)} classes ({', '.join(map(shown, theirs[:3]))}, ...), the data here have "
+            f"{len(ours)} ({', '.join(map(shown, ours[:3]))}, ...); {hint}"
         )
     try:
         for group in state["optimizer"]["param_groups"]:

@@ -337,8 +337,12 @@ def _look_into(path: Path, session: Any) -> tuple[dict[str, str], dict[str, Any]
     """Metadata, and inputs and outputs by name. Raises ModelError where one of their texts is damaged."""
     try:
         metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        return metadata, {node.name: node for node in inputs}, {node.name: node for node in outputs}
+        inputs, outputs = (
+            {node.name: node for node in nodes} for nodes in (session.get_inputs(), session.get_outputs())
+        )
+        # Texts are decoded where they are looked at: here, not later.
+        _ = [(node.shape, node.type) for node in (*inputs.values(), *outputs.values())]
+        return metadata, inputs, outputs
     except Exception as error:  # Bytes that are no UTF-8, most often.
         raise unreadable(path, error) from error
 

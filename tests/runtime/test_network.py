@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,8 @@ from instance_flow_training.synthetic import WorldConfig, generate_clip
 INFO = ModelInfo(name="test", class_names=("a", "b"), input_size=(64, 96), feature_strides=(16, 8))
 
 
-def foreign_model(metadata: dict[str, str] | None = None) -> bytes:
+def foreign_model(metadata: dict[str, str] | None = None, shape: Sequence[int | str] = (1, 2)) -> bytes:
     """A sound ONNX file that has nothing to do with us."""
-    shape = [1, 2]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["x"], ["y"])],
         "identity",
@@ -132,8 +132,13 @@ def short_weights() -> bytes:
 
 @pytest.mark.parametrize(
     "content",
-    [foreign_model()[:40], foreign_model().replace(b"\x01x", b"\x01\xff"), short_weights()],
-    ids=["cut short", "name of an input that is no text", "weights too short"],
+    [
+        foreign_model()[:40],
+        foreign_model().replace(b"\x01x", b"\x01\xff"),
+        foreign_model(changed(), [1, "~"]).replace(b"~", b"\xe4"),
+        short_weights(),
+    ],
+    ids=["cut short", "name of an input that is no text", "name of a size that is no text", "weights too short"],
 )
 def test_a_damaged_model_is_refused_once_and_nothing_is_printed(
     tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]

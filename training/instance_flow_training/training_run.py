@@ -144,9 +144,10 @@ def go_on(run: TrainingRun, state: dict[str, Any], source: str) -> None:
     hint = f"give another --out, or begin a new run from it with --set init.checkpoint={source}"
     theirs, ours = list(state["class_names"]), list(run.data.class_names)
     if theirs != ours:
+        of_theirs, of_ours = (", ".join(map(shown, names[:3])) for names in (theirs, ours))
         raise ConfigError(
-            f"{source} was trained with {len(theirs)} classes ({', '.join(map(shown, theirs[:3]))}, ...), the data here have "
-            f"{len(ours)} ({', '.join(map(shown, ours[:3]))}, ...); {hint}"
+            f"{source} was trained with {len(theirs)} classes ({of_theirs}, ...), the data here have {len(ours)} "
+            f"({of_ours}, ...); {hint}"
         )
     try:
         for group in state["optimizer"]["param_groups"]:

@@ -97,13 +97,13 @@ def read_graph(runtime: Any, path: Path) -> GraphFacts:
     options.log_severity_level = 4  # What is wrong is raised as well.
     try:
         session = runtime.InferenceSession(str(path), options, providers=[PROVIDERS["cpu"]], enable_fallback=0)
-        inputs, outputs = {node.name: node for node in session.get_inputs()}, session.get_outputs()
+        inputs = {node.name: node for node in session.get_inputs()}
+        fixed = all(isinstance(n, int) for node in inputs.values() for n in node.shape)
+        half = any("float16" in node.type for node in (*inputs.values(), *session.get_outputs()))
     except Exception as error:
         raise unreadable(path, error) from error
-    fixed = all(isinstance(n, int) for node in inputs.values() for n in node.shape)
     image: list[Any] = inputs["image"].shape if fixed and "image" in inputs else []
     size = (image[1], image[2]) if len(image) == 4 else None
-    half = any("float16" in node.type for node in (*inputs.values(), *outputs))
     try:
         described = json.loads(session.get_modelmeta().custom_metadata_map.get("instance_flow", "{}"))
         name, weights = shown(described.get("name", "")), shown(described.get("weights_sha256", ""))

@@ -17,6 +17,7 @@ FORMATS = "JPEG, PNG, WebP, TIFF, BMP, GIF or PNM"
 Size = tuple[int, int]
 
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
 _START_OF_SCAN = 0xDA
 _END_OF_JPEG = b"\xff\xd9"
 # What ends the data of a scan: any marker but a restart; 0xFF in data has a 0 behind it, before a marker it fills.
@@ -50,7 +51,7 @@ def picture_size(data: bytes | mmap) -> Size:
 
 def _jpeg(data: bytes | mmap) -> Size:
     """Walk along the segments up to the first scan; within a scan the end marker cannot occur."""
-    position, size = 2, None
+    position, size, frame, components = 2, None, 0, 0
     for _ in range(_MOST_SEGMENTS):
         if data[position] != 0xFF:
             raise ValueError(f"the JPEG of {len(data)} bytes is damaged: no marker at byte {position}")
@@ -59,7 +60,7 @@ def _jpeg(data: bytes | mmap) -> Size:
             position += 1
             continue
         if marker in _START_OF_FRAME:
-            size = struct.unpack_from(">HH", data, position + 5)
+            size, frame, components = struct.unpack_from(">HH", data, position + 5), marker, data[position + 9]
         if marker == _START_OF_SCAN:
             break
         position += 2 + struct.unpack_from(">H", data, position + 2)[0]
@@ -69,7 +70,9 @@ def _jpeg(data: bytes | mmap) -> Size:
         raise ValueError(f"the JPEG of {len(data)} bytes is damaged: it does not say how large it is")
     if data.rfind(_END_OF_JPEG, position) < 0:  # from the end, where it is: of a mapped file little is read
         raise ValueError(f"the JPEG is cut off: {len(data)} bytes without an end marker")
-    scans = _count_scans(data, position)
+    # A camera's one scan holds all components, and decoders pass over others behind it: there is nothing to count.
+    usual = frame in _SEQUENTIAL and data[position + 4] == components
+    scans = 1 if usual else _count_scans(data, position)
     if scans > _MOST_SCANS or scans * size[0] * size[1] > max(_MOST_SCANNED, size[0] * size[1]):
         raise ValueError(
             f"the JPEG of {size[1]} x {size[0]} pixels has {scans} scans or more, which would take seconds to decode; "

@@ -243,20 +243,28 @@ def test_a_pnm_comment_ends_with_the_line_however_that_ends(end: bytes) -> None:
     assert image.shape == (1, 2, 3)
 
 
-def with_scans(count: int, size: tuple[int, int] = (24, 40)) -> bytes:
-    """A progressive JPEG of so many scans, the last one again and again; it claims a size."""
-    data = encode(gradient(), ".jpg", *PROGRESSIVE)
-    frame, last, scans = data.index(b"\xff\xc2"), data.rindex(b"\xff\xda"), data.count(b"\xff\xda")
+def with_scans(count: int, size: tuple[int, int] = (24, 40), parameters: tuple[int, int] = PROGRESSIVE) -> bytes:
+    """A JPEG of so many scans, the last one again and again; it claims a size."""
+    data = encode(gradient(), ".jpg", *parameters)
+    frame = next(place for kind in (b"\xff\xc2", b"\xff\xc0") if (place := data.find(kind)) > 0)
+    last, scans = data.rindex(b"\xff\xda"), data.count(b"\xff\xda")
     data = data[: frame + 5] + struct.pack(">HH", *size) + data[frame + 9 :]
     # A comment that holds the marker of the end hides no scan behind it, and one that holds that of a scan is none.
     comment = b"\xff\xfe\x00\x06\xff\xd9\xff\xda"
     return data[:last] + comment + data[last:-2] * (count - scans + 1) + b"\xff\xd9"
 
 
+def one_by_one(count: int) -> bytes:
+    """A sequential JPEG whose components have scans of their own, the last one again and again."""
+    inks = cmyk_jpeg((1, 2, 3, 4))
+    last = inks.rindex(b"\xff\xda")
+    return inks[:last] + inks[last:-2] * (count - 3) + b"\xff\xd9"
+
+
 @pytest.mark.parametrize(
     "data",
-    [with_scans(33), with_scans(300), with_scans(32, (8000, 8000))],
-    ids=["more than any file", "many", "fewer of a large picture"],
+    [with_scans(33), with_scans(300), with_scans(32, (8000, 8000)), one_by_one(40)],
+    ids=["more than any file", "many", "fewer of a large picture", "sequential, component by component"],
 )
 def test_a_jpeg_of_many_scans_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"has \d+ scans or more, which would take seconds"):
@@ -268,6 +276,13 @@ def test_a_jpeg_of_the_usual_scans_is_read(capfd: pytest.CaptureFixture[str]) ->
     # A phone puts a film behind the picture; its bytes are no scans.
     decode_compressed(encode(gradient(), ".jpg") + b"\xff\xda\x00\x02" * 100)
     capfd.readouterr()  # what libjpeg says of the repetitions
+
+
+def test_scans_behind_that_of_all_components_are_passed_over() -> None:
+    """They are not counted, as none is decoded."""
+    plain = (cv2.IMWRITE_JPEG_QUALITY, 95)
+    many, one = (decode_compressed(with_scans(count, parameters=plain)) for count in (5000, 1))
+    np.testing.assert_array_equal(many, one)
 
 
 def test_a_jpeg_of_nothing_but_segments_is_refused() -> None:

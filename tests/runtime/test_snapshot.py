@@ -285,3 +285,14 @@ def test_a_snapshot_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(InstanceFlowError, match=r"state\.npz"):
             read_snapshot(path)
+
+
+def test_a_snapshot_file_that_asks_for_another_zip_is_named(tmp_path: Path) -> None:
+    """Bits of a zip's header that Python does not know are a NotImplementedError."""
+    write_snapshot(tmp_path / "state.npz", {"a.b": np.zeros(3)})
+    data = bytearray((tmp_path / "state.npz").read_bytes())
+    for header in (b"PK\x03\x04", b"PK\x01\x02"):
+        data[data.index(header) + (6 if header[2] == 3 else 8)] |= 1 << 5
+    (tmp_path / "state.npz").write_bytes(data)
+    with pytest.raises(InstanceFlowError, match=r"state.npz: not a readable snapshot \(compressed patched data"):
+        read_snapshot(tmp_path / "state.npz")

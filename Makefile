@@ -44,6 +44,7 @@ bench: $(STAMPS)/develop $(STAMPS)/workspace
 lint: $(STAMPS)/develop $(STAMPS)/ros
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	MYPYPATH=ros2_ws/src/instance_flow_ros:ros2_ws/src/instance_flow_examples:ros2_ws/demo:tests/ros:tests/deploy:tests/docs:bench $(BIN)/mypy bench runtime training export ros2_ws/demo tests ros2_ws/src/instance_flow_ros/instance_flow_ros ros2_ws/src/instance_flow_examples/instance_flow_examples
 
 clean:

@@ -30,8 +30,8 @@ Common = NDArray[np.int64]
 
 def run_lengths_in_numba(true: Masks, predicted: Masks) -> Common:
     """Walk along both run lengths, in the kernels of the evaluator."""
-    from instance_flow.overlaps import measure_overlaps
-    from instance_flow.ytvis import Annotation, Result, Video
+    from instance_flow.evaluation.overlaps import measure_overlaps
+    from instance_flow.formats.ytvis import Annotation, Result, Video
 
     video = Video(1, HEIGHT, WIDTH, len(true[0]))
     annotations = [Annotation(k, 1, 1, masks) for k, masks in enumerate(true)]
@@ -67,7 +67,7 @@ def pycocotools_merge(true: Masks, predicted: Masks) -> Common:
 
 def pixels_in_numpy(true: Masks, predicted: Masks) -> Common:
     """Decode every mask of a frame and multiply matrices of pixels."""
-    from instance_flow.rle import decode
+    from instance_flow.formats.rle import decode
 
     def pixels(masks: Masks, frame: int) -> NDArray[np.float32]:
         empty = np.zeros(HEIGHT * WIDTH, np.uint8)
@@ -94,7 +94,7 @@ def measure(way: Callable[[Masks, Masks], Common], videos: list[tuple[Masks, Mas
 
 def read_case() -> list[tuple[Masks, Masks]]:
     """Give the masks of each video, all compressed."""
-    from instance_flow.rle import compress
+    from instance_flow.formats.rle import compress
 
     with tempfile.TemporaryDirectory() as folder:
         write_case(Path(folder), VIDEOS)

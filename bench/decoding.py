@@ -15,7 +15,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from instance_flow.image_encodings import ENCODINGS, decode_compressed, decode_raw
+from instance_flow.formats.image_encodings import ENCODINGS, decode_compressed, decode_raw
 from instance_flow.structures import Image
 
 SIZES = ((480, 640), (720, 1280))

@@ -48,9 +48,9 @@ class Measurement:
 
 def ours(folder: Path, tracking: bool = True) -> Numbers:
     """Measure AP and AR, and the tracking numbers, from files."""
-    from instance_flow.average_precision import STATS
-    from instance_flow.evaluation import evaluate
-    from instance_flow.tracking_metrics import HEADLINE
+    from instance_flow.evaluation.average_precision import STATS
+    from instance_flow.evaluation.evaluate import evaluate
+    from instance_flow.evaluation.tracking_metrics import HEADLINE
 
     found = evaluate(folder / TRUTH, folder / RESULTS, tracking=tracking)
     return {name: found[name] for name in (*STATS, *(HEADLINE if tracking else ()))}
@@ -60,7 +60,7 @@ def official_precision(checkout: Path, folder: Path) -> Numbers:
     """Measure AP and AR by youtubevos/cocoapi, on the mask module of the installed pycocotools."""
     import pycocotools
 
-    from instance_flow.average_precision import STATS
+    from instance_flow.evaluation.average_precision import STATS
 
     _bring_back_old_numpy()
     _pretend("matplotlib", "matplotlib.pyplot", "matplotlib.collections", "matplotlib.patches")
@@ -105,7 +105,7 @@ def official_tracking(checkout: Path, folder: Path) -> Numbers:
 def measure(contender: Contender, folder: Path, repeat: int) -> Measurement:
     """Call a contender several times in this process."""
     with contextlib.redirect_stdout(io.StringIO()):
-        import instance_flow.evaluation  # noqa: F401
+        import instance_flow.evaluation.evaluate  # noqa: F401
 
         before = memory_mib("VmRSS")
         clocks = []
@@ -119,8 +119,8 @@ def measure(contender: Contender, folder: Path, repeat: int) -> Measurement:
 
 def measure_memory(folder: Path) -> dict[str, float]:
     """Tell memory apart: what the JSON of both files takes, and what measuring them takes on top."""
-    from instance_flow.evaluation import evaluate_data
-    from instance_flow.json_files import read_json
+    from instance_flow.evaluation.evaluate import evaluate_data
+    from instance_flow.formats.json_files import read_json
 
     with tempfile.TemporaryDirectory() as small:
         write_case(Path(small), 1)

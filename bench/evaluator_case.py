@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow import rle
+from instance_flow.formats import rle
 
 TRUTH, RESULTS = "ground_truth.json", "results.json"
 HEIGHT, WIDTH, FRAMES = 360, 640, 30

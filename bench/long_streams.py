@@ -22,14 +22,14 @@ import numpy as np
 from evaluator import memory_mib
 from tqdm import tqdm
 
-from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.commands.values import parse_settings
 from instance_flow.pipeline import Pipeline
+from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import FloatArray, Image, InstanceFlowError, ModelInfo, Network, Prediction
-from instance_flow_training.id_counts import IdCounts, count_ids
-from instance_flow_training.oracle import OracleNetwork
-from instance_flow_training.scoring import score_tracks
-from instance_flow_training.synthetic import Clip, WorldConfig, generate_clip
+from instance_flow_training.comparing.id_counts import IdCounts, count_ids
+from instance_flow_training.comparing.scoring import score_tracks
+from instance_flow_training.worlds.oracle import OracleNetwork
+from instance_flow_training.worlds.synthetic import Clip, WorldConfig, generate_clip
 
 _MEANS = ("AP50", "HOTA", "AssA", "IDF1")
 _SETTLED = 200

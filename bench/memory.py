@@ -27,17 +27,17 @@ from ros_setup import Row, show
 from tqdm import tqdm
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline
-from instance_flow.atomic import replacing
 from instance_flow.benchmark.costs import MESSAGE_TYPES, PERIOD
 from instance_flow.benchmark.machine import memory_mib
 from instance_flow.benchmark.scenes import POSES, ExactNetwork, Scene
 from instance_flow.benchmark.suite import CAMERA, SHOWN
-from instance_flow.installation import bundled_model_path
-from instance_flow.json_files import write_json
-from instance_flow.messages import to_instance_array
-from instance_flow.run_statistics import Curve
+from instance_flow.formats.atomic import replacing
+from instance_flow.formats.json_files import write_json
+from instance_flow.formats.messages import to_instance_array
+from instance_flow.network.installation import bundled_model_path
+from instance_flow.report.run_statistics import Curve
+from instance_flow.report.svg import curve_plot
 from instance_flow.structures import Image, Prediction
-from instance_flow.svg import curve_plot
 
 ASSEMBLY_FRAMES, MODEL_FRAMES = 20_000, 2_000
 AT = (0, 100, 1_000, 2_000, 5_000, 20_000)

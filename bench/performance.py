@@ -31,12 +31,12 @@ from performance_check import SLOWER, baseline_ratios, judge, pipeline_ratios, r
 from performance_page import page, text
 from pictures import Bar, stacked_bars
 
-from instance_flow.atomic import replacing
 from instance_flow.benchmark.machine import machine
 from instance_flow.benchmark.suite import CACHED, SIZES, BenchSettings
 from instance_flow.commands.bench import measured_with_progress
-from instance_flow.installation import bundled_model_path
-from instance_flow.json_files import read_json, write_json
+from instance_flow.formats.atomic import replacing
+from instance_flow.formats.json_files import read_json, write_json
+from instance_flow.network.installation import bundled_model_path
 from instance_flow.structures import InstanceFlowError, SourceError
 
 BENCH = Path(__file__).resolve().parent
@@ -128,7 +128,7 @@ def _large() -> dict[str, Any]:
     """The paper's network; what comes after it is the same for all networks, and measured once."""
     from baselines.networks import SIZE, export_both, random_network
 
-    from instance_flow_training.model import ModelConfig
+    from instance_flow_training.network.model import ModelConfig
 
     with tempfile.TemporaryDirectory(prefix="instance-flow-") as folder:
         path = export_both("R50", random_network(ModelConfig()), SIZE, Path(folder)).path

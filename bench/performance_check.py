@@ -13,7 +13,7 @@ from typing import Any
 
 from instance_flow.benchmark.suite import CACHED, EXACT, RECOMPUTED
 from instance_flow.benchmark.tables import Table
-from instance_flow.json_files import read_json, write_json
+from instance_flow.formats.json_files import read_json, write_json
 from instance_flow.structures import SourceError
 
 TOLERANCE = 0.25

@@ -33,7 +33,7 @@ _ROOM_FOR_TEXT = 42
 
 
 def standalone(chart: str) -> str:
-    """A chart of ``instance_flow.svg``, which takes its colours from the page around it, as a file of its own."""
+    """A chart of ``report.svg``, which takes its colours from the page around it, as a file of its own."""
     head, rest = chart.split(">", 1)
     return f"{head.replace('<svg ', _SVG, 1)}><style>{_STYLE}</style>{rest}\n"
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from instance_flow.average_precision import SIZES
-from instance_flow.evaluation import evaluate
+from instance_flow.evaluation.average_precision import SIZES
+from instance_flow.evaluation.evaluate import evaluate
 from instance_flow.structures import SourceError
 
 ID_ZERO = "q02_gt_id_zero"

@@ -56,7 +56,7 @@ def main() -> None:
 
 def pictures(width: int, height: int) -> Iterator[np.ndarray]:
     """Images of the demo's recording, in another size."""
-    from instance_flow.bags import BagImages
+    from instance_flow.formats.bags import BagImages
 
     for image in islice(BagImages(REPOSITORY / "ros2_ws" / "demo" / "demo.mcap"), _IMAGES):
         yield cv2.resize(image.image, (width, height), interpolation=cv2.INTER_AREA)

@@ -22,9 +22,9 @@ from ros_setup import REPOSITORY, Row, parser, show
 from std_msgs.msg import Header
 
 from instance_flow import Pipeline, Tracks
-from instance_flow.bags import BagImages
-from instance_flow.installation import bundled_model_path
-from instance_flow.messages import to_instance_array
+from instance_flow.formats.bags import BagImages
+from instance_flow.formats.messages import to_instance_array
+from instance_flow.network.installation import bundled_model_path
 from instance_flow_ros.conversions import TYPES
 
 _HEIGHT, _WIDTH = 480, 640

@@ -20,9 +20,9 @@ from time import perf_counter, process_time, sleep
 
 import numpy as np
 
-from instance_flow.execution import ExecutionConfig
-from instance_flow.installation import bundled_model_path
-from instance_flow.network import OnnxNetwork
+from instance_flow.network.execution import ExecutionConfig
+from instance_flow.network.installation import bundled_model_path
+from instance_flow.network.onnx import OnnxNetwork
 
 ALONE, ROUNDS = 20, 3
 COUNTER = """

@@ -28,7 +28,7 @@ import torch
 from evaluator import in_new_process
 
 from instance_flow.benchmark.machine import machine
-from instance_flow.json_files import write_json
+from instance_flow.formats.json_files import write_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "training" / "configs"
@@ -95,8 +95,8 @@ def time_step(config: Any, steps: int) -> Row:
     import cv2
 
     from instance_flow_training.datasets import collate
-    from instance_flow_training.step import update
-    from instance_flow_training.training_run import open_run
+    from instance_flow_training.loop.step import update
+    from instance_flow_training.loop.training_run import open_run
 
     run = open_run(config, None)
     cv2.setNumThreads(1)
@@ -119,9 +119,9 @@ def time_step(config: Any, steps: int) -> Row:
 
 def time_loop(config: Any, steps: int) -> Row:
     """Seconds of a step with its data, and the share of them spent waiting."""
-    from instance_flow_training.step import update
-    from instance_flow_training.step_clock import StepClock
-    from instance_flow_training.training_run import open_run
+    from instance_flow_training.loop.step import update
+    from instance_flow_training.loop.step_clock import StepClock
+    from instance_flow_training.loop.training_run import open_run
 
     run = open_run(config, None)
     clock = StepClock(run.fabric.device)
@@ -204,8 +204,8 @@ def write_set(folder: str) -> None:
     """Two made clips of 1280x720 in YouTube-VIS's layout, as JPEG like the real ones."""
     import cv2
 
-    from instance_flow_training.synthetic import WorldConfig, generate_clip
-    from instance_flow_training.world_files import write_ytvis
+    from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
+    from instance_flow_training.worlds.world_files import write_ytvis
 
     write_ytvis([generate_clip(k, "mixed", WorldConfig(size=(720, 1280), frames=8)) for k in range(2)], folder)
     for picture in Path(folder).glob("JPEGImages/*/*.png"):

@@ -31,15 +31,15 @@ from numpy.typing import NDArray
 from red_thing import INFO, frames, red_network, write_source
 
 from instance_flow import AssemblyConfig, Pipeline
-from instance_flow.bags import BagImages
-from instance_flow.evaluation import evaluate
-from instance_flow.foreign_text import MESSAGE
-from instance_flow.image_encodings import ENCODINGS, decode_compressed, decode_raw
-from instance_flow.network import METADATA_KEY, OnnxNetwork, write_metadata
-from instance_flow.rle import encode
-from instance_flow.snapshot import read_snapshot
+from instance_flow.evaluation.evaluate import evaluate
+from instance_flow.formats.bags import BagImages
+from instance_flow.formats.foreign_text import MESSAGE
+from instance_flow.formats.image_encodings import ENCODINGS, decode_compressed, decode_raw
+from instance_flow.formats.rle import encode
+from instance_flow.network.onnx import METADATA_KEY, OnnxNetwork, write_metadata
 from instance_flow.stream import Stream
 from instance_flow.structures import InstanceFlowError
+from instance_flow.tracking.snapshot import read_snapshot
 
 Random = np.random.Generator
 OK, REFUSED = "ok", "refused"
@@ -258,9 +258,9 @@ def use_evaluation(folder: Path, files: list[bytes]) -> None:
 def sound_checkpoints(folder: Path) -> list[tuple[str, Any]]:
     import torch
 
-    from instance_flow_training.checkpoint import FORMAT, save_weights
     from instance_flow_training.config import load_config
-    from instance_flow_training.model import InstanceFlowNet
+    from instance_flow_training.network.model import InstanceFlowNet
+    from instance_flow_training.weights.checkpoint import FORMAT, save_weights
 
     config = load_config(Path(__file__).with_name("tiny.toml"), [])
     network, names = InstanceFlowNet(config.model, 2), ["cat", "dog"]
@@ -293,8 +293,8 @@ def mutate_checkpoint(rng: Random, checkpoint: tuple[str, Any]) -> tuple[str, by
 
 
 def use_checkpoint(folder: Path, checkpoint: tuple[str, bytes]) -> None:
-    from instance_flow_training.checkpoint import load_network
     from instance_flow_training.config import ConfigError
+    from instance_flow_training.weights.checkpoint import load_network
 
     path = folder / f"checkpoint{checkpoint[0]}"
     path.write_bytes(checkpoint[1])

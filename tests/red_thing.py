@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.bag_writer import BagWriter
-from instance_flow.network import reference_input, write_metadata
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.video_writer import VideoWriter
+from instance_flow.network.onnx import reference_input, write_metadata
 from instance_flow.structures import ModelInfo
-from instance_flow.video_writer import VideoWriter
 
 HEIGHT, WIDTH = 96, 128
 START, STEP = 1_700_000_000_123_456_789, 10**8

@@ -16,7 +16,7 @@ from baselines.grouping import grouping_rows
 from baselines.networks import SIZE, engine_rows, export_both, random_network, reference_rows, small_network
 from baselines.timing import Row
 from instance_flow.benchmark.suite import OBJECTS, SIZES
-from instance_flow_training.model import InstanceFlowNet, ModelConfig
+from instance_flow_training.network.model import InstanceFlowNet, ModelConfig
 
 
 def all_baselines(quick: bool = False, checkpoint: Path | None = None) -> dict[str, Row]:

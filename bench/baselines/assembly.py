@@ -22,12 +22,12 @@ from torch.nn import functional as F
 
 from baselines.scene import MOST_CENTERS, THRESHOLD, Scene, make_scene
 from baselines.timing import CPU, Row, measure, torch_threads
+from instance_flow.assembly.grouping import class_means, find_centers, foreground_margin, group_pixels
+from instance_flow.assembly.matching import flows_and_spreads
+from instance_flow.assembly.preprocess import Fit, fit, restore_labels
 from instance_flow.benchmark.scenes import STRIDE
 from instance_flow.benchmark.suite import OBJECTS, size_name
-from instance_flow.grouping import class_means, find_centers, foreground_margin, group_pixels
-from instance_flow.matching import flows_and_spreads
-from instance_flow.preprocess import Fit, fit, restore_labels
-from instance_flow.rle import compress, label_run_lengths
+from instance_flow.formats.rle import compress, label_run_lengths
 from instance_flow.structures import FloatArray, IntArray, LabelMap
 
 CASES = (*((objects, (384, 640)) for objects in OBJECTS), (64, (192, 320)), (64, (736, 1280)))

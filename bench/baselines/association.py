@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from baselines.assembly import fitted_to
 from baselines.scene import make_scene
 from baselines.timing import CPU, Row, measure
-from instance_flow.appearance import looks
+from instance_flow.assembly.appearance import looks
+from instance_flow.assembly.grouping import foreground_margin
+from instance_flow.assembly.matching import KnownIdentities, cheapest_pairs, flows_and_spreads, match_by_evidence
+from instance_flow.assembly.preprocess import restore_labels
 from instance_flow.benchmark.scenes import STRIDE
 from instance_flow.benchmark.suite import OBJECTS, size_name
-from instance_flow.grouping import foreground_margin
-from instance_flow.matching import KnownIdentities, cheapest_pairs, flows_and_spreads, match_by_evidence
-from instance_flow.preprocess import restore_labels
 from instance_flow.structures import FloatArray, Image, IntArray, LabelMap, MatchCosts, Prediction, Tracks
-from instance_flow_training.iou_tracking import MINIMUM_IOU, MaskIouTracker
+from instance_flow_training.comparing.iou_tracking import MINIMUM_IOU, MaskIouTracker
 
 _SIZE = (384, 640)
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from baselines.scene import make_layout
 from baselines.timing import CPU, Row, measure
+from instance_flow.assembly.grouping import group_pixels
 from instance_flow.benchmark.scenes import STRIDE
 from instance_flow.benchmark.suite import OBJECTS, SIZES, size_name
-from instance_flow.grouping import group_pixels
 from instance_flow.structures import FloatArray, LabelMap
 
 _BLOCK = 8192

@@ -25,16 +25,16 @@ from baselines.scene import REFERENCES
 from baselines.timing import Row, measure, torch_threads
 from instance_flow.benchmark.scenes import CLASSES
 from instance_flow.benchmark.suite import size_name
-from instance_flow.execution import ExecutionConfig, open_session
-from instance_flow.network import MAPS, OnnxNetwork, feature_names, reference_input, write_metadata
+from instance_flow.network.execution import ExecutionConfig, open_session
+from instance_flow.network.onnx import MAPS, OnnxNetwork, feature_names, reference_input, write_metadata
 from instance_flow.structures import Image, ModelInfo, Network, Prediction
 from instance_flow_export.export import export_graph
 from instance_flow_export.proof import TOLERANCE, relative_error
-from instance_flow_training.checkpoint import load_network
 from instance_flow_training.config import load_config
-from instance_flow_training.model import InstanceFlowNet, ModelConfig
-from instance_flow_training.synthetic import CLASS_NAMES
+from instance_flow_training.network.model import InstanceFlowNet, ModelConfig
 from instance_flow_training.validate import TorchNetwork, model_info
+from instance_flow_training.weights.checkpoint import load_network
+from instance_flow_training.worlds.synthetic import CLASS_NAMES
 
 SIZE = (384, 640)
 THREADS = {"one thread": 1, "all threads": 0}

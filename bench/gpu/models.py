@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from instance_flow_export.export import main as export
-from instance_flow_training.checkpoint import save_checkpoint
 from instance_flow_training.config import TrainConfig, load_config
-from instance_flow_training.model import InstanceFlowNet, ModelConfig
+from instance_flow_training.network.model import InstanceFlowNet, ModelConfig
+from instance_flow_training.weights.checkpoint import save_checkpoint
 
 SIZE = "640x384"
 CLASSES = 40

@@ -17,15 +17,15 @@ import onnx
 import torch
 
 from instance_flow.commands.values import image_size
-from instance_flow.foreign_text import MESSAGE, shown
-from instance_flow.network import MAPS, feature_names, reference_input, write_metadata
+from instance_flow.formats.foreign_text import MESSAGE, shown
+from instance_flow.network.onnx import MAPS, feature_names, reference_input, write_metadata
 from instance_flow.structures import Image, InstanceFlowError, ModelInfo
 from instance_flow_export.half import halve, prove_half
 from instance_flow_export.proof import ProofError, proof_images, prove
-from instance_flow_training.checkpoint import WEIGHTS, load_checkpoint, load_network, save_weights
 from instance_flow_training.config import ConfigError
-from instance_flow_training.model import OFFSET, InstanceFlowNet
+from instance_flow_training.network.model import OFFSET, InstanceFlowNet
 from instance_flow_training.validate import model_info
+from instance_flow_training.weights.checkpoint import WEIGHTS, load_checkpoint, load_network, save_weights
 
 OPSET = 20
 REFERENCES = 4

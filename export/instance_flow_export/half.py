@@ -11,10 +11,10 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-from instance_flow.network import OnnxNetwork
+from instance_flow.network.onnx import OnnxNetwork
 from instance_flow.structures import Image, ModelInfo
 from instance_flow_export.differences import Differences, differences
-from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.validate import TorchNetwork
 
 TOLERANCE = 0.005

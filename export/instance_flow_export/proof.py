@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.assembly_config import AssemblyConfig
-from instance_flow.network import MAPS, OnnxNetwork
+from instance_flow.formats.video import open_source
+from instance_flow.network.onnx import MAPS, OnnxNetwork
 from instance_flow.pipeline import Pipeline
+from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import Image, InstanceFlowError, ModelInfo, Network, Prediction, Tracks
-from instance_flow.video import open_source
-from instance_flow_training.model import InstanceFlowNet
-from instance_flow_training.synthetic import WorldConfig, generate_clip
+from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.validate import TorchNetwork
+from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
 
 TOLERANCE = 1e-4
 FRAMES = 20

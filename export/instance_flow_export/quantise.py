@@ -13,9 +13,9 @@ from pathlib import Path
 import onnx
 from tqdm import tqdm
 
-from instance_flow.atomic import replacing
-from instance_flow.foreign_text import MESSAGE, shown
-from instance_flow.network import OnnxNetwork, write_metadata
+from instance_flow.formats.atomic import replacing
+from instance_flow.formats.foreign_text import MESSAGE, shown
+from instance_flow.network.onnx import OnnxNetwork, write_metadata
 from instance_flow.structures import Image, InstanceFlowError, ModelError
 from instance_flow_export.differences import Differences, differences
 from instance_flow_export.quantise_graph import check_quantisable, quantise_graph

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.bags import is_bag
-from instance_flow.network import OnnxNetwork, reference_input
+from instance_flow.formats.bags import is_bag
+from instance_flow.formats.video import PICTURES, Source, open_source
+from instance_flow.network.onnx import OnnxNetwork, reference_input
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelInfo, Prediction, SourceError
-from instance_flow.video import PICTURES, Source, open_source
-from instance_flow_training.synthetic import SITUATIONS, World, WorldConfig
+from instance_flow_training.worlds.synthetic import SITUATIONS, World, WorldConfig
 
 SAMPLES = 64
 """Frames that are looked at, in all."""

@@ -18,8 +18,8 @@ from recorder import Answer, DemoError, Recorder
 from report import compare_with_offline, summarise, write_bag, write_pictures
 from tqdm import tqdm
 
-from instance_flow.bags import BagImages
-from instance_flow.installation import bundled_model_path
+from instance_flow.formats.bags import BagImages
+from instance_flow.network.installation import bundled_model_path
 from instance_flow.structures import InstanceFlowError
 
 HERE = Path(__file__).resolve().parent

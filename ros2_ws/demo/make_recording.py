@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from instance_flow.bag_writer import BagWriter
+from instance_flow.formats.bag_writer import BagWriter
 
 SIZE = (640, 360)
 QUALITY = 80

@@ -22,8 +22,8 @@ from rclpy.node import Node
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import CompressedImage, Image
 
-from instance_flow.atomic import replacing
-from instance_flow.bags import COMPRESSED, BagImages
+from instance_flow.formats.atomic import replacing
+from instance_flow.formats.bags import COMPRESSED, BagImages
 from instance_flow_ros import middleware
 
 _PATIENCE = 30.0

@@ -15,7 +15,7 @@ from lifecycle_msgs.srv import GetState
 from node_process import NodeProcess
 from rclpy.serialization import deserialize_message
 
-from instance_flow.stamps import to_nanoseconds
+from instance_flow.formats.stamps import to_nanoseconds
 
 
 class DemoError(Exception):

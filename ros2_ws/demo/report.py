@@ -12,13 +12,13 @@ from recorder import Answer, DemoError
 from tqdm import tqdm
 
 from instance_flow import Pipeline
-from instance_flow.bag_writer import BagWriter
-from instance_flow.bags import BagImages
-from instance_flow.installation import message_definitions
-from instance_flow.messages import to_instance_array, to_tracks
-from instance_flow.outputs import SHEET, VIDEO, sheet_output, video_output
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.bags import BagImages
+from instance_flow.formats.messages import to_instance_array, to_tracks
+from instance_flow.formats.video import Frame
+from instance_flow.network.installation import message_definitions
+from instance_flow.replay.outputs import SHEET, VIDEO, sheet_output, video_output
 from instance_flow.stream import Stream
-from instance_flow.video import Frame
 from instance_flow_ros.conversions import TYPES
 
 TOPIC = "/instance_flow/instances"

@@ -3,15 +3,15 @@
 
 import os
 
-from instance_flow import kernel_cache
+from instance_flow.kernels import cache
 
 # Read by OpenCV when it is loaded. Our own look at a header comes first (``image_encodings.MAX_PIXELS``); this holds
 # where a decoder reads the header in another way.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(64 * 2**20))
-kernel_cache.prepare()  # before the first module with kernels is imported
+cache.prepare()  # before the first module with kernels is imported
 
-from instance_flow.assembly_config import AssemblyConfig  # noqa: E402
 from instance_flow.pipeline import Pipeline  # noqa: E402
+from instance_flow.settings import AssemblyConfig  # noqa: E402
 from instance_flow.structures import InstanceFlowError, ModelInfo, Prediction, Tracks  # noqa: E402
 
 __all__ = ["AssemblyConfig", "InstanceFlowError", "ModelInfo", "Pipeline", "Prediction", "Tracks"]

@@ -12,25 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.assembly import Assembly
-from instance_flow.assembly_config import EVIDENCE, AssemblyConfig
-from instance_flow.execution import ExecutionConfig
-from instance_flow.grouping import foreground_margin
-from instance_flow.installation import bundled_model_path
-from instance_flow.matching import (
+from instance_flow.assembly.assembly import Assembly
+from instance_flow.assembly.grouping import foreground_margin
+from instance_flow.assembly.matching import (
     Matches,
     match_by_evidence,
     match_instances,
 )
-from instance_flow.memory import Reference, ReferenceMemory
-from instance_flow.multiscale import MultiScaleNetwork
-from instance_flow.network import Launched, OnnxNetwork
-from instance_flow.preprocess import Fit, fit
-from instance_flow.snapshot import Snapshot, check_origin, pack_origin, take_counts
-from instance_flow.stages import Stopwatch
+from instance_flow.assembly.preprocess import Fit, fit
+from instance_flow.network.execution import ExecutionConfig
+from instance_flow.network.installation import bundled_model_path
+from instance_flow.network.multiscale import MultiScaleNetwork
+from instance_flow.network.onnx import Launched, OnnxNetwork
+from instance_flow.network.stages import Stopwatch
+from instance_flow.settings import EVIDENCE, AssemblyConfig
 from instance_flow.structures import (
     STATES,
     FloatArray,
+    Identities,
     Image,
     InstanceFlowError,
     Instances,
@@ -40,7 +39,9 @@ from instance_flow.structures import (
     Prediction,
     Tracks,
 )
-from instance_flow.tracker import Identities, Tracker
+from instance_flow.tracking.memory import Reference, ReferenceMemory
+from instance_flow.tracking.snapshot import Snapshot, check_origin, pack_origin, take_counts
+from instance_flow.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.foreign_text import shown
+from instance_flow.assembly.preprocess import check_image
+from instance_flow.formats.foreign_text import shown
 from instance_flow.pipeline import Pending, Pipeline
-from instance_flow.preprocess import check_image
-from instance_flow.snapshot import Snapshot, pack_stamp, take, take_counts, unpack_stamp
 from instance_flow.structures import Image, InstanceFlowError, Tracks
+from instance_flow.tracking.snapshot import Snapshot, pack_stamp, take, take_counts, unpack_stamp
 
 MAX_GAP = 2.0
 """Seconds between two images after which the references are not trusted any more, unless told otherwise."""

@@ -76,6 +76,26 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Identities:
+    """Per object of a frame (M rows).
+
+    ids, class_ids, states, ages: (M,) int64, as in ``Tracks``.   age_seconds: (M,) float64, likewise.
+    reference_frames, distances: (M,), as in ``Tracks``, distances in cells.
+    motion: (M, 2) float32 cells moved since ``motion_since`` (M,) int64, an index into the references, -1 if unknown.
+    """
+
+    ids: IntArray
+    class_ids: IntArray
+    states: IntArray
+    ages: IntArray
+    age_seconds: NDArray[np.float64]
+    reference_frames: IntArray
+    distances: FloatArray
+    motion: FloatArray
+    motion_since: IntArray
+
+
+@dataclass(frozen=True)
 class Instances:
     """The M objects found in one frame, best center first, in cells of the network's output maps.
 

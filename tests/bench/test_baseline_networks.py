@@ -23,11 +23,11 @@ from baselines.networks import (
     with_references,
 )
 
-from instance_flow.network import OnnxNetwork
-from instance_flow_training.checkpoint import save_checkpoint
+from instance_flow.network.onnx import OnnxNetwork
 from instance_flow_training.config import TrainConfig, load_config
-from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.validate import TorchNetwork
+from instance_flow_training.weights.checkpoint import save_checkpoint
 
 SIZE = (64, 96)
 TINY = load_config(Path(__file__).parents[1] / "tiny.toml", []).model

@@ -40,12 +40,12 @@ from baselines.timing import CPU, WALL, Row, measure, torch_threads
 from numpy.typing import NDArray
 
 from instance_flow import Pipeline
-from instance_flow.assembly_config import AssemblyConfig
+from instance_flow.assembly.grouping import find_centers, group_pixels
 from instance_flow.benchmark.suite import OBJECTS, SIZES
-from instance_flow.grouping import find_centers, group_pixels
-from instance_flow.rle import decode
+from instance_flow.formats.rle import decode
+from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import FloatArray, Image, LabelMap, ModelInfo, Prediction
-from instance_flow_training.iou_tracking import MaskIouTracker, overlap
+from instance_flow_training.comparing.iou_tracking import MaskIouTracker, overlap
 
 SMALL = (96, 128)
 Group = Callable[[FloatArray, NDArray[np.bool_], FloatArray], LabelMap]

@@ -21,7 +21,7 @@ import yaml
 
 from instance_flow.commands.values import parse_settings
 from instance_flow_training import train
-from instance_flow_training.benchmark import parse as parse_validation
+from instance_flow_training.comparing.cli import parse as parse_validation
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "models/*.md")

@@ -19,9 +19,9 @@ from red_thing import HEIGHT, WIDTH, frames, red_network, write_source
 
 from instance_flow import AssemblyConfig, Pipeline
 from instance_flow.commands.values import parse_settings
-from instance_flow.rle import encode
+from instance_flow.formats.rle import encode
+from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 from instance_flow.stream import Stream
-from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -238,7 +238,7 @@ def a_stream() -> Stream:
 
 SNIPPETS: dict[str, Callable[[], dict[str, Any]]] = {
     "from instance_flow import Pipeline": lambda: {"frames": frames(2)},
-    "from instance_flow.snapshot import read_snapshot, write_snapshot": lambda: {"stream": a_stream()},
+    "from instance_flow.tracking.snapshot import read_snapshot, write_snapshot": lambda: {"stream": a_stream()},
     "from instance_flow_examples.masks import label_map, whole_image, window": lambda: {
         "message": message(),
         "instance": message().instances[0],

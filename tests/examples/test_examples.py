@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.rle import run_lengths
+from instance_flow.formats.rle import run_lengths
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "ros2_ws" / "src" / "instance_flow_examples"

@@ -10,8 +10,9 @@ import torch
 
 from instance_flow_training.config import DataConfig, TrainConfig, load_config
 from instance_flow_training.datasets import WorldClips, collate
-from instance_flow_training.model import InstanceFlowNet
-from instance_flow_training.train import build_network, forward_losses
+from instance_flow_training.loop.step import forward_losses
+from instance_flow_training.network.model import InstanceFlowNet
+from instance_flow_training.weights.initialise import build_network
 
 SIZE = (64, 96)
 

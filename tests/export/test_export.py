@@ -14,17 +14,17 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from instance_flow.network import OnnxNetwork, write_metadata
+from instance_flow.network.onnx import OnnxNetwork, write_metadata
 from instance_flow.structures import ModelInfo
 from instance_flow_export.export import export, export_graph, main, prove_and_write, weights_hash
 from instance_flow_export.half import halve
 from instance_flow_export.proof import ProofError, proof_images, prove, relative_error
-from instance_flow_training.checkpoint import save_checkpoint
 from instance_flow_training.config import DataConfig, TrainConfig, load_config
-from instance_flow_training.model import InstanceFlowNet
-from instance_flow_training.synthetic import CLASS_NAMES
-from instance_flow_training.train import build_network
+from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.validate import TorchNetwork, ValidationConfig, model_info
+from instance_flow_training.weights.checkpoint import save_checkpoint
+from instance_flow_training.weights.initialise import build_network
+from instance_flow_training.worlds.synthetic import CLASS_NAMES
 
 SIZE = (64, 96)
 CONFIG = load_config(Path(__file__).parents[1] / "tiny.toml", []).model

@@ -13,18 +13,18 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from instance_flow.network import OnnxNetwork, write_metadata
+from instance_flow.network.onnx import OnnxNetwork, write_metadata
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import ModelInfo
 from instance_flow_export.export import export_graph, main
 from instance_flow_export.half import halve, prove_half
 from instance_flow_export.proof import ProofError, proof_images
 from instance_flow_export.quantise import main as quantise_main
-from instance_flow_training.checkpoint import save_checkpoint
 from instance_flow_training.config import TrainConfig
-from instance_flow_training.model import InstanceFlowNet
-from instance_flow_training.synthetic import CLASS_NAMES, WorldConfig, generate_clip
+from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.validate import model_info
+from instance_flow_training.weights.checkpoint import save_checkpoint
+from instance_flow_training.worlds.synthetic import CLASS_NAMES, WorldConfig, generate_clip
 
 SIZE = (64, 96)
 CLIP = generate_clip(1, config=WorldConfig(size=SIZE, frames=16)).images

@@ -13,18 +13,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from instance_flow.network import OnnxNetwork, write_metadata
+from instance_flow.formats.video_writer import VideoWriter
+from instance_flow.network.onnx import OnnxNetwork, write_metadata
 from instance_flow.pipeline import Pipeline
-from instance_flow.video_writer import VideoWriter
 from instance_flow_export import quantise_samples
 from instance_flow_export.export import export_graph
 from instance_flow_export.quantise import main
 from instance_flow_export.quantise_bias import correct_biases
 from instance_flow_export.quantise_graph import FLOAT
 from instance_flow_export.quantise_samples import streams_in, take_samples
-from instance_flow_training.model import InstanceFlowNet
-from instance_flow_training.synthetic import generate_clip
+from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.validate import model_info
+from instance_flow_training.worlds.synthetic import generate_clip
 
 SIZE = (64, 96)
 IMAGES = np.random.default_rng(0).integers(0, 255, (12, *SIZE, 3), np.uint8)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from instance_flow.network import reference_input, write_metadata
+from instance_flow.network.onnx import reference_input, write_metadata
 from instance_flow.structures import Image, ModelInfo
 
 SIZE = (96, 128)

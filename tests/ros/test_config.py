@@ -18,7 +18,7 @@ from ament_index_python.packages import get_package_share_directory
 from instance_flow_msgs.msg import TrackedInstanceArray
 
 from instance_flow import AssemblyConfig
-from instance_flow.execution import ExecutionConfig
+from instance_flow.network.execution import ExecutionConfig
 from instance_flow_ros import detections, middleware
 from instance_flow_ros.diagnostics import StampGaps
 from instance_flow_ros.parameters import NodeConfig, StreamConfig

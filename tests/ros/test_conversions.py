@@ -16,9 +16,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.highlevel import AnyReader
 from std_msgs.msg import Header
 
-from instance_flow.bag_writer import BagWriter
-from instance_flow.installation import message_definitions
-from instance_flow.messages import to_class_table, to_instance_array, to_label_pixels, to_tracks
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.messages import to_class_table, to_instance_array, to_label_pixels, to_tracks
+from instance_flow.network.installation import message_definitions
 from instance_flow.structures import NEW, STATES, ModelInfo, Tracks
 from instance_flow_ros.conversions import TYPES
 

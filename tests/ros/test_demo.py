@@ -13,7 +13,7 @@ import pytest
 from blobs import BLUE, RED, draw, write_model
 from rosbags.highlevel import AnyReader
 
-from instance_flow.bag_writer import BagWriter
+from instance_flow.formats.bag_writer import BagWriter
 
 DEMO = Path(__file__).parents[2] / "ros2_ws" / "demo" / "live.py"
 FRAMES = 12

@@ -21,7 +21,7 @@ from probe import Probe, to_header, to_message
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 
-from instance_flow import cli
+from instance_flow.commands import cli
 from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
 from instance_flow_ros.graph_findings import (
     COMPRESSED_IMAGE,

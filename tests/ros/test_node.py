@@ -21,12 +21,14 @@ from rcl_interfaces.srv import DescribeParameters
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
-from instance_flow import AssemblyConfig, Pipeline, cli, outputs
-from instance_flow.bag_writer import BagWriter
-from instance_flow.execution import ExecutionConfig
-from instance_flow.foreign_text import MESSAGE
-from instance_flow.messages import to_instance_array, to_tracks
-from instance_flow.rle import from_run_lengths
+from instance_flow import AssemblyConfig, Pipeline
+from instance_flow.commands import cli
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.foreign_text import MESSAGE
+from instance_flow.formats.messages import to_instance_array, to_tracks
+from instance_flow.formats.rle import from_run_lengths
+from instance_flow.network.execution import ExecutionConfig
+from instance_flow.replay import outputs
 from instance_flow_ros.bridge import ImageBridge
 from instance_flow_ros.conversions import TYPES
 from instance_flow_ros.parameters import NodeConfig, StreamConfig

@@ -21,10 +21,10 @@ from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
-from instance_flow import cli
-from instance_flow.bag_writer import BagWriter
-from instance_flow.image_encodings import decode_compressed
-from instance_flow.installation import bundled_model_path
+from instance_flow.commands import cli
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.image_encodings import decode_compressed
+from instance_flow.network.installation import bundled_model_path
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.structures import Image as Pixels
 

@@ -13,7 +13,7 @@ from blobs import BLUE, INFO, RED, draw
 from plain import plain
 from probe import Probe, to_header
 
-from instance_flow.rle import from_run_lengths
+from instance_flow.formats.rle import from_run_lengths
 
 pytest.importorskip("cyclonedds", reason='cyclonedds is not installed (pip install "instance-flow[dev]", x86 only)')
 

@@ -12,13 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from red_thing import HEIGHT, START, STEP, WIDTH, frames, lines_of, write_source
 
-from instance_flow import rle
-from instance_flow.bag_writer import BagWriter
-from instance_flow.cli import main
+from instance_flow.commands.cli import main
+from instance_flow.formats import rle
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.video import Frame
+from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 from instance_flow.replay.as_live import Comparison, chosen_frames, survivors
 from instance_flow.structures import SourceError, Tracks
-from instance_flow.video import Frame
-from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 
 SECOND = 10**9
 TENTH = SECOND // 10

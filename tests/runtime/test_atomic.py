@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from instance_flow.atomic import replacing
+from instance_flow.formats.atomic import replacing
 
 
 def make(path: Path, kind: str, content: str) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow import bag_files
-from instance_flow.bag_writer import BagWriter
-from instance_flow.bags import COMPRESSED, RAW, BagImages, image_topics, is_bag, typestore
-from instance_flow.image_encodings import decode_compressed
+from instance_flow.formats import bag_files
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.bags import COMPRESSED, RAW, BagImages, image_topics, is_bag, typestore
+from instance_flow.formats.image_encodings import decode_compressed
 from instance_flow.structures import SourceError
 
 pytest.importorskip("rosbags")
@@ -405,7 +405,7 @@ def with_text(text: str) -> Callable[[Path], Path]:
 
 def packed(path: Path) -> Path:
     """File compression, the packed file alone."""
-    from instance_flow.bag_files import _zstd
+    from instance_flow.formats.bag_files import _zstd
 
     whole = write_images(path.with_suffix(".mcap"))
     path = path.with_name("rec.mcap.zstd")
@@ -431,7 +431,7 @@ def packed_messages(path: Path) -> Path:
     """Message compression without a metadata.yaml that would say so."""
     from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-    from instance_flow.bag_files import _zstd
+    from instance_flow.formats.bag_files import _zstd
 
     whole = write_images(path.with_suffix(".mcap"))
     with Reader(whole) as reader, Writer(path, version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
@@ -581,7 +581,7 @@ def test_no_more_of_a_chunk_is_unpacked_than_it_says_that_it_holds(kind: str) ->
     ],
 )
 def test_a_packed_message_that_cannot_be_unpacked(packed: Callable[[Any], bytes], reason: str) -> None:
-    from instance_flow.bag_files import _zstd, unpack_message
+    from instance_flow.formats.bag_files import _zstd, unpack_message
 
     data = packed(_zstd())
     assert len(data) < 100_000

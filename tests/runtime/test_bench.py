@@ -17,9 +17,9 @@ from instance_flow.benchmark.costs import PERIOD, ROWS
 from instance_flow.benchmark.machine import machine, memory_mib
 from instance_flow.benchmark.scenes import COVERED, POSES, STRIDE, ExactNetwork, Scene
 from instance_flow.benchmark.suite import CACHED, EXACT, OBJECTS, RECOMPUTED, SIZES, RecomputedReferences
-from instance_flow.cli import main
-from instance_flow.network import OnnxNetwork
-from instance_flow.stages import STAGES
+from instance_flow.commands.cli import main
+from instance_flow.network.onnx import OnnxNetwork
+from instance_flow.network.stages import STAGES
 
 COSTS = {"median_ms", "p95_ms", "cpu_ms", "share"}
 FEW = ["--sizes", "160x96", "--objects", "1", "3", "--frames", "2"]

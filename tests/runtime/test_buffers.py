@@ -6,7 +6,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
-from instance_flow.buffers import Held, Pool
+from instance_flow.network.buffers import Held, Pool
 
 
 def numbered() -> Pool[int]:

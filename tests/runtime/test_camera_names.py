@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from instance_flow.camera_names import camera_names
+from instance_flow.formats.camera_names import camera_names
 
 
 @pytest.mark.parametrize(

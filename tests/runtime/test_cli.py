@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from red_thing import HEIGHT, WIDTH, frames, lines_of, write_source
 
-from instance_flow.assembly_config import AssemblyConfig
-from instance_flow.cli import main
+from instance_flow.commands.cli import main
 from instance_flow.commands.values import parse_settings
-from instance_flow.rle import decode
-from instance_flow.video import open_source
-from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
+from instance_flow.formats.rle import decode
+from instance_flow.formats.video import open_source
+from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
+from instance_flow.settings import AssemblyConfig
 
-COMMAND = [sys.executable, "-c", "import sys; from instance_flow.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from instance_flow.commands.cli import main; sys.exit(main())"]
 
 
 @pytest.mark.parametrize("name", ["clip", "clip.mp4", "clip.mcap"], ids=["pictures", "video", "bag"])

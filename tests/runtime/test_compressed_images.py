@@ -14,8 +14,8 @@ import pytest
 from golden_images import GOLDEN
 from numpy.typing import NDArray
 
-from instance_flow.image_encodings import MAX_PIXELS, decode_compressed
-from instance_flow.picture_size import picture_size
+from instance_flow.formats.image_encodings import MAX_PIXELS, decode_compressed
+from instance_flow.formats.picture_size import picture_size
 
 ENDINGS = (".jpg", ".png", ".webp", ".tiff", ".bmp", ".ppm")
 PROGRESSIVE = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from instance_flow import cli
+from instance_flow.commands import cli
 from instance_flow.doctor import python as node_side
 from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding, format_findings
 from instance_flow.doctor.machine import (
@@ -46,8 +46,8 @@ from instance_flow.doctor.ros import (
     judge_profile,
     look_at_profile,
 )
-from instance_flow.gpu.nvidia import Nvidia
-from instance_flow.installation import message_definitions
+from instance_flow.network.gpu.nvidia import Nvidia
+from instance_flow.network.installation import message_definitions
 from instance_flow.structures import ModelInfo
 
 LITTLE, MUCH = 30 * MEBIBYTE, 4096 * MEBIBYTE

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.draw import colours, contact_sheet, overlay
+from instance_flow.pictures.draw import colours, contact_sheet, overlay
 from instance_flow.structures import NEW, Image, Tracks
 
 NAMES = ("ball", "box")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from instance_flow.gpu.engine_cache import (
+from instance_flow.network.gpu.engine_cache import (
     KEY,
     EngineFacts,
     cached,

@@ -25,16 +25,16 @@ import numpy as np
 import pytest
 from red_thing import HEIGHT, INFO, WIDTH, frames, red_network, write_source
 
-from instance_flow.cli import main
-from instance_flow.evaluation import evaluate
+from instance_flow.commands.cli import main
+from instance_flow.evaluation.evaluate import evaluate
+from instance_flow.formats.rle import encode
+from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 from instance_flow.replay.bag_evaluation import FINISHED, STOP, make_jobs, merge_and_evaluate, run_job, run_jobs
 from instance_flow.replay.bag_matching import find_bags, match_bags, match_categories
 from instance_flow.replay.journal import FOLDER, FRAMES_PER_SNAPSHOT
 from instance_flow.replay.settings import Settings, Wanted
 from instance_flow.replay.worker_processes import local_processes
-from instance_flow.rle import encode
 from instance_flow.structures import SourceError
-from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 
 pytest.importorskip("rosbags")
 pytest.importorskip("onnx")
@@ -246,7 +246,7 @@ def test_a_command_that_is_ended_takes_its_processes_along(
     folder: Path, model: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """The command waits for a bag whose file is a FIFO; Ctrl-C goes to all processes, as a terminal sends it."""
-    start = "import sys; from instance_flow.cli import main; sys.exit(main())"
+    start = "import sys; from instance_flow.commands.cli import main; sys.exit(main())"
     (folder / "a.mcap").unlink()
     (folder / "a").mkdir()
     os.mkfifo(folder / "a" / "part.mcap")
@@ -370,7 +370,7 @@ def begin(folder: Path, model: Path, *options: str) -> tuple[subprocess.Popen[st
     arguments = ["evaluate-bags", "truth.json", folder.name, "--model", relative, *options]
     terminal, its_end = pty.openpty()
     fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    start = "import sys; from instance_flow.cli import main; sys.exit(main())"
+    start = "import sys; from instance_flow.commands.cli import main; sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", start, *arguments], cwd=folder.parent, stdout=subprocess.PIPE, stderr=its_end, text=True
     )

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instance_flow.assignment import assign
-from instance_flow.average_precision import SIZES, STATS
-from instance_flow.cli import main
-from instance_flow.evaluation import evaluate, evaluate_data
-from instance_flow.evaluation_table import format_table
+from instance_flow.assembly.assignment import assign
+from instance_flow.commands.cli import main
+from instance_flow.evaluation.average_precision import SIZES, STATS
+from instance_flow.evaluation.evaluate import evaluate, evaluate_data
+from instance_flow.evaluation.table import format_table
+from instance_flow.evaluation.tracking_metrics import HEADLINE
 from instance_flow.structures import SourceError
-from instance_flow.tracking_metrics import HEADLINE
 
 DATA = Path(__file__).parent / "data" / "evaluation"
 TOLERANCE = 1e-9

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.average_precision import STATS
-from instance_flow.evaluation import evaluate_data
-from instance_flow.rle import run_lengths
+from instance_flow.evaluation.average_precision import STATS
+from instance_flow.evaluation.evaluate import evaluate_data
+from instance_flow.formats.rle import run_lengths
 
 coco = pytest.importorskip("pycocotools.mask")
 

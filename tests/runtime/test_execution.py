@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from instance_flow.execution import MOST_THREADS, ExecutionConfig, open_session, session_entries, thread_count
-from instance_flow.gpu.session import GraphFacts, check_graph, cuda_options, read_graph, tensorrt_options
+from instance_flow.network.execution import MOST_THREADS, ExecutionConfig, open_session, session_entries, thread_count
+from instance_flow.network.gpu.session import GraphFacts, check_graph, cuda_options, read_graph, tensorrt_options
 from instance_flow.structures import InstanceFlowError
 
 CORES = sorted(os.sched_getaffinity(0))

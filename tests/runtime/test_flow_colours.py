@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.flow_colours import NOTHING, flow_colours, wheel
+from instance_flow.pictures.flow_colours import NOTHING, flow_colours, wheel
 
 
 def described_wheel() -> NDArray[np.float64]:

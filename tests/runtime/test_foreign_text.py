@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from instance_flow.cli import main
+from instance_flow.commands.cli import main
 from instance_flow.doctor.finding import Finding, format_findings
-from instance_flow.evaluation_table import format_table
-from instance_flow.foreign_text import MESSAGE, NAME, OneLine, shown
-from instance_flow.gpu.session import unreadable
-from instance_flow.image_encodings import decode_compressed, decode_raw
-from instance_flow.snapshot import check_origin, pack_origin
-from instance_flow.ytvis import parse_ground_truth
+from instance_flow.evaluation.table import format_table
+from instance_flow.formats.foreign_text import MESSAGE, NAME, OneLine, shown
+from instance_flow.formats.image_encodings import decode_compressed, decode_raw
+from instance_flow.formats.ytvis import parse_ground_truth
+from instance_flow.network.gpu.session import unreadable
+from instance_flow.tracking.snapshot import check_origin, pack_origin
 
 FORGED = "rgb9\n[ERROR] \x1b[31mthe robot is on fire\x1b[0m\r"
 

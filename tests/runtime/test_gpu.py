@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instance_flow.execution import ExecutionConfig, import_onnxruntime, open_session
-from instance_flow.gpu.engine_cache import engines
-from instance_flow.gpu.provider_check import PROVIDERS, look_at_provider, why_not
-from instance_flow.network import MAPS, OnnxNetwork, feature_names, reference_input
+from instance_flow.network.execution import ExecutionConfig, import_onnxruntime, open_session
+from instance_flow.network.gpu.engine_cache import engines
+from instance_flow.network.gpu.provider_check import PROVIDERS, look_at_provider, why_not
+from instance_flow.network.onnx import MAPS, OnnxNetwork, feature_names, reference_input
 from instance_flow.structures import Image, Prediction
 
 FRAMES = 14

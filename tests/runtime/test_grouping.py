@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.grouping import all_finite, class_means, find_centers, foreground_margin, group_pixels
+from instance_flow.assembly.grouping import all_finite, class_means, find_centers, foreground_margin, group_pixels
 
 RANDOM_INPUTS = 1000
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow import appearance, grouping, matching, preprocess, rle
+from instance_flow.assembly import appearance, grouping, matching, preprocess
+from instance_flow.formats import rle
 
 THREADS, ROUNDS, CELLS, STRIDE = 4, 8, (24, 40), 4
 Form = Callable[[NDArray[Any]], NDArray[Any]]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from golden_images import FAMILIES, GOLDEN, Golden
 
-from instance_flow.image_encodings import ENCODINGS, MAX_PIXELS, decode_raw
+from instance_flow.formats.image_encodings import ENCODINGS, MAX_PIXELS, decode_raw
 
 HEIGHT, WIDTH = 6, 8
 

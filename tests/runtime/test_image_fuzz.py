@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from mutants import FORMATS, damaged, one_of
 
-from instance_flow.image_encodings import ENCODINGS, decode_compressed, decode_raw
-from instance_flow.picture_size import picture_size
+from instance_flow.formats.image_encodings import ENCODINGS, decode_compressed, decode_raw
+from instance_flow.formats.picture_size import picture_size
 
 RAW_CASES, COMPRESSED_CASES = 1500, 400
 SIDES = (-1, 0, 1, 2, 3, 4, 7, 16, 65_535, 2**31, 2**32 - 1)

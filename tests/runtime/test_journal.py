@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from instance_flow import Pipeline
+from instance_flow.formats.video import Camera, Frame, Refuse
 from instance_flow.replay.answers import Answer, pack, unpack
 from instance_flow.replay.journal import Journal
 from instance_flow.replay.numbers import RunNumbers
 from instance_flow.replay.run import Lane, run
-from instance_flow.run_statistics import Statistics
+from instance_flow.report.run_statistics import Statistics
 from instance_flow.stream import Stream
 from instance_flow.structures import LAST_ID, Image, InstanceFlowError, ModelInfo, Prediction, Tracks
-from instance_flow.video import Camera, Frame, Refuse
 
 FACTS = {"source": "clip", "max_gap": 2.0}
 

@@ -15,7 +15,7 @@ from typing import Any
 import numba
 import pytest
 
-from instance_flow import kernel_cache
+from instance_flow.kernels import cache as kernel_cache
 
 READ_ONLY, WRITABLE = False, True
 
@@ -112,7 +112,7 @@ if len(sys.argv) == 1:
     ctypes.CDLL(None).prctl(24, 1)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "again"])
 import numpy as np
-from instance_flow import rle
+from instance_flow.formats import rle
 rle.area(np.array([1, 2, 3], np.uint32))
 statistics = rle.area.stats
 print(json.dumps([rle.__file__, statistics.cache_path, *(sum(n.values()) for n in statistics[1:])]))

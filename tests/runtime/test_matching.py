@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instance_flow.appearance import LOOK_SIZE, blend, likeness, looks
-from instance_flow.assignment import cheapest_pairs
-from instance_flow.matching import (
-    MEAN,
-    NEAREST,
-    POLICIES,
+from instance_flow.assembly.appearance import LOOK_SIZE, blend, likeness, looks
+from instance_flow.assembly.assignment import cheapest_pairs
+from instance_flow.assembly.matching import (
     KnownIdentities,
     flows_and_spreads,
     instance_flows,
     match_by_evidence,
     match_instances,
 )
+from instance_flow.settings import MEAN, NEAREST, POLICIES
 from instance_flow.structures import FloatArray, MatchCosts
 
 RANDOM_INPUTS = 1000

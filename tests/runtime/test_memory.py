@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from instance_flow import AssemblyConfig, Pipeline
-from instance_flow.memory import Reference, ReferenceMemory
 from instance_flow.structures import Image, ModelInfo, Prediction
-from instance_flow.tracker import MOST_LOST
+from instance_flow.tracking.memory import Reference, ReferenceMemory
+from instance_flow.tracking.tracker import MOST_LOST
 
 Frames = list[list[int]]
 

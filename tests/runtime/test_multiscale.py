@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instance_flow.multiscale import MultiScaleNetwork, scaled_size
-from instance_flow.network import OnnxNetwork
+from instance_flow.network.multiscale import MultiScaleNetwork, scaled_size
+from instance_flow.network.onnx import OnnxNetwork
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelError, ModelInfo, Prediction
 

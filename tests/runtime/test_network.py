@@ -15,9 +15,9 @@ import onnx
 import pytest
 
 from instance_flow import InstanceFlowError, Pipeline
-from instance_flow.network import METADATA_KEY, OnnxNetwork, read_metadata, write_metadata
+from instance_flow.network.onnx import METADATA_KEY, OnnxNetwork, read_metadata, write_metadata
 from instance_flow.structures import ModelError, ModelInfo
-from instance_flow_training.synthetic import WorldConfig, generate_clip
+from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
 
 INFO = ModelInfo(name="test", class_names=("a", "b"), input_size=(64, 96), feature_strides=(16, 8))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from shared_libraries import build_driver, build_library, run_python
 
-from instance_flow.gpu.nvidia import Gpu, Nvidia, look_at_nvidia, missing_library, tensorrt_needed
+from instance_flow.network.gpu.nvidia import Gpu, Nvidia, look_at_nvidia, missing_library, tensorrt_needed
 
 NONE = Nvidia("", False, "", "", "")
 
@@ -35,7 +35,7 @@ def test_versions_of_libraries_are_asked_of_those_that_the_loader_finds(tmp_path
     (tmp_path / "nvidia0").touch()
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19")
     code = (
-        "from pathlib import Path; from instance_flow.gpu.nvidia import look_at_nvidia; "
+        "from pathlib import Path; from instance_flow.network.gpu.nvidia import look_at_nvidia; "
         f"print(look_at_nvidia(Path({str(tmp_path / 'version')!r}), Path({str(tmp_path)!r})))"
     )
     assert run_python(code, tmp_path).stdout.strip() == repr(Nvidia("535.129.03", True, "12.4", "12.2", "9.5.1"))
@@ -44,14 +44,14 @@ def test_versions_of_libraries_are_asked_of_those_that_the_loader_finds(tmp_path
 @pytest.mark.parametrize(("number", "version"), [(101303, "10.13.3"), (8601, "8.6.1")], ids=["10", "8"])
 def test_version_of_tensorrt(number: int, version: str, tmp_path: Path) -> None:
     build_library(tmp_path / "libnvinfer.so.10", f"int getInferLibVersion() {{ return {number}; }}")
-    code = "from instance_flow.gpu.nvidia import tensorrt_version; print(tensorrt_version())"
+    code = "from instance_flow.network.gpu.nvidia import tensorrt_version; print(tensorrt_version())"
     assert run_python(code, tmp_path).stdout.strip() == version
 
 
 @pytest.mark.parametrize(("gpus", "found"), [(1, Gpu("Orin", "8.7")), (0, None)], ids=["GPU", "none"])
 def test_driver_is_asked_for_the_gpu(gpus: int, found: Gpu | None, tmp_path: Path) -> None:
     build_driver(tmp_path, 12040, gpus)
-    code = "from instance_flow.gpu.nvidia import driver_cuda, look_at_gpu; print(driver_cuda(), look_at_gpu())"
+    code = "from instance_flow.network.gpu.nvidia import driver_cuda, look_at_gpu; print(driver_cuda(), look_at_gpu())"
     assert run_python(code, tmp_path).stdout.strip() == f"12.4 {found}"
 
 
@@ -70,7 +70,7 @@ def test_library_that_a_provider_misses_is_named(tmp_path: Path) -> None:
 def test_cudnn_is_missed_though_the_provider_is_not_linked_with_it(there: bool, missing: str, tmp_path: Path) -> None:
     build_library(tmp_path / "libonnxruntime_providers_shared.so")
     build_library(tmp_path / "libonnxruntime_providers_cuda.so")
-    code = f"from pathlib import Path; from instance_flow.gpu import nvidia; folder = Path({str(tmp_path)!r}); "
+    code = f"from pathlib import Path; from instance_flow.network.gpu import nvidia; folder = Path({str(tmp_path)!r}); "
     if there:
         build_library(tmp_path / "libcudnn.so.9")
     output = run_python(code + "print(nvidia.missing_library(folder))", tmp_path)

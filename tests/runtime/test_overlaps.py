@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from instance_flow.overlaps import ABSENT, measure_overlaps
-from instance_flow.rle import compress, decode, run_lengths
-from instance_flow.ytvis import Annotation, Result, Video
+from instance_flow.evaluation.overlaps import ABSENT, measure_overlaps
+from instance_flow.formats.rle import compress, decode, run_lengths
+from instance_flow.formats.ytvis import Annotation, Result, Video
 
 HEIGHT, WIDTH = 3, 2
 VIDEO = Video(1, HEIGHT, WIDTH, 1)

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.draw import class_colours, colours
-from instance_flow.flow_colours import NOTHING, flow_colours
-from instance_flow.memory import Reference
-from instance_flow.panels import Panels, nice, tile_size
+from instance_flow.assembly.preprocess import fit
+from instance_flow.pictures.draw import class_colours, colours
+from instance_flow.pictures.flow_colours import NOTHING, flow_colours
+from instance_flow.pictures.panels import Panels, nice, tile_size
+from instance_flow.pictures.tile_page import GAP, GROUND, HEADING, TITLE, Tile, tile_page
+from instance_flow.pictures.tiles import heat_colours, heat_tile, identities_tile, offset_tile, semantic_tile
 from instance_flow.pipeline import Observation
-from instance_flow.preprocess import fit
 from instance_flow.structures import NEW, Image, Instances, ModelInfo, Prediction, Tracks
-from instance_flow.tile_page import GAP, GROUND, HEADING, TITLE, Tile, tile_page
-from instance_flow.tiles import heat_colours, heat_tile, identities_tile, offset_tile, semantic_tile
+from instance_flow.tracking.memory import Reference
 
 HEIGHT, WIDTH, STRIDE = 288, 480, 4
 """Such that tiles are as large as the picture."""

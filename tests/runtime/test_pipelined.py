@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from red_thing import HEIGHT, WIDTH, frames, red_network
 
 from instance_flow import AssemblyConfig, Pipeline
-from instance_flow.pipelined import pipelined
+from instance_flow.replay.pipelined import pipelined
 from instance_flow.stream import Stream
 from instance_flow.structures import ModelError, Tracks
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.preprocess import PADDING, STRETCH, cells_inside, fit, restore_labels, to_image
+from instance_flow.assembly.preprocess import PADDING, cells_inside, fit, restore_labels, to_image
+from instance_flow.settings import STRETCH
 
 SIZE = (192, 320)
 SHAPES = {

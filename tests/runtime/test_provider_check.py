@@ -13,8 +13,8 @@ import onnxruntime
 import pytest
 from shared_libraries import build_driver, run_python
 
-from instance_flow.gpu.nvidia import Gpu
-from instance_flow.gpu.provider_check import PROVIDERS, Facts, why_not
+from instance_flow.network.gpu.nvidia import Gpu
+from instance_flow.network.gpu.provider_check import PROVIDERS, Facts, why_not
 
 FOR_CPU = Facts("1.31.1", (PROVIDERS["cpu"],))
 SOUND = Facts("1.31.1", tuple(PROVIDERS.values()), "13.0", 10, "580.65", "13.0", Gpu("NVIDIA H100", "9.0"))
@@ -80,7 +80,7 @@ def test_command_says_it_in_one_line(
     picture = tmp_path / "picture.png"
     cv2.imwrite(str(picture), np.zeros((96, 128, 3), np.uint8))
     arguments = ["run", str(picture), "--provider", provider, "--model", str(bundled_model)]
-    output = run_python(f"from instance_flow.cli import main; raise SystemExit(main({arguments!r}))", tmp_path)
+    output = run_python(f"from instance_flow.commands.cli import main; raise SystemExit(main({arguments!r}))", tmp_path)
     assert output.returncode == 2
     assert output.stderr.count("\n") == 1
     assert re.search(words, output.stderr), output.stderr

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from red_thing import START, STEP, frames, lines_of, write_source
 
 from instance_flow import Pipeline
-from instance_flow.bag_writer import BagWriter
-from instance_flow.bags import RAW, BagImages
-from instance_flow.cli import main
-from instance_flow.messages import to_label_pixels, to_tracks
+from instance_flow.commands.cli import main
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.bags import RAW, BagImages
+from instance_flow.formats.messages import to_label_pixels, to_tracks
+from instance_flow.formats.rle import decode
+from instance_flow.formats.stamps import to_nanoseconds
+from instance_flow.formats.video import open_source
 from instance_flow.replay.journal import FOLDER
-from instance_flow.rle import decode
-from instance_flow.stamps import to_nanoseconds
 from instance_flow.stream import Stream
 from instance_flow.structures import Tracks
-from instance_flow.video import open_source
 
 pytest.importorskip("rosbags")
 pytest.importorskip("onnx")

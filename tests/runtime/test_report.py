@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.draw import colours
-from instance_flow.report import MOST_TRACKS, report_page
-from instance_flow.run_statistics import Statistics
+from instance_flow.pictures.draw import colours
+from instance_flow.report.page import MOST_TRACKS, report_page
+from instance_flow.report.run_statistics import Statistics
 from instance_flow.structures import NEW, Tracks
 
 ABOUT: dict[str, dict[str, Any]] = {

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from red_thing import START, STEP, frames
 
-from instance_flow.bag_writer import BagWriter
-from instance_flow.bags import RAW
-from instance_flow.cli import main
+from instance_flow.commands.cli import main
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.bags import RAW
 from instance_flow.replay.journal import FOLDER, FRAMES_PER_SNAPSHOT, Journal
 from instance_flow.replay.session import locked
 
@@ -29,8 +29,8 @@ LOOP = FRAMES_PER_SNAPSHOT + 20
 
 SIGNALLED = """
 import os, sys
-from instance_flow import bags
-from instance_flow.cli import main
+from instance_flow.formats import bags
+from instance_flow.commands.cli import main
 
 images, at, number = bags.BagImages.images, int(sys.argv.pop(1)), int(sys.argv.pop(1))
 

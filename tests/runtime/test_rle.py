@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from instance_flow import rle
-from instance_flow.polygon import polygons_to_run_lengths
+from instance_flow.formats import rle
+from instance_flow.formats.polygon import polygons_to_run_lengths
 
 # Columns of this mask, top to bottom: 010, 110, 011.
 BY_HAND = np.array([[0, 1, 0], [1, 1, 1], [0, 0, 1]], np.uint8)

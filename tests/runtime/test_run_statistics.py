@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from instance_flow.run_statistics import BY_COLOURS, OLDER, Curve, Latencies, Return, Statistics
-from instance_flow.samples import EvenSamples
+from instance_flow.report.run_statistics import BY_COLOURS, OLDER, Curve, Latencies, Return, Statistics
+from instance_flow.report.samples import EvenSamples
 from instance_flow.structures import NEW, Tracks
 
 

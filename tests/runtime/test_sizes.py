@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from instance_flow import AssemblyConfig, Pipeline, Tracks
-from instance_flow.preprocess import FITS, fit
+from instance_flow.assembly.preprocess import fit
+from instance_flow.settings import FITS
 from instance_flow.structures import Image, ModelInfo, Prediction
 
 SIZES = [(1, 1), (2, 1), (1, 5000), (5000, 1), (31, 17), (17, 31), (3, 2000), (719, 1277)]

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline, Tracks
-from instance_flow.snapshot import Snapshot, read_snapshot, write_snapshot
 from instance_flow.stream import Stream
 from instance_flow.structures import LAST_ID, Image, ModelInfo, Prediction
-from instance_flow_training.oracle import OracleNetwork
-from instance_flow_training.synthetic import Clip, WorldConfig, generate_clip
+from instance_flow.tracking.snapshot import Snapshot, read_snapshot, write_snapshot
+from instance_flow_training.worlds.oracle import OracleNetwork
+from instance_flow_training.worlds.synthetic import Clip, WorldConfig, generate_clip
 
 STOP, END = 10, 20
 PERIOD = 100_000_000
@@ -26,7 +26,7 @@ GO_ON = """
 import sys
 import numpy as np
 from instance_flow import Pipeline
-from instance_flow.snapshot import read_snapshot
+from instance_flow.tracking.snapshot import read_snapshot
 from instance_flow.stream import Stream
 model, state, images, out = sys.argv[1:]
 stream = Stream(Pipeline.load(model, "cpu"))

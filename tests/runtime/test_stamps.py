@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from instance_flow.stamps import stamp_problem, to_nanoseconds
+from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline
-from instance_flow.appearance import LOOK_SIZE
-from instance_flow.matching import POLICIES, Matches
-from instance_flow.memory import Reference, ReferenceMemory
+from instance_flow.assembly.appearance import LOOK_SIZE
+from instance_flow.assembly.matching import Matches
 from instance_flow.pipeline import Observation
+from instance_flow.settings import POLICIES
 from instance_flow.structures import LAST_ID, NEW, Image, Instances, ModelInfo, Prediction
-from instance_flow.tracker import Tracker
-from instance_flow_training.benchmark import out_of_reach
-from instance_flow_training.oracle import OracleNetwork
-from instance_flow_training.scoring import score_tracks, track_clip
-from instance_flow_training.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
+from instance_flow.tracking.memory import Reference, ReferenceMemory
+from instance_flow.tracking.tracker import Tracker
+from instance_flow_training.comparing.cli import out_of_reach
+from instance_flow_training.comparing.scoring import score_tracks, track_clip
+from instance_flow_training.worlds.oracle import OracleNetwork
+from instance_flow_training.worlds.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
 
 
 def reference(frame_index: int, ids: Sequence[int] = (1,)) -> Reference:

@@ -15,11 +15,11 @@ import pytest
 from full_disk import files_of_at_most
 from numpy.typing import NDArray
 
-from instance_flow import picture_files
-from instance_flow.bag_writer import BagWriter
+from instance_flow.formats import picture_files
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.video import PLAYBACK_RATE, open_source
+from instance_flow.formats.video_writer import VideoWriter
 from instance_flow.structures import InstanceFlowError, SourceError
-from instance_flow.video import PLAYBACK_RATE, open_source
-from instance_flow.video_writer import VideoWriter
 
 
 def shades(count: int, height: int = 32, width: int = 48) -> list[NDArray[np.uint8]]:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from instance_flow import rle, ytvis
-from instance_flow.evaluation import evaluate
+from instance_flow.evaluation.evaluate import evaluate
+from instance_flow.formats import rle, ytvis
 from instance_flow.structures import NEW, SourceError, Tracks
 
 LEFT, RIGHT = np.zeros((6, 8), np.int32), np.zeros((6, 8), np.int32)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from instance_flow.assembly_config import AssemblyConfig
-from instance_flow_training import ablations
-from instance_flow_training.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
+from instance_flow.settings import AssemblyConfig
+from instance_flow_training.ablating import ablations
+from instance_flow_training.ablating.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
 from instance_flow_training.config import load_config
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"

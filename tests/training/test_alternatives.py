@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from instance_flow.assembly_config import AssemblyConfig
-from instance_flow.matching import instance_flows, match_instances
-from instance_flow.memory import Reference
+from instance_flow.assembly.matching import instance_flows, match_instances
 from instance_flow.pipeline import Matcher, Pipeline, Scene
+from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import Instances, Prediction
-from instance_flow_training.alternatives import (
+from instance_flow.tracking.memory import Reference
+from instance_flow_training.ablating.alternatives import (
     match_by_affinity,
     match_by_average,
     match_by_iou,
     trajectory_affinity,
 )
+from instance_flow_training.comparing.scoring import score_tracks, track_clip
 from instance_flow_training.losses import trajectories
-from instance_flow_training.oracle import OracleNetwork
-from instance_flow_training.scoring import score_tracks, track_clip
-from instance_flow_training.synthetic import WorldConfig, generate_clip
+from instance_flow_training.worlds.oracle import OracleNetwork
+from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
 
 SIZE = (24, 40)
 

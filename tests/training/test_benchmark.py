@@ -15,15 +15,15 @@ import pytest
 
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, InstanceFlowError, IntArray, Prediction, Tracks
-from instance_flow_training.benchmark import format_report, main, out_of_reach
-from instance_flow_training.box_tracking import appearance
-from instance_flow_training.comparison import CONTENDERS
-from instance_flow_training.iou_tracking import LOST_FRAMES, MaskIouTracker
-from instance_flow_training.oracle import OracleNetwork, TrueMasksNetwork
-from instance_flow_training.retracking import retrack, with_ids
-from instance_flow_training.scoring import track_clip
-from instance_flow_training.synthetic import Clip, WorldConfig, generate_clip
-from instance_flow_training.world_files import write_ytvis
+from instance_flow_training.comparing.box_tracking import appearance
+from instance_flow_training.comparing.cli import format_report, main, out_of_reach
+from instance_flow_training.comparing.comparison import CONTENDERS
+from instance_flow_training.comparing.iou_tracking import LOST_FRAMES, MaskIouTracker
+from instance_flow_training.comparing.retracking import retrack, with_ids
+from instance_flow_training.comparing.scoring import track_clip
+from instance_flow_training.worlds.oracle import OracleNetwork, TrueMasksNetwork
+from instance_flow_training.worlds.synthetic import Clip, WorldConfig, generate_clip
+from instance_flow_training.worlds.world_files import write_ytvis
 
 COLOURS = {"r": (200, 30, 30), "g": (30, 200, 30), "b": (30, 30, 200)}
 Square = tuple[int, int, str]

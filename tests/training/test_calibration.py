@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from instance_flow import AssemblyConfig, Pipeline
-from instance_flow.network import OnnxNetwork
+from instance_flow.network.onnx import OnnxNetwork
 from instance_flow.structures import MatchCosts, ModelInfo
-from instance_flow_training.benchmark import main
-from instance_flow_training.calibration import FoundClip, calibrate, find, score, write_costs
-from instance_flow_training.oracle import OracleNetwork
-from instance_flow_training.scoring import score_tracks, track_clip
-from instance_flow_training.synthetic import Clip, WorldConfig, generate_clip
+from instance_flow_training.comparing.calibration import FoundClip, calibrate, find, score, write_costs
+from instance_flow_training.comparing.cli import main
+from instance_flow_training.comparing.scoring import score_tracks, track_clip
+from instance_flow_training.worlds.oracle import OracleNetwork
+from instance_flow_training.worlds.synthetic import Clip, WorldConfig, generate_clip
 
 LOST = AssemblyConfig().lost_frames
 

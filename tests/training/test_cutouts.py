@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from instance_flow.rle import encode
+from instance_flow.formats.rle import encode
+from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 from instance_flow.structures import SourceError
-from instance_flow.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
-from instance_flow_training.cutouts import CutoutLibrary, open_cutouts
 from instance_flow_training.datasets import DataConfig, open_training_data
-from instance_flow_training.synthetic import REAL_SITUATIONS, World, WorldConfig, generate_clip
 from instance_flow_training.targets import IGNORE
+from instance_flow_training.worlds.cutouts import CutoutLibrary, open_cutouts
+from instance_flow_training.worlds.synthetic import REAL_SITUATIONS, World, WorldConfig, generate_clip
 
 SIZE = (96, 128)
 SMALL = WorldConfig(size=SIZE, frames=12, object_size=(0.2, 0.6))

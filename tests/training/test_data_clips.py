@@ -15,19 +15,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from instance_flow.formats.rle import encode
 from instance_flow.pipeline import Pipeline
-from instance_flow.rle import encode
 from instance_flow.structures import SourceError
+from instance_flow_training.comparing.scoring import score_videos
 from instance_flow_training.config import load_config
 from instance_flow_training.datasets import DataConfig, Sample, TrainingData, collate, open_training_data
+from instance_flow_training.loop.step import forward_losses
 from instance_flow_training.losses import BatchTargets, LossConfig, dense_losses, intra_losses, weighted
-from instance_flow_training.maps import FlowMaps, IntraMaps
-from instance_flow_training.model import InstanceFlowNet
-from instance_flow_training.oracle import OracleNetwork
-from instance_flow_training.scoring import score_videos
-from instance_flow_training.synthetic import WorldConfig, generate_clip, write_ytvis
+from instance_flow_training.network.maps import FlowMaps, IntraMaps
+from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.targets import IGNORE
-from instance_flow_training.train import forward_losses
+from instance_flow_training.worlds.oracle import OracleNetwork
+from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
+from instance_flow_training.worlds.world_files import write_ytvis
 
 COLOURS = np.array([[90, 90, 90], [250, 10, 10], [10, 250, 10], [10, 10, 250]], np.uint8)
 """Of the background and of three objects; 127, the grey of the padding, is none of them."""

@@ -19,17 +19,18 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from pycocotools import mask as coco_masks
 
+from instance_flow.formats.video import open_source
 from instance_flow.structures import SourceError
-from instance_flow.video import open_source
-from instance_flow_training.annotated_clips import MOST_OBJECTS, ClipSet, Packed, paint_labels
-from instance_flow_training.class_tables import COCO_SHARED, OVIS, YOUTUBE_VIS_2019, YOUTUBE_VIS_2021
+from instance_flow_training.data.annotated_clips import MOST_OBJECTS, ClipSet, Packed, paint_labels
+from instance_flow_training.data.class_tables import COCO_SHARED, OVIS, YOUTUBE_VIS_2019, YOUTUBE_VIS_2021
+from instance_flow_training.data.set_files import read_frame, read_header
+from instance_flow_training.data.still_sets import open_still_set
+from instance_flow_training.data.video_sets import open_video_set
 from instance_flow_training.datasets import DataConfig, clip_shares, open_training_data
-from instance_flow_training.set_files import read_frame, read_header
-from instance_flow_training.still_sets import open_still_set
-from instance_flow_training.synthetic import CLASS_NAMES, WorldConfig, generate_clip, write_ytvis
 from instance_flow_training.targets import IGNORE
 from instance_flow_training.validate import ValidationConfig, check_validation
-from instance_flow_training.video_sets import open_video_set
+from instance_flow_training.worlds.synthetic import CLASS_NAMES, WorldConfig, generate_clip
+from instance_flow_training.worlds.world_files import write_ytvis
 
 Change = Callable[[dict[str, Any]], object]
 HEIGHT, WIDTH = 24, 32

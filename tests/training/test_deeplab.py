@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from instance_flow.structures import ModelError
-from instance_flow_training.backbone import build_backbone
 from instance_flow_training.config import ConfigError, InitConfig, load_config
-from instance_flow_training.decoder import resize
-from instance_flow_training.deeplab import CLASSES, Teacher, begin_with, upsample
-from instance_flow_training.initialise import initialise
-from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.network.backbone import build_backbone
+from instance_flow_training.network.decoder import resize
+from instance_flow_training.network.model import InstanceFlowNet
+from instance_flow_training.weights.deeplab import CLASSES, Teacher, begin_with, upsample
+from instance_flow_training.weights.initialise import initialise
 
 TINY = load_config(Path(__file__).parents[1] / "tiny.toml", []).model
 CONFIG = replace(

@@ -12,14 +12,14 @@ import pytest
 
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Tracks
-from instance_flow_training.benchmark import main as validate
-from instance_flow_training.id_counts import IdCounts, count_ids
-from instance_flow_training.motion import MOST_OBJECTS
-from instance_flow_training.oracle import OracleNetwork
-from instance_flow_training.retracking import with_ids
-from instance_flow_training.scoring import track_clip
-from instance_flow_training.synthetic import SITUATIONS, Clip, World, WorldConfig, generate_clip
-from instance_flow_training.world_cli import main as make_world
+from instance_flow_training.comparing.cli import main as validate
+from instance_flow_training.comparing.id_counts import IdCounts, count_ids
+from instance_flow_training.comparing.retracking import with_ids
+from instance_flow_training.comparing.scoring import track_clip
+from instance_flow_training.worlds.cli import main as make_world
+from instance_flow_training.worlds.motion import MOST_OBJECTS
+from instance_flow_training.worlds.oracle import OracleNetwork
+from instance_flow_training.worlds.synthetic import SITUATIONS, Clip, World, WorldConfig, generate_clip
 
 FRAMES = 240
 

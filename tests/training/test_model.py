@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from instance_flow_training.backbone import build_backbone, load_backbone_weights
 from instance_flow_training.config import load_config
-from instance_flow_training.fusion import FUSIONS
 from instance_flow_training.losses import association_loss
-from instance_flow_training.model import InstanceFlowNet, ModelConfig
+from instance_flow_training.network.backbone import build_backbone, load_backbone_weights
+from instance_flow_training.network.fusion import FUSIONS
+from instance_flow_training.network.model import InstanceFlowNet, ModelConfig
 
 SMALL = load_config(Path(__file__).parents[1] / "tiny.toml", []).model
 NETWORKS = {

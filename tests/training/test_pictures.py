@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from instance_flow.cli import main
-from instance_flow.draw import class_colours
-from instance_flow.flow_colours import NOTHING, flow_colours
-from instance_flow.panels import nice
-from instance_flow.tile_page import GAP, HEADING, TITLE
-from instance_flow.tiles import heat_colours
-from instance_flow.video import open_source
-from instance_flow.video_writer import VideoWriter
+from instance_flow.commands.cli import main
+from instance_flow.formats.video import open_source
+from instance_flow.formats.video_writer import VideoWriter
+from instance_flow.pictures.draw import class_colours
+from instance_flow.pictures.flow_colours import NOTHING, flow_colours
+from instance_flow.pictures.panels import nice
+from instance_flow.pictures.tile_page import GAP, HEADING, TITLE
+from instance_flow.pictures.tiles import heat_colours
+from instance_flow_training.loop.pictures import training_panels
 from instance_flow_training.losses import BatchTargets
-from instance_flow_training.model import IntraMaps
-from instance_flow_training.pictures import training_panels
-from instance_flow_training.synthetic import WorldConfig, generate_clip
+from instance_flow_training.network.model import IntraMaps
 from instance_flow_training.targets import IGNORE
+from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
 
 HEIGHT, WIDTH = 288, 480
 """Such that tiles are as large as the picture."""

@@ -17,21 +17,20 @@ import cv2
 import numpy as np
 import pytest
 
-from instance_flow.appearance import looks
-from instance_flow.ytvis import decode_segmentation, load_ground_truth
-from instance_flow_training import layers, outlines
-from instance_flow_training.outlines import Outline, Part
-from instance_flow_training.synthetic import (
+from instance_flow.assembly.appearance import looks
+from instance_flow.formats.ytvis import decode_segmentation, load_ground_truth
+from instance_flow_training.worlds import layers, outlines
+from instance_flow_training.worlds.cli import main
+from instance_flow_training.worlds.outlines import Outline, Part
+from instance_flow_training.worlds.synthetic import (
     CLASS_NAMES,
     SITUATIONS,
     Clip,
     World,
     WorldConfig,
     generate_clip,
-    write_bag,
-    write_ytvis,
 )
-from instance_flow_training.world_cli import main
+from instance_flow_training.worlds.world_files import write_bag, write_ytvis
 
 SMALL = WorldConfig(size=(96, 160))
 SEEDS = range(5)
@@ -123,7 +122,7 @@ def test_another_process_without_torch_renders_the_same_pixels() -> None:
     program = """
 import sys
 sys.modules["torch"] = None
-from instance_flow_training.synthetic import World, WorldConfig
+from instance_flow_training.worlds.synthetic import World, WorldConfig
 import hashlib
 text = hashlib.sha256()
 world = World(11, "pan", WorldConfig(size=(96, 160)))
@@ -347,7 +346,7 @@ def test_ytvis_round_trip(tmp_path: Path) -> None:
 )
 def test_bag_holds_the_images_at_the_rate(tmp_path: Path, compressed: bool, topic: str, tolerance: float) -> None:
     pytest.importorskip("rosbags")
-    from instance_flow.bags import BagImages, image_topics
+    from instance_flow.formats.bags import BagImages, image_topics
 
     clip = generate_clip(1, "low_rate", WorldConfig(size=(64, 96), frames=4, rate=30.0))
     path = tmp_path / "world.mcap"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from instance_flow.grouping import find_centers, group_pixels
-from instance_flow.matching import instance_flows, match_instances
+from instance_flow.assembly.grouping import find_centers, group_pixels
+from instance_flow.assembly.matching import instance_flows, match_instances
 from instance_flow_training.datasets import Sample, collate
 from instance_flow_training.losses import (
     BatchTargets,
@@ -19,10 +19,10 @@ from instance_flow_training.losses import (
     trajectories,
     weighted,
 )
-from instance_flow_training.maps import FlowMaps, IntraMaps
-from instance_flow_training.model import AFFINITY, OFFSET
-from instance_flow_training.synthetic import SITUATIONS, World, WorldConfig
+from instance_flow_training.network.maps import FlowMaps, IntraMaps
+from instance_flow_training.network.model import AFFINITY, OFFSET
 from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets, offset_map, snapped_center
+from instance_flow_training.worlds.synthetic import SITUATIONS, World, WorldConfig
 
 
 def losses(

@@ -13,10 +13,10 @@ import torch
 from instance_flow_training.config import load_config
 from instance_flow_training.datasets import Sample, collate
 from instance_flow_training.losses import token_losses
-from instance_flow_training.maps import FlowMaps, Frames, IntraMaps, Pyramid
-from instance_flow_training.model import InstanceFlowNet
+from instance_flow_training.network.maps import FlowMaps, Frames, IntraMaps, Pyramid
+from instance_flow_training.network.model import InstanceFlowNet
+from instance_flow_training.network.token_flow import TokenFlow
 from instance_flow_training.targets import frame_targets, offset_map
-from instance_flow_training.token_flow import TokenFlow
 
 SMALL = replace(load_config(Path(__file__).parents[1] / "tiny.toml", []).model, object_tokens=24, center_sigmoid=True)
 HEIGHT, WIDTH = 96, 128

@@ -12,13 +12,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from instance_flow_training.checkpoint import load_checkpoint, save_checkpoint
 from instance_flow_training.config import TrainConfig, load_config
 from instance_flow_training.datasets import WorldClips, collate
-from instance_flow_training.synthetic import WorldConfig, generate_clip
-from instance_flow_training.train import build_network, forward_losses, learning_rate, main, train
+from instance_flow_training.loop.step import forward_losses
+from instance_flow_training.loop.training import learning_rate, train
+from instance_flow_training.train import main
 from instance_flow_training.validate import METRICS
-from instance_flow_training.world_files import write_ytvis
+from instance_flow_training.weights.checkpoint import load_checkpoint, save_checkpoint
+from instance_flow_training.weights.initialise import build_network
+from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
+from instance_flow_training.worlds.world_files import write_ytvis
 
 TINY_PATH = Path(__file__).parents[1] / "tiny.toml"
 TINY = TINY_PATH.read_text()
@@ -287,7 +290,7 @@ def test_the_command_says_what_is_wrong(
 
 @pytest.mark.parametrize(("options", "code"), [(["--help"], 0), (["--no-such-option"], 2)], ids=["help", "mistyped"])
 def test_help_and_mistakes_do_not_wait_for_torch(options: list[str], code: int) -> None:
-    program = "import sys; sys.modules['torch'] = None; from instance_flow_training.train_cli import main; main()"
+    program = "import sys; sys.modules['torch'] = None; from instance_flow_training.train import main; main()"
     result = subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True, check=False)
     assert result.returncode == code, result.stderr
     assert "usage: instance-flow-train" in result.stdout + result.stderr

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from instance_flow_training.checkpoint import load_checkpoint, save_checkpoint
 from instance_flow_training.config import ConfigError, TrainConfig, load_config
 from instance_flow_training.datasets import collate
-from instance_flow_training.distributed import SharesOfBatches, pick_device
-from instance_flow_training.initialise import build_network
-from instance_flow_training.model import InstanceFlowNet
-from instance_flow_training.step import forward_losses, update
-from instance_flow_training.train import train
-from instance_flow_training.training_run import open_run
+from instance_flow_training.loop.distributed import SharesOfBatches, pick_device
+from instance_flow_training.loop.step import forward_losses, update
+from instance_flow_training.loop.training import train
+from instance_flow_training.loop.training_run import open_run
+from instance_flow_training.network.model import InstanceFlowNet
+from instance_flow_training.weights.checkpoint import load_checkpoint, save_checkpoint
+from instance_flow_training.weights.initialise import build_network
 
 TINY = Path(__file__).parents[1] / "tiny.toml"
 

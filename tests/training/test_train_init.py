@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from instance_flow.structures import ModelError
-from instance_flow_training.checkpoint import FORMAT, load_network, save_checkpoint, save_weights
 from instance_flow_training.config import ConfigError, TrainConfig, load_config
-from instance_flow_training.deeplab import load_folded
-from instance_flow_training.dense_flow import DenseFlow
-from instance_flow_training.initialise import build_network, copy_intra_to_inter, take_checkpoint
-from instance_flow_training.model import InstanceFlowNet
-from instance_flow_training.step import forward_maps
+from instance_flow_training.loop.step import forward_maps
+from instance_flow_training.network.dense_flow import DenseFlow
+from instance_flow_training.network.model import InstanceFlowNet
+from instance_flow_training.weights.checkpoint import FORMAT, load_network, save_checkpoint, save_weights
+from instance_flow_training.weights.deeplab import load_folded
+from instance_flow_training.weights.initialise import build_network, copy_intra_to_inter, take_checkpoint
 
 TINY = Path(__file__).parents[1] / "tiny.toml"
 COCO = ("person", "tennis_racket", "zebra")

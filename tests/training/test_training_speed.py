@@ -15,16 +15,16 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from instance_flow_training import step_clock
-from instance_flow_training.checkpoint import save_checkpoint
 from instance_flow_training.config import load_config
 from instance_flow_training.datasets import collate
+from instance_flow_training.loop import step_clock
+from instance_flow_training.loop.step import update
+from instance_flow_training.loop.step_clock import StepClock, Timing, advice, expected
+from instance_flow_training.loop.training_log import TrainingLog
+from instance_flow_training.loop.training_run import TrainingRun, open_run
 from instance_flow_training.losses import BatchTargets
 from instance_flow_training.speed import keep_freed_memory
-from instance_flow_training.step import update
-from instance_flow_training.step_clock import StepClock, Timing, advice, expected
-from instance_flow_training.training_log import TrainingLog
-from instance_flow_training.training_run import TrainingRun, open_run
+from instance_flow_training.weights.checkpoint import save_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = REPOSITORY / "tests" / "tiny.toml"

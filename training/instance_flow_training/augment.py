@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.preprocess import PADDING
+from instance_flow.assembly.preprocess import PADDING
 from instance_flow.structures import Image
-from instance_flow_training.camera import swing
 from instance_flow_training.targets import IGNORE
+from instance_flow_training.worlds.camera import swing
 
 Matrix = NDArray[np.float64]
 

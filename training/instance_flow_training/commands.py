@@ -11,22 +11,22 @@ from pathlib import Path
 
 def train(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-train``."""
-    return run_command("instance_flow_training.train_cli", "train", arguments)
+    return run_command("instance_flow_training.train", "train", arguments)
 
 
 def world(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-world``."""
-    return run_command("instance_flow_training.world_cli", "train", arguments)
+    return run_command("instance_flow_training.worlds.cli", "train", arguments)
 
 
 def validate(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-validate``."""
-    return run_command("instance_flow_training.benchmark", "train", arguments)
+    return run_command("instance_flow_training.comparing.cli", "train", arguments)
 
 
 def ablate(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-ablate``."""
-    return run_command("instance_flow_training.ablations", "train", arguments)
+    return run_command("instance_flow_training.ablating.ablations", "train", arguments)
 
 
 def run_command(module: str, extra: str, arguments: Sequence[str] | None) -> int:

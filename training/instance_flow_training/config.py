@@ -17,10 +17,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from instance_flow.foreign_text import shown
+from instance_flow.formats.foreign_text import shown
 from instance_flow_training.datasets import DataConfig
 from instance_flow_training.losses import LossConfig
-from instance_flow_training.model import ModelConfig
+from instance_flow_training.network.model import ModelConfig
 from instance_flow_training.speed import SpeedConfig
 from instance_flow_training.validate import ValidationConfig
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from instance_flow.structures import SourceError
-from instance_flow_training.annotated_clips import AnnotatedClip, ClipSet, paint_labels
 from instance_flow_training.augment import (
     STILL_FRAMES,
     Matrix,
@@ -26,16 +25,24 @@ from instance_flow_training.augment import (
     warp_image,
     warp_labels,
 )
-from instance_flow_training.class_tables import ALL_CLASSES
-from instance_flow_training.crowds import AUTO, CROWDS
-from instance_flow_training.cutouts import CutoutLibrary
+from instance_flow_training.data.annotated_clips import AnnotatedClip, ClipSet, paint_labels
+from instance_flow_training.data.class_tables import ALL_CLASSES
+from instance_flow_training.data.crowds import AUTO, CROWDS
+from instance_flow_training.data.set_files import read_frame
+from instance_flow_training.data.still_sets import open_still_set
+from instance_flow_training.data.video_sets import open_video_set
 from instance_flow_training.losses import BatchTargets
-from instance_flow_training.model import check_size
-from instance_flow_training.set_files import read_frame
-from instance_flow_training.still_sets import open_still_set
-from instance_flow_training.synthetic import CLASS_NAMES, CUTOUT_SIZE, REAL_SITUATIONS, SITUATIONS, World, WorldConfig
+from instance_flow_training.network.model import check_size
 from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets
-from instance_flow_training.video_sets import open_video_set
+from instance_flow_training.worlds.cutouts import CutoutLibrary
+from instance_flow_training.worlds.synthetic import (
+    CLASS_NAMES,
+    CUTOUT_SIZE,
+    REAL_SITUATIONS,
+    SITUATIONS,
+    World,
+    WorldConfig,
+)
 
 log = logging.getLogger(__name__)
 

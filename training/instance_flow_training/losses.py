@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from instance_flow_training.maps import OUTPUT_STRIDE, FlowMaps, IntraMaps
-from instance_flow_training.model import AFFINITY, OFFSET
+from instance_flow_training.network.maps import OUTPUT_STRIDE, FlowMaps, IntraMaps
+from instance_flow_training.network.model import AFFINITY, OFFSET
 from instance_flow_training.targets import IGNORE
 
 

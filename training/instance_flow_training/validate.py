@@ -14,11 +14,11 @@ from torch import Tensor
 
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelInfo, Prediction
-from instance_flow_training.model import OUTPUT_STRIDE, InstanceFlowNet, check_size
-from instance_flow_training.scoring import held_out_clips, score_tracks, score_videos, track_clip
-from instance_flow_training.set_files import read_frame
-from instance_flow_training.synthetic import CLASS_NAMES, WorldConfig
-from instance_flow_training.video_sets import read_video_set
+from instance_flow_training.comparing.scoring import held_out_clips, score_tracks, score_videos, track_clip
+from instance_flow_training.data.set_files import read_frame
+from instance_flow_training.data.video_sets import read_video_set
+from instance_flow_training.network.model import OUTPUT_STRIDE, InstanceFlowNet, check_size
+from instance_flow_training.worlds.synthetic import CLASS_NAMES, WorldConfig
 
 log = logging.getLogger(__name__)
 

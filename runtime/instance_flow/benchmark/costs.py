@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from instance_flow.draw import overlay
-from instance_flow.messages import MessageTypes, to_instance_array
+from instance_flow.formats.messages import MessageTypes, to_instance_array
+from instance_flow.network.stages import STAGES, Stopwatch
+from instance_flow.pictures.draw import overlay
 from instance_flow.pipeline import Pipeline
-from instance_flow.stages import STAGES, Stopwatch
 from instance_flow.structures import Image
 
 NETWORK = ("upload", "network", "download")

@@ -9,7 +9,7 @@ import resource
 from pathlib import Path
 
 from instance_flow.doctor.machine import look_at_processor
-from instance_flow.gpu.nvidia import look_at_gpu
+from instance_flow.network.gpu.nvidia import look_at_gpu
 
 MEBIBYTE = 2**20
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.draw import colours
+from instance_flow.pictures.draw import colours
 from instance_flow.structures import FloatArray, Image, LabelMap, ModelInfo, Prediction
 
 POSES = 8

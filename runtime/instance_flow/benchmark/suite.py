@@ -12,14 +12,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from instance_flow.assembly_config import AssemblyConfig
 from instance_flow.benchmark.costs import BEYOND, ROWS, STEP, WHOLE, Run, StageCost, time_in_turns
 from instance_flow.benchmark.machine import machine, memory_mib
 from instance_flow.benchmark.scenes import POSES, ExactNetwork, Scene, check_room
-from instance_flow.execution import ExecutionConfig
-from instance_flow.installation import versions
-from instance_flow.network import OnnxNetwork
+from instance_flow.network.execution import ExecutionConfig
+from instance_flow.network.installation import versions
+from instance_flow.network.onnx import OnnxNetwork
 from instance_flow.pipeline import Pipeline
+from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import Image, ModelError, ModelInfo, Network, Prediction
 
 CACHED, RECOMPUTED, EXACT = "model", "model, references recomputed", "exact maps"

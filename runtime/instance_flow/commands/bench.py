@@ -14,8 +14,8 @@ from tqdm import tqdm
 from instance_flow.benchmark.suite import OBJECTS, SIZES, BenchSettings, run_bench, size_name
 from instance_flow.benchmark.tables import describe, tables
 from instance_flow.commands.values import image_size
-from instance_flow.installation import bundled_model_path
-from instance_flow.json_files import write_json
+from instance_flow.formats.json_files import write_json
+from instance_flow.network.installation import bundled_model_path
 from instance_flow.structures import SourceError
 
 _SILENCE = 30.0

@@ -17,7 +17,7 @@ import cv2
 from instance_flow.doctor import machine, providers, ros
 from instance_flow.doctor import python as node_side
 from instance_flow.doctor.finding import PROBLEM, WARNING, Finding, format_findings, worst_first
-from instance_flow.gpu.nvidia import look_at_nvidia
+from instance_flow.network.gpu.nvidia import look_at_nvidia
 
 LISTEN_SECONDS = 5.0
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from instance_flow.average_precision import SIZE_LIMITS
 from instance_flow.commands.values import SIGNALLED, add_settings, output_folder, positive, read_settings
-from instance_flow.evaluation_table import format_table
-from instance_flow.foreign_text import MESSAGE, shown
+from instance_flow.evaluation.average_precision import SIZE_LIMITS
+from instance_flow.evaluation.table import format_table
+from instance_flow.formats.foreign_text import MESSAGE, shown
+from instance_flow.formats.ytvis import load_ground_truth
 from instance_flow.replay.bag_evaluation import NOT_BEGUN, Job, Outcome, make_jobs, merge_and_evaluate, run_jobs
 from instance_flow.replay.bag_matching import Matching, find_bags, match_bags, match_categories
 from instance_flow.replay.run import stop_at_signal
@@ -23,7 +24,6 @@ from instance_flow.replay.settings import NO_BAG, Wanted
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.replay.worker_processes import dask_cluster, local_processes, threads_for
 from instance_flow.structures import InstanceFlowError, SourceError
-from instance_flow.ytvis import load_ground_truth
 
 _INCOMPLETE = 2
 

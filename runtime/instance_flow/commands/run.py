@@ -7,8 +7,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from instance_flow import outputs
-from instance_flow.bags import image_topics, is_bag
 from instance_flow.commands.values import (
     SIGNALLED,
     above_zero,
@@ -19,15 +17,17 @@ from instance_flow.commands.values import (
     read_settings,
     whole,
 )
-from instance_flow.messages import MASK_BUDGET
+from instance_flow.formats.bags import image_topics, is_bag
+from instance_flow.formats.messages import MASK_BUDGET
+from instance_flow.formats.video import open_source
+from instance_flow.formats.ytvis import GroundTruth, load_ground_truth
+from instance_flow.replay import outputs
 from instance_flow.replay.bag_matching import videos_by_name
 from instance_flow.replay.run import stop_at_signal
 from instance_flow.replay.session import replay
 from instance_flow.replay.settings import NO_BAG, Wanted
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.structures import SourceError
-from instance_flow.video import open_source
-from instance_flow.ytvis import GroundTruth, load_ground_truth
 
 
 def add_run(commands: Any) -> None:

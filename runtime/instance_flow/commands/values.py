@@ -12,12 +12,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from instance_flow.assembly_config import AssemblyConfig
-from instance_flow.execution import PROVIDERS, ExecutionConfig
-from instance_flow.foreign_text import MESSAGE, shown
-from instance_flow.installation import bundled_model_path
-from instance_flow.picture_files import opencv_path
+from instance_flow.formats.foreign_text import MESSAGE, shown
+from instance_flow.formats.picture_files import opencv_path
+from instance_flow.network.execution import PROVIDERS, ExecutionConfig
+from instance_flow.network.installation import bundled_model_path
 from instance_flow.replay.settings import Settings
+from instance_flow.settings import AssemblyConfig
 from instance_flow.stream import MAX_GAP
 from instance_flow.structures import SourceError
 

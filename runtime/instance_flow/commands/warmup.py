@@ -12,13 +12,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from instance_flow import messages
 from instance_flow.commands.values import add_execution, format_report, image_size, read_execution
 from instance_flow.doctor.machine import look_at_kernels
-from instance_flow.execution import ExecutionConfig, import_onnxruntime
-from instance_flow.gpu import engine_cache
-from instance_flow.gpu.session import engine_facts, read_graph
-from instance_flow.installation import bundled_model_path
+from instance_flow.formats import messages
+from instance_flow.network.execution import ExecutionConfig, import_onnxruntime
+from instance_flow.network.gpu import engine_cache
+from instance_flow.network.gpu.session import engine_facts, read_graph
+from instance_flow.network.installation import bundled_model_path
 from instance_flow.pipeline import Pipeline
 
 LARGEST = 16_384

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from instance_flow.foreign_text import MESSAGE, shown
+from instance_flow.formats.foreign_text import MESSAGE, shown
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 

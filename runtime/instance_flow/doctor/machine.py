@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
-from instance_flow.rle import area
+from instance_flow.formats.rle import area
 
 MEBIBYTE = 2**20
 

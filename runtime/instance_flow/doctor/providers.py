@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
-from instance_flow.execution import PROVIDERS
-from instance_flow.gpu.nvidia import Nvidia, missing_library
-from instance_flow.installation import bundled_model_path, providers, versions
-from instance_flow.network import OnnxNetwork
+from instance_flow.network.execution import PROVIDERS
+from instance_flow.network.gpu.nvidia import Nvidia, missing_library
+from instance_flow.network.installation import bundled_model_path, providers, versions
+from instance_flow.network.onnx import OnnxNetwork
 from instance_flow.structures import ModelError, ModelInfo
 
 WORKS = "works"

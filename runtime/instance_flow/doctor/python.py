@@ -20,7 +20,7 @@ from typing import Any
 
 from instance_flow.doctor import probe
 from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
-from instance_flow.installation import message_definitions
+from instance_flow.network.installation import message_definitions
 from instance_flow.structures import SourceError
 
 MESSAGES = "instance_flow_msgs"

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from instance_flow.outputs import Add
-from instance_flow.overlaps import measure_overlaps
+from instance_flow.evaluation.overlaps import measure_overlaps
+from instance_flow.evaluation.tracking_metrics import count
+from instance_flow.formats.video import Frame
+from instance_flow.formats.ytvis import Annotation, GroundTruth, ResultsCollector, Video, parse_results
 from instance_flow.replay.numbers import RunNumbers
+from instance_flow.replay.outputs import Add
 from instance_flow.structures import SourceError, Tracks
-from instance_flow.tracking_metrics import count
-from instance_flow.video import Frame
-from instance_flow.ytvis import Annotation, GroundTruth, ResultsCollector, Video, parse_results
 
 NUMBERS = ("IDSW", "IDF1", "HOTA", "AssA")
 

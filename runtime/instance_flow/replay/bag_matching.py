@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from instance_flow.bags import is_bag
-from instance_flow.foreign_text import shown
-from instance_flow.json_files import read_json
+from instance_flow.formats.bags import is_bag
+from instance_flow.formats.foreign_text import shown
+from instance_flow.formats.json_files import read_json
+from instance_flow.formats.ytvis import GroundTruth, Video
 from instance_flow.structures import SourceError
-from instance_flow.ytvis import GroundTruth, Video
 
 
 @dataclass(frozen=True)

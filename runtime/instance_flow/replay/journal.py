@@ -26,9 +26,9 @@ from zlib import crc32
 import numpy as np
 
 from instance_flow.replay.answers import Answer, pack, unpack
-from instance_flow.snapshot import Snapshot, read_snapshot, take, write_snapshot
 from instance_flow.stream import Stream
 from instance_flow.structures import InstanceFlowError
+from instance_flow.tracking.snapshot import Snapshot, read_snapshot, take, write_snapshot
 
 FOLDER = "run.journal"
 """Beside the files of a run; no camera can have that name."""

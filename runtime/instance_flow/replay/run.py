@@ -14,16 +14,16 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from instance_flow.foreign_text import shown
-from instance_flow.outputs import Add
+from instance_flow.formats.foreign_text import shown
+from instance_flow.formats.video import Frame, Source
 from instance_flow.pipeline import Pipeline
 from instance_flow.replay.answers import Answer
 from instance_flow.replay.journal import Journal
 from instance_flow.replay.numbers import RunNumbers
-from instance_flow.run_statistics import Statistics
+from instance_flow.replay.outputs import Add
+from instance_flow.report.run_statistics import Statistics
 from instance_flow.stream import MAX_GAP, Stream
 from instance_flow.structures import InstanceFlowError, SourceError
-from instance_flow.video import Frame, Source
 
 _log = logging.getLogger("instance_flow")
 

@@ -14,20 +14,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from instance_flow import outputs
-from instance_flow.atomic import remove_leftovers
-from instance_flow.bag_writer import is_written
-from instance_flow.outputs import Add
+from instance_flow.formats.atomic import remove_leftovers
+from instance_flow.formats.bag_writer import is_written
+from instance_flow.formats.video import BagSource, Camera, Source
 from instance_flow.pipeline import Pipeline
+from instance_flow.replay import outputs
 from instance_flow.replay.as_live import Comparison, chosen_frames, find_video
 from instance_flow.replay.journal import FOLDER, Journal
+from instance_flow.replay.outputs import Add
 from instance_flow.replay.run import Lane, run
 from instance_flow.replay.settings import NO_BAG, Settings, Wanted
 from instance_flow.replay.summary import about_run, describe_as_live, summarise_as_live, summarise_camera, summarise_run
 from instance_flow.replay.tracks_bag import FORMS, tracks_bag_output
-from instance_flow.run_statistics import Statistics
+from instance_flow.report.run_statistics import Statistics
 from instance_flow.structures import InstanceFlowError, Network, SourceError
-from instance_flow.video import BagSource, Camera, Source
 
 _FILES = (*outputs.FILES, *FORMS.values())
 

@@ -8,15 +8,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from instance_flow.assembly_config import AssemblyConfig
-from instance_flow.execution import ExecutionConfig
-from instance_flow.installation import versions
-from instance_flow.messages import MASK_BUDGET
-from instance_flow.multiscale import MultiScaleNetwork
-from instance_flow.network import OnnxNetwork
+from instance_flow.formats.messages import MASK_BUDGET
+from instance_flow.formats.ytvis import GroundTruth
+from instance_flow.network.execution import ExecutionConfig
+from instance_flow.network.installation import versions
+from instance_flow.network.multiscale import MultiScaleNetwork
+from instance_flow.network.onnx import OnnxNetwork
+from instance_flow.settings import AssemblyConfig
 from instance_flow.stream import MAX_GAP
 from instance_flow.structures import Network
-from instance_flow.ytvis import GroundTruth
 
 NO_BAG = "none"
 

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from instance_flow.installation import versions
+from instance_flow.formats.video import Camera
+from instance_flow.network.installation import versions
 from instance_flow.pipeline import Pipeline
 from instance_flow.replay.settings import Settings
-from instance_flow.run_statistics import Statistics
-from instance_flow.video import Camera
+from instance_flow.report.run_statistics import Statistics
 
 
 def summarise_run(name: str, pipeline: Pipeline, interrupted: bool, taken_over: int) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from instance_flow.bag_writer import BagWriter
-from instance_flow.installation import message_definitions
-from instance_flow.messages import (
+from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.messages import (
     MASK_BUDGET,
     PACKAGE,
     MessageTypes,
@@ -20,9 +19,10 @@ from instance_flow.messages import (
     to_instance_array,
     to_label_pixels,
 )
-from instance_flow.outputs import Add
+from instance_flow.formats.video import Frame
+from instance_flow.network.installation import message_definitions
+from instance_flow.replay.outputs import Add
 from instance_flow.structures import LabelMap, ModelInfo, Tracks
-from instance_flow.video import Frame
 
 NODE = "/instance_flow"
 FORMS = {"mcap": "tracks.mcap", "db3": "tracks.db3", "folder": "tracks"}

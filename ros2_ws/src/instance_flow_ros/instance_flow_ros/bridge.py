@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from instance_flow.foreign_text import shown
-from instance_flow.image_encodings import check_size, decode_raw
+from instance_flow.formats.foreign_text import shown
+from instance_flow.formats.image_encodings import check_size, decode_raw
 
 _TYPE_BY_LETTER = {"U": "u", "S": "i", "F": "f"}
 _GENERIC = re.compile(r"(8|16|32|64)([USF])C(\d*)")

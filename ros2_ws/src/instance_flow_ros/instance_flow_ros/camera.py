@@ -21,12 +21,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from instance_flow import Pipeline, Tracks
-from instance_flow.draw import overlay
-from instance_flow.foreign_text import MESSAGE, shown
-from instance_flow.image_encodings import decode_compressed
-from instance_flow.messages import to_instance_array, to_label_pixels
+from instance_flow.formats.foreign_text import MESSAGE, shown
+from instance_flow.formats.image_encodings import decode_compressed
+from instance_flow.formats.messages import to_instance_array, to_label_pixels
+from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
+from instance_flow.pictures.draw import overlay
 from instance_flow.pipeline import Pending
-from instance_flow.stamps import stamp_problem, to_nanoseconds
 from instance_flow.stream import Stream
 from instance_flow.structures import Image as Pixels
 from instance_flow.structures import InstanceFlowError

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The messages of instance_flow_msgs as rclpy has them; ``instance_flow.messages`` decides what stands in them."""
+"""The messages of instance_flow_msgs as rclpy has them; ``formats.messages`` decides what stands in them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from array import array
 
 from instance_flow_msgs.msg import Box2D, ClassTable, RunLengthMask, TrackedInstance, TrackedInstanceArray, Vector2D
 
-from instance_flow.messages import MessageTypes
-from instance_flow.rle import RunLengths
+from instance_flow.formats.messages import MessageTypes
+from instance_flow.formats.rle import RunLengths
 
 
 def _to_array(values: RunLengths) -> array[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 
-from instance_flow.foreign_text import MESSAGE, shown
+from instance_flow.formats.foreign_text import MESSAGE, shown
 
 RECEIVED, ANSWERED, DROPPED, REFUSED = "received", "answered", "dropped", "refused"
 LOST, MISSING, BROKEN, UNMASKED, JITTER = "lost", "missing", "broken", "unmasked", "jitter"

@@ -31,9 +31,9 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CompressedImage, Image
 
-from instance_flow.foreign_text import shown
-from instance_flow.image_encodings import decode_compressed
-from instance_flow.stamps import to_nanoseconds
+from instance_flow.formats.foreign_text import shown
+from instance_flow.formats.image_encodings import decode_compressed
+from instance_flow.formats.stamps import to_nanoseconds
 from instance_flow_ros import middleware
 from instance_flow_ros.bridge import choose_bridge, to_rgb
 from instance_flow_ros.graph import full_name, node_of, qos_problem

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from instance_flow.foreign_text import MESSAGE, shown
+from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow_ros import middleware
 
 HEALTHY, UNHEALTHY = 0, 1

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event, Thread
 
-from instance_flow import AssemblyConfig, Pipeline, messages
-from instance_flow.execution import ExecutionConfig
-from instance_flow.installation import bundled_model_path
+from instance_flow import AssemblyConfig, Pipeline
+from instance_flow.formats import messages
+from instance_flow.network.execution import ExecutionConfig
+from instance_flow.network.installation import bundled_model_path
 from instance_flow.structures import InstanceFlowError
 from instance_flow_ros.parameters import NodeConfig
 

@@ -14,7 +14,7 @@ import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 
-from instance_flow.foreign_text import MESSAGE, shown
+from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow_ros import middleware
 from instance_flow_ros.node import InstanceFlowNode
 

@@ -22,9 +22,9 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from instance_flow import AssemblyConfig, Pipeline
-from instance_flow.execution import ExecutionConfig
-from instance_flow.foreign_text import MESSAGE, shown
-from instance_flow.messages import to_class_table
+from instance_flow.formats.foreign_text import MESSAGE, shown
+from instance_flow.formats.messages import to_class_table
+from instance_flow.network.execution import ExecutionConfig
 from instance_flow.structures import InstanceFlowError
 from instance_flow_ros import parameters
 from instance_flow_ros.bridge import choose_bridge

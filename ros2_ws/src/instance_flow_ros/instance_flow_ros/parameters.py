@@ -14,7 +14,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from instance_flow.commands.values import image_size
-from instance_flow.messages import MASK_BUDGET
+from instance_flow.formats.messages import MASK_BUDGET
 from instance_flow.stream import MAX_GAP
 
 Config = TypeVar("Config")

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``instance-flow``: parses and dispatches, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from instance_flow.commands.bench import add_bench
+from instance_flow.commands.doctor import add_doctor
+from instance_flow.commands.evaluate_bags import add_evaluate_bags
+from instance_flow.commands.run import add_run
+from instance_flow.commands.values import SIGNALLED, format_report
+from instance_flow.commands.warmup import add_warmup
+from instance_flow.evaluation.average_precision import SIZE_LIMITS
+from instance_flow.evaluation.evaluate import evaluate
+from instance_flow.evaluation.table import format_table
+from instance_flow.formats.foreign_text import MESSAGE, OneLine, shown
+from instance_flow.formats.json_files import write_json
+from instance_flow.network.installation import bundled_model_path, providers, versions
+from instance_flow.pipeline import Pipeline
+from instance_flow.structures import InstanceFlowError, ModelError, SourceError
+
+BAD_INPUT = 2
+INTERRUPTED, BROKEN_PIPE = SIGNALLED + signal.SIGINT, SIGNALLED + signal.SIGPIPE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; gives its exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+    options = _parser().parse_args(arguments)
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("instance-flow: %(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal has no letters for is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    # FFmpeg within OpenCV writes to stderr what our own message says better; it looks here when it is first used.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    try:
+        code: int = options.command(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read along has seen enough, as `head` does; what is left is not to be complained about at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (InstanceFlowError, ValueError, OSError) as error:
+        words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        sys.stderr.write(f"instance-flow: error: {shown(' '.join(words.split()), MESSAGE)}\n")
+        return BAD_INPUT
+    return code
+
+
+def evaluate_command(options: argparse.Namespace) -> int:
+    """Measure results against their ground truth."""
+    if options.json and options.json.is_dir():
+        raise SourceError(f"{options.json} is a folder, but --json needs a file; name one in it")
+    numbers = evaluate(options.ground_truth, options.results, size_limits=options.sizes)
+    if options.json:
+        write_json(options.json, numbers, indent=2)
+    print(format_table(numbers))
+    return 0
+
+
+def info_command(options: argparse.Namespace) -> int:
+    """Say what is installed, which providers work, and what a model says of itself."""
+    report: dict[str, Any] = {"versions": versions()}
+    try:
+        model = options.model or bundled_model_path()
+    except ModelError as error:
+        report["model"] = str(error)
+    else:
+        report["model"] = {"file": str(model), **asdict(Pipeline.load(model, "cpu").info)}
+        report["providers"] = providers(model)
+    print(format_report(report, options.json))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="instance-flow", description="Online video instance segmentation for robots.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_run(commands)
+    _add_evaluate(commands)
+    add_evaluate_bags(commands)
+    add_doctor(commands)
+    add_warmup(commands)
+    add_bench(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser("evaluate", help="measure results against ground truth (YouTube-VIS or CocoVID)")
+    parser.set_defaults(command=evaluate_command)
+    parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH")
+    parser.add_argument("results", type=Path, metavar="RESULTS")
+    parser.add_argument(
+        "--sizes",
+        choices=list(SIZE_LIMITS),
+        default="youtube-vis",
+        help="what is small, medium and large: youtube-vis (128^2, 256^2 pixels) or coco (32^2, 96^2)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
+
+
+def _add_info(commands: Any) -> None:
+    parser = commands.add_parser(
+        "info", help="say what is installed, which providers work, and what a model says of itself"
+    )
+    parser.set_defaults(command=info_command)
+    parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model; the bundled one unless given")
+    parser.add_argument("--json", action="store_true", help="print JSON")

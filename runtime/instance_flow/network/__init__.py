@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ONNX model: its description, where and how it runs."""

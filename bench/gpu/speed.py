@@ -35,8 +35,8 @@ from instance_flow.formats.json_files import write_json
 from instance_flow.network.execution import ExecutionConfig, import_onnxruntime
 from instance_flow.network.gpu.nvidia import driver_version, look_at_gpu
 from instance_flow.network.gpu.provider_check import PROVIDERS, look_at_provider, why_not
+from instance_flow.overlap import pipelined
 from instance_flow.pipeline import Pipeline
-from instance_flow.replay.pipelined import pipelined
 from instance_flow.stream import Stream
 from instance_flow.structures import InstanceFlowError
 

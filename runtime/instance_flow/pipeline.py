@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ from instance_flow.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
-class Scene:
+class MatchInput:
     """What a matcher decides on.
 
     prediction: maps of the picture's cells, padding cut off.   references: those that ``instances.flows`` lead to.
@@ -58,7 +58,7 @@ class Scene:
     max_distance: float
 
 
-Matcher = Callable[[Scene], Matches]
+Matcher = Callable[[MatchInput], Matches]
 """Which identity each object of a frame keeps."""
 
 
@@ -78,27 +78,27 @@ class Observation:
     tracks: Tracks
 
 
-@dataclass(eq=False)
-class Pending:
-    """A frame between ``Pipeline.begin`` and ``Pipeline.finish``.
+@dataclass(frozen=True, eq=False)
+class Perceived:
+    """What the network made of a frame, before its objects are put together.
 
-    features: of the references that the network was given.
-    prediction: what it gave; still on its device if it can leave it there.
-    own_features: what the frame will be a reference by. They depend on its image alone, and stay if it runs again.
+    references: features of the references that it was given.
+    prediction: its maps; still on its device if it can leave them there.
+    features: what the frame will be a reference by; they depend on its image alone.
     """
 
     fitted: Fit
-    features: list[Any]
+    references: Sequence[Any]
     prediction: Prediction | Launched
-    own_features: Any
+    features: Any
     watch: Stopwatch
 
 
 class Pipeline:
     """Masks, classes, ids and motion of every object, one call per frame.
 
-    ``step`` is ``begin`` and ``finish``. Two threads may share this work, one that begins frames and one that finishes
-    them: then the network works on the next frame while this one's objects are put together (``pipelined``).
+    ``step`` is ``perceive``, the network's part, which changes nothing, and ``track``. ``overlap`` runs the one on the
+    next frame while the other works on this one.
 
     Args:
         network: anything that keeps the ``structures.Network`` protocol; several pipelines may share it.
@@ -120,8 +120,6 @@ class Pipeline:
         self._memory = ReferenceMemory(1)
         self._tracker = Tracker()
         self._frame_index = 0
-        self._unfinished: list[Pending] = []
-        self._changed = Condition()
         self.configure(config or AssemblyConfig())
 
     def configure(self, config: AssemblyConfig) -> None:
@@ -134,12 +132,11 @@ class Pipeline:
         config.check(info)
         self.config = config
         self._assembly = Assembly(info, config)
-        with self._changed:
-            self._memory = self._memory.resized(
-                config.references or info.max_references,
-                config.reference_policy == "first+recent",
-                config.anchor_frames,
-            )
+        self._memory = self._memory.resized(
+            config.references or info.max_references,
+            config.reference_policy == "first+recent",
+            config.anchor_frames,
+        )
         self._tracker.lost_frames = config.lost_frames if config.matching == EVIDENCE else 0
 
     @classmethod
@@ -189,75 +186,35 @@ class Pipeline:
 
         After an error the stream is as it was.
         """
-        return self.finish(self.begin(image), stamp)
+        return self.track(self.perceive(image, self.reference_features()), stamp)
 
-    def begin(self, image: Image) -> Pending:
-        """Run the network on the next frame, whether or not the frames before it are finished; for the same tracks.
+    def reference_features(self, unfinished: Sequence[Any] = ()) -> list[Any]:
+        """Features of the references that the next frame will be matched with.
 
-        Which frames are references may depend on what is found in one that is not finished. The likely ones are taken,
-        and ``finish`` runs the network again in the rare case that it was others (``ReferenceMemory.foreseen``).
-
-        Every frame that was begun must be finished, in the same order, or given up. Raises as ``step``.
+        unfinished: features of frames before it that were perceived and not tracked yet. Which of them will be
+            references may depend on what is found in them; then the likely ones are given
+            (``ReferenceMemory.predicted_references``).
         """
+        memory = self._memory
+        known = {id(reference.features) for reference in memory.references}
+        return memory.predicted_references([features for features in unfinished if id(features) not in known])
+
+    def perceive(self, image: Image, references: Sequence[Any]) -> Perceived:
+        """Run the network on a frame with the features of its references. Image and errors as of ``step``."""
         watch = Stopwatch()
         fitted = fit(image, self.info.input_size, self.config.resize)
         watch.lap("fit")
-        with self._changed:
-            features = self._memory.foreseen([pending.own_features for pending in self._unfinished])
-        prediction = self._launch(fitted, features, watch)
-        pending = Pending(fitted, features, prediction, prediction.features, watch)
-        with self._changed:
-            self._unfinished.append(pending)
-        return pending
+        prediction = self._launch(fitted, references, watch)
+        return Perceived(fitted, references, prediction, prediction.features, watch)
 
-    def finish(self, pending: Pending, stamp: int | None = None) -> Tracks:
-        """Track the objects of the oldest frame that was begun. Arguments and errors as of ``step``."""
-        try:
-            tracks, reference = self._finish(pending, stamp)
-        except BaseException:
-            self.give_up(pending)
-            raise
-        with self._changed:
-            self._memory.add(reference)
-            self._tracker.forget(self._memory.references, self._frame_index)
-            self._unfinished.remove(pending)
-            self._changed.notify_all()
-        self._frame_index += 1
-        self.seconds, self.cpu_seconds = pending.watch.seconds, pending.watch.cpu_seconds
-        return tracks
+    def track(self, perceived: Perceived, stamp: int | None = None) -> Tracks:
+        """Group, match and track the objects of a frame that was perceived with ``reference_features()``.
 
-    def give_up(self, pending: Pending) -> None:
-        """Leave a frame out that was begun; the stream is as if it had never come."""
-        with self._changed:
-            if pending in self._unfinished:
-                self._unfinished.remove(pending)
-            self._changed.notify_all()
-
-    def wait_until_finished(self) -> None:
-        """Wait for other threads to finish, or give up, what was begun; only then may the stream be reset."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._unfinished)
-
-    @property
-    def network_seconds(self) -> float:
-        """How long the latest frame's network took, copies to and from its device included."""
-        return sum(self.seconds.get(stage, 0.0) for stage in ("upload", "network", "download"))
-
-    def _launch(self, fitted: Fit, features: list[Any], watch: Stopwatch) -> Prediction | Launched:
-        """The network's answer; on its device where it is an ONNX model."""
-        if isinstance(self.network, OnnxNetwork):
-            return self.network.launch(fitted.image, features, watch)
-        prediction = self.network.predict(fitted.image, features)
-        watch.lap("network")
-        return prediction
-
-    def _finish(self, pending: Pending, stamp: int | None) -> tuple[Tracks, Reference]:
-        fitted, watch, references = pending.fitted, pending.watch, self._memory.references
+        Arguments and errors as of ``step``.
+        """
+        fitted, watch, references = perceived.fitted, perceived.watch, self._memory.references
         watch.skip()
-        features = [reference.features for reference in references]
-        if [id(f) for f in features] != [id(f) for f in pending.features]:
-            pending.prediction = self._launch(fitted, features, watch)
-        prediction = pending.prediction
+        prediction = perceived.prediction
         if isinstance(prediction, Launched):
             prediction = prediction.download()
         watch.lap("download")
@@ -265,19 +222,52 @@ class Pipeline:
         margin = foreground_margin(maps.semantic)
         instances = self._assembly.group(maps, margin, fitted.image)
         watch.lap("grouping")
-        matches = self._matcher(Scene(maps, instances, references, self._assembly.max_distance))
+        matches = self._matcher(MatchInput(maps, instances, references, self._assembly.max_distance))
         identities = self._tracker.update(instances, matches, references, self._frame_index, stamp)
         watch.lap("matching")
-        seconds = _elapsed(references, identities, stamp)
-        published, first = self._published(instances, identities)
-        # To those who listen an id is new when they are told of it first.
-        states = np.where(first, STATES.index("new"), identities.states)
-        identities = replace(identities, states=states)
-        tracks = self._assembly.tracks(self._frame_index, instances, identities, margin, fitted, seconds, published)
+        tracks = self._tracks(instances, identities, margin, fitted, references, stamp)
         watch.lap("masks")
         if self.observer is not None:
             self.observer(Observation(fitted, maps, instances, references, identities.ids, tracks))
-        return tracks, Reference(self._frame_index, stamp, pending.own_features, instances.centers, identities.ids)
+        self._remember(Reference(self._frame_index, stamp, perceived.features, instances.centers, identities.ids))
+        self.seconds, self.cpu_seconds = watch.seconds, watch.cpu_seconds
+        return tracks
+
+    @property
+    def network_seconds(self) -> float:
+        """How long the latest frame's network took, copies to and from its device included."""
+        return sum(self.seconds.get(stage, 0.0) for stage in ("upload", "network", "download"))
+
+    def _launch(self, fitted: Fit, references: Sequence[Any], watch: Stopwatch) -> Prediction | Launched:
+        """The network's answer; on its device where it is an ONNX model."""
+        if isinstance(self.network, OnnxNetwork):
+            return self.network.launch(fitted.image, references, watch)
+        prediction = self.network.predict(fitted.image, references)
+        watch.lap("network")
+        return prediction
+
+    def _tracks(
+        self,
+        instances: Instances,
+        identities: Identities,
+        margin: FloatArray,
+        fitted: Fit,
+        references: list[Reference],
+        stamp: int | None,
+    ) -> Tracks:
+        seconds = _elapsed(references, identities, stamp)
+        published, first = self._published(instances, identities)
+        # To those who listen an id is new when they are told of it first.
+        identities = replace(identities, states=np.where(first, STATES.index("new"), identities.states))
+        return self._assembly.tracks(self._frame_index, instances, identities, margin, fitted, seconds, published)
+
+    def _remember(self, reference: Reference) -> None:
+        # Replaced as a whole: another thread may be asking for the references of the next frame.
+        memory = copy.copy(self._memory)
+        memory.add(reference)
+        self._memory = memory
+        self._tracker.forget(memory.references, self._frame_index)
+        self._frame_index += 1
 
     def _published(self, instances: Instances, identities: Identities) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         assembly = self._assembly
@@ -287,14 +277,13 @@ class Pipeline:
 
     def reset(self) -> None:
         """Forget all objects; the next frame is frame 0 and the next id is 1."""
-        self.reanchor()
+        self.forget_references()
         self._tracker.clear()
         self._frame_index = 0
 
-    def reanchor(self) -> None:
+    def forget_references(self) -> None:
         """Forget the references, as after an interruption, but no id: objects may be known again by their colours."""
-        with self._changed:
-            self._memory.clear()
+        self._memory = self._memory.cleared()
 
     def snapshot(self) -> Snapshot:
         """All that decides about the next frames, but for the settings, as copies: plain arrays for ``np.savez``.
@@ -380,17 +369,17 @@ class Pipeline:
             self.observer = observer
             self.reset()
 
-    def _match(self, scene: Scene) -> Matches:
-        instances, config = scene.instances, self.config
-        reference_centers = [r.centers for r in scene.references]
-        reference_ids = [r.ids for r in scene.references]
+    def _match(self, match_input: MatchInput) -> Matches:
+        instances, config = match_input.instances, self.config
+        reference_centers = [r.centers for r in match_input.references]
+        reference_ids = [r.ids for r in match_input.references]
         if config.matching != EVIDENCE:
             return match_instances(
                 instances.centers,
                 instances.flows,
                 reference_centers,
                 reference_ids,
-                scene.max_distance,
+                match_input.max_distance,
                 config.matching,
             )
         return match_by_evidence(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from instance_flow.assembly.preprocess import check_image
 from instance_flow.formats.foreign_text import shown
-from instance_flow.pipeline import Pending, Pipeline
+from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, InstanceFlowError, Tracks
 from instance_flow.tracking.snapshot import Snapshot, pack_stamp, take, take_counts, unpack_stamp
 
@@ -56,19 +56,25 @@ class Stream:
 
         encoding: what the image came as, empty where unknown.
         """
-        return self.finish(*self.begin(image, stamp, encoding))
+        return self.pipeline.step(image, self.follow(image, stamp, encoding))
 
-    def begin(self, image: Image, stamp: int | None, encoding: str = "") -> tuple[Pending, int | None]:
-        """See ``Pipeline.begin``; gives what ``finish`` takes. Before a break it waits for the frames before it."""
+    def follow(
+        self, image: Image, stamp: int | None, encoding: str = "", before_break: Callable[[], None] = lambda: None
+    ) -> int | None:
+        """Take the next image into account before it is tracked; gives the stamp to track it with.
+
+        before_break: called before tracks or references are forgotten.
+        Raises ValueError for an image of another type or shape.
+        """
         check_image(image)  # before it breaks the stream
         size = (image.shape[0], image.shape[1])
         if reason := self._new_scene(size, stamp):
-            self.pipeline.wait_until_finished()
+            before_break()
             self.reset()
             self._on_break(f"{reason}: all tracks are forgotten, ids begin at 1 again")
         elif reason := self._interruption(stamp, encoding):
-            self.pipeline.wait_until_finished()
-            self.pipeline.reanchor()
+            before_break()
+            self.pipeline.forget_references()
             self._on_break(f"{reason}: ids go on, but objects are known again by their colours only")
         if stamp is not None and self._stamp is not None and stamp < self._stamp:
             self._on_jitter(f"an image stamp ran back by {(self._stamp - stamp) / 1e6:.1f} ms")
@@ -78,11 +84,7 @@ class Stream:
             # A stream without stamps for a while still knows when the last one was.
             self._stamp = stamp
             self._first_stamp = stamp if self._first_stamp is None else self._first_stamp
-        return self.pipeline.begin(image), stamp
-
-    def finish(self, pending: Pending, stamp: int | None) -> Tracks:
-        """See ``Pipeline.finish``."""
-        return self.pipeline.finish(pending, stamp)
+        return stamp
 
     def reset(self) -> None:
         """Forget everything; the next image is the first one."""

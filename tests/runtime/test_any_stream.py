@@ -93,8 +93,8 @@ class AnyStream(RuleBasedStateMachine):
         self.announced = set()
 
     @rule()
-    def reanchor(self) -> None:
-        self.pipeline.reanchor()
+    def forget_references(self) -> None:
+        self.pipeline.forget_references()
 
     @rule(target=snapshots)
     def snapshot(self) -> Any:

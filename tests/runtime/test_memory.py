@@ -64,7 +64,7 @@ def test_a_memory_of_one_goes_over_to_the_latest_frame() -> None:
 
 def test_after_a_break_there_is_an_anchor_again() -> None:
     memory = filled(ReferenceMemory(2, anchor_frames=1), [[1], [2], [2], [2]])
-    memory.clear()
+    memory = memory.cleared()
     assert shown(filled(memory, [[3], [3], [3]], 4)) == [(4, [3]), (6, [3])]
 
 

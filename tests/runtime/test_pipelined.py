@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from red_thing import HEIGHT, WIDTH, frames, red_network
 
 from instance_flow import AssemblyConfig, Pipeline
-from instance_flow.replay.pipelined import pipelined
+from instance_flow.overlap import Overlap, pipelined
 from instance_flow.stream import Stream
 from instance_flow.structures import ModelError, Tracks
 
@@ -70,7 +70,7 @@ def test_the_tracks_are_those_of_one_frame_after_the_other(pipeline: Pipeline, s
     assert sum(len(tracks) for tracks in expected) > 0 or not stream
 
 
-def test_references_that_were_not_foreseen_are_put_right(pipeline: Pipeline) -> None:
+def test_references_that_were_predicted_wrongly_are_put_right(pipeline: Pipeline) -> None:
     """The anchor is let go by a frame that is not finished when the next one begins."""
     stream = STREAMS["the anchor is let go"]
     seen: list[int] = []
@@ -100,13 +100,15 @@ def test_a_frame_that_fails_leaves_the_stream_as_it_was(pipeline: Pipeline) -> N
     pipeline.reset()
     stream = Stream(pipeline)
     found = [stream.step(*frame) for frame in images[:4]]
-    pending = stream.begin(*images[4])
+    overlap, before = Overlap(stream), pipeline.snapshot()
+    pending = overlap.begin(*images[4])
     pipeline.observer = fail
     with pytest.raises(ModelError, match="spoiled"):
-        stream.finish(*pending)
+        overlap.finish(pending)
     pipeline.observer = None
-    assert pipeline.snapshot().keys() == pipeline.snapshot().keys()
-    pipeline.wait_until_finished()
+    overlap.wait_until_finished()
+    for name in ("pipeline.frame_index", "memory.is_anchor", "memory.is_recent"):
+        np.testing.assert_array_equal(pipeline.snapshot()[name], before[name], name)
     assert [tracks.ids.tolist() for tracks in found] == [tracks.ids.tolist() for tracks in expected[:4]]
 
 
@@ -114,26 +116,26 @@ def fail(_: Any) -> None:
     raise ModelError("spoiled")
 
 
-@pytest.mark.parametrize("given_up", [False, True], ids=["finished", "given up"])
-def test_a_break_waits_for_the_frame_before_it(pipeline: Pipeline, given_up: bool) -> None:
-    stream, images = Stream(pipeline), film()
-    pending = stream.begin(*images[5])
+@pytest.mark.parametrize("cancelled", [False, True], ids=["finished", "cancelled"])
+def test_a_break_waits_for_the_frame_before_it(pipeline: Pipeline, cancelled: bool) -> None:
+    overlap, images = Overlap(Stream(pipeline)), film()
+    pending = overlap.begin(*images[5])
     begun = Event()
 
     def begin_again() -> None:
-        second = stream.begin(*images[0])
+        second = overlap.begin(*images[0])
         begun.set()
-        assert stream.finish(*second).frame_index == 0
+        assert overlap.finish(second).frame_index == 0
 
     thread = Thread(target=begin_again)
     thread.start()
     try:
         assert not begun.wait(0.1)
     finally:
-        if given_up:
-            pipeline.give_up(pending[0])
+        if cancelled:
+            overlap.cancel(pending)
         else:
-            assert stream.finish(*pending).frame_index == 0
+            assert overlap.finish(pending).frame_index == 0
         thread.join()
     assert begun.is_set()
 
@@ -146,14 +148,14 @@ def test_an_error_of_the_source_ends_the_stream_with_it(pipeline: Pipeline) -> N
     found: list[Tracks] = []
     with pytest.raises(OSError, match="the camera is gone"):
         found.extend(pipelined(Stream(pipeline), broken()))
-    pipeline.wait_until_finished()
+    assert [tracks.frame_index for tracks in found] == [0, 1]
 
 
-def test_whoever_stops_listening_leaves_nothing_unfinished(pipeline: Pipeline) -> None:
+def test_a_reader_may_stop(pipeline: Pipeline) -> None:
     tracks = pipelined(Stream(pipeline), film())
     assert next(tracks).frame_index == 0
     tracks.close()  # type: ignore[attr-defined]
-    pipeline.wait_until_finished()
+    assert pipeline.step(film()[0][0]).frame_index == 1
 
 
 def test_a_wrong_image_is_refused_as_by_step(pipeline: Pipeline) -> None:

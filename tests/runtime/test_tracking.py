@@ -46,7 +46,7 @@ def test_memory_keeps_the_anchor_and_the_latest(
     for frame_index, ids in frames:
         memory.add(reference(frame_index, ids))
     assert [r.frame_index for r in memory.references] == expected
-    memory.clear()
+    memory = memory.cleared()
     assert memory.references == []
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from instance_flow.assembly.matching import instance_flows, match_instances
-from instance_flow.pipeline import Matcher, Pipeline, Scene
+from instance_flow.pipeline import Matcher, MatchInput, Pipeline
 from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import Instances, Prediction
 from instance_flow.tracking.memory import Reference
@@ -28,7 +28,7 @@ from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
 SIZE = (24, 40)
 
 
-def squares(now: list[tuple[int, int]], before: list[tuple[int, int]]) -> Scene:
+def squares(now: list[tuple[int, int]], before: list[tuple[int, int]]) -> MatchInput:
     """Squares of 7 cells around centers now, perfect maps towards their centers before; object k has id k + 1."""
     labels = np.zeros(SIZE, np.int32)
     offset, reference_offset = np.zeros((2, *SIZE), np.float32), np.zeros((1, 2, *SIZE), np.float32)
@@ -51,10 +51,10 @@ def squares(now: list[tuple[int, int]], before: list[tuple[int, int]]) -> Scene:
     reference = Reference(0, None, None, np.array(before, np.float32), np.arange(1, len(now) + 1))
     semantic = np.stack([labels == 0, labels > 0]).astype(np.float32)
     prediction = Prediction(semantic, np.zeros(SIZE, np.float32), offset, reference_offset, None)
-    return Scene(prediction, instances, [reference], 3.0)
+    return MatchInput(prediction, instances, [reference], 3.0)
 
 
-def with_field(scene: Scene, now: list[tuple[int, int]], before: list[tuple[int, int]]) -> Scene:
+def with_field(scene: MatchInput, now: list[tuple[int, int]], before: list[tuple[int, int]]) -> MatchInput:
     """The same frame as a network with ``flow = affinity`` sees it."""
     here, there = (torch.tensor(points, dtype=torch.float32)[None] for points in (now, before))
     field = trajectories(here, there, SIZE).numpy()

@@ -47,7 +47,7 @@ class ReferenceMemory:
     anchor that has lost more than half of its objects is released: from then on all references are the latest frames
     (docs/streams.md). Which ids live is decided here alone; the tracker keeps what the references show.
 
-    Memory does not grow with the stream.
+    Memory does not grow with the stream. What a memory holds is never changed in place: a copy stays as it was.
 
     Args:
         anchored: False = all references are the latest frames from the start.
@@ -59,15 +59,14 @@ class ReferenceMemory:
             raise ValueError(f"the number of references is {capacity}; it must be at least 1")
         self.capacity, self._anchored, self._anchor_frames = capacity, anchored, anchor_frames
         self._recent: deque[Reference] = deque()
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything; the next frame that shows anything is the anchor."""
-        self._seeks_anchor = self._anchored
+        self._seeks_anchor = anchored
         self._anchor: Reference | None = None
         self._away: IntArray = np.zeros(0, np.int64)  # of the anchor's objects: frames since each was seen
         self._anchor_objects = 0  # how many it had at first
-        self._recent.clear()
+
+    def cleared(self) -> ReferenceMemory:
+        """An empty memory of the same kind; the next frame that shows anything is its anchor."""
+        return ReferenceMemory(self.capacity, self._anchored, self._anchor_frames)
 
     @property
     def references(self) -> list[Reference]:
@@ -75,7 +74,7 @@ class ReferenceMemory:
         anchor = [] if self._anchor is None else [self._anchor]
         return [*anchor, *(r for r in self._recent if r is not self._anchor)]
 
-    def foreseen(self, unfinished: Sequence[Any]) -> list[Any]:
+    def predicted_references(self, unfinished: Sequence[Any]) -> list[Any]:
         """Features of the references that there will be when frames with these features are added, in their order.
 
         All that cannot be known before their objects are is whether the anchor will be released: it seldom is.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from instance_flow.assembly.grouping import group_pixels
 from instance_flow.assembly.matching import NEAREST, Matches, cheapest_pairs, instance_flows, match_instances
-from instance_flow.pipeline import Scene
+from instance_flow.pipeline import MatchInput
 from instance_flow.structures import FloatArray
 from instance_flow.tracking.memory import Reference
 
@@ -22,27 +22,29 @@ STANDSTILL = 1.0
 """Cells below which a trajectory has no direction to compare; such a pair is taken for the same object."""
 
 
-def match_by_average(scene: Scene) -> Matches:
+def match_by_average(match_input: MatchInput) -> Matches:
     """Inter-frame offset averaged alone carries the center: right only where the mask is whole, for it is the flow plus
     the way from the mask's barycenter to the center."""
-    instances, references = scene.instances, scene.references
-    reference_offset = scene.prediction.reference_offset
+    instances, references = match_input.instances, match_input.references
+    reference_offset = match_input.prediction.reference_offset
     # Without the intra-frame offset the mean residual is the mean of the inter-frame offset.
-    flows = instance_flows(np.zeros_like(scene.prediction.offset), reference_offset, instances.labels, len(instances))
+    flows = instance_flows(
+        np.zeros_like(match_input.prediction.offset), reference_offset, instances.labels, len(instances)
+    )
     return match_instances(
         instances.centers,
         flows,
         [r.centers for r in references],
         [r.ids for r in references],
-        scene.max_distance,
+        match_input.max_distance,
         NEAREST,
     )
 
 
-def match_by_iou(scene: Scene) -> Matches:
+def match_by_iou(match_input: MatchInput) -> Matches:
     """Inter-frame offset propagated by IoU (ViP-DeepLab): the newest reference's objects, grouped in this frame by the
     pixels that point to them, keep their ids on the objects that they overlap most."""
-    instances, references = scene.instances, scene.references
+    instances, references = match_input.instances, match_input.references
     count = len(instances)
     none = Matches(np.zeros(count, np.int64), np.full(count, -1), np.full(count, np.nan, np.float32))
     if not references:
@@ -51,7 +53,7 @@ def match_by_iou(scene: Scene) -> Matches:
     reference = references[newest]
     if not len(reference.ids):
         return none
-    carried = group_pixels(scene.prediction.reference_offset[newest], instances.labels > 0, reference.centers)
+    carried = group_pixels(match_input.prediction.reference_offset[newest], instances.labels > 0, reference.centers)
     shape = (count + 1, len(reference.ids) + 1)
     common = np.bincount((instances.labels * shape[1] + carried).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
     own, other = common.sum(1)[1:, None], common.sum(0)[None, 1:]
@@ -71,10 +73,10 @@ def trajectory_affinity(field: FloatArray, start: FloatArray, end: FloatArray) -
     return float((field[:, y, x].T @ (way / length)).mean())
 
 
-def match_by_affinity(scene: Scene) -> Matches:
+def match_by_affinity(match_input: MatchInput) -> Matches:
     """Line integral of the predicted direction field along the way between two centers (part affinity fields), for a
     network with ``flow = affinity``; of all references the best integral counts."""
-    instances, references = scene.instances, scene.references
+    instances, references = match_input.instances, match_input.references
     costs = [
         np.array(
             [
@@ -83,7 +85,7 @@ def match_by_affinity(scene: Scene) -> Matches:
             ],
             np.float64,
         ).reshape(len(instances), len(reference.ids))
-        for field, reference in zip(scene.prediction.reference_offset, references, strict=True)
+        for field, reference in zip(match_input.prediction.reference_offset, references, strict=True)
     ]
     cost = np.concatenate([np.zeros((len(instances), 0)), *costs], 1)
     return _greedy(cost, 1.0 - MINIMUM_AFFINITY, references, range(len(references)))

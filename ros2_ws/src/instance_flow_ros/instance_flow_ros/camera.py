@@ -25,8 +25,8 @@ from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.image_encodings import decode_compressed
 from instance_flow.formats.messages import to_instance_array, to_label_pixels
 from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
+from instance_flow.overlap import Overlap, Pending
 from instance_flow.pictures.draw import overlay
-from instance_flow.pipeline import Pending
 from instance_flow.stream import Stream
 from instance_flow.structures import Image as Pixels
 from instance_flow.structures import InstanceFlowError
@@ -92,8 +92,6 @@ class Begun:
     """A frame whose objects are still to be put together."""
 
     frame: Frame
-    image: Pixels
-    stamp: int | None
     pending: Pending
 
 
@@ -124,6 +122,7 @@ class Camera:
         self._complained: dict[str, tuple[str, float]] = {}
         self._node, self._bridge, self._put, self._config = node, bridge, put, config
         self._stream = Stream(pipeline, config.max_gap, self._on_break, self._on_jitter)
+        self._overlap = Overlap(self._stream)
         self._kind = CompressedImage if transport == COMPRESSED else Image
         base: str = node.resolve_topic_name(f"{name}/image" if name else "image")
         self.topic = f"{base}/compressed" if transport == COMPRESSED else base
@@ -169,13 +168,13 @@ class Camera:
 
     def reset(self) -> None:
         """Begin anew with the next image."""
-        self._stream.pipeline.wait_until_finished()
+        self._overlap.wait_until_finished()
         self._stream.reset()
         self._gaps = StampGaps()
 
     def configure(self, pipeline_config: Any, config: StreamConfig) -> None:
         """Take settings that the model can have, from the next image on."""
-        self._stream.pipeline.wait_until_finished()
+        self._overlap.wait_until_finished()
         self._stream.pipeline.configure(pipeline_config)
         self._stream.max_gap = config.max_gap
         self._config = config
@@ -193,20 +192,19 @@ class Camera:
             image = self._decode(message)
             encoding = message.format if isinstance(message, CompressedImage) else message.encoding
             self._broke_before, self._broke = self._broke, False
-            pending, stamp = self._stream.begin(image, stamp, encoding)
-            return Begun(frame, image, stamp, pending)
+            return Begun(frame, self._overlap.begin(image, stamp, encoding))
         return None
 
     def finish(self, begun: Begun) -> None:
         """Publish what is on an image, in the order in which they were begun; never raises."""
         with self._refusing():
-            tracks = self._stream.finish(begun.pending, begun.stamp)
-            self._publish(begun.frame.message.header, begun.image, tracks)
+            tracks, stamp = self._overlap.finish(begun.pending), begun.pending.stamp
+            self._publish(begun.frame.message.header, begun.pending.image, tracks)
             now = self._node.get_clock().now().nanoseconds
             self.statistics.answered(
                 monotonic() - begun.frame.arrived,
                 self._stream.pipeline.network_seconds,
-                np.nan if begun.stamp is None else (now - begun.stamp) * 1e-9,
+                np.nan if stamp is None else (now - stamp) * 1e-9,
                 len(tracks),
             )
 

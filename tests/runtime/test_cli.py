@@ -341,7 +341,7 @@ def test_a_broken_video_is_one_line_and_nothing_of_ffmpeg(tmp_path: Path, model:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
-    assert "broken.mp4: cannot be read as a video" in done.stderr
+    assert "broken.mp4: this recording was not finished" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])

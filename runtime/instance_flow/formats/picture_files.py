@@ -33,6 +33,8 @@ def opencv_path(path: Path) -> str:
 
 def count_pictures(path: Path) -> int:
     """How many pictures a file holds, by its headers; 1 where it cannot be read, which decoding then says better."""
+    if not path.is_file():  # What is no regular file, as a pipe, can be read once only.
+        return 1
     try:
         with path.open("rb") as file:
             if not file.read(12).startswith((*_TIFF, _PNG, _WEBP)):

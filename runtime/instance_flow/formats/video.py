@@ -303,7 +303,7 @@ def _raise(_camera: int, _number: int, reason: str) -> None:
 
 def _pictures_in(folder: Path) -> list[Path]:
     """In natural order, without masks of other pictures; what is left out is logged."""
-    there = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    there = [file for file in folder.iterdir() if not file.is_dir() and not file.name.startswith(".")]
     files = [file for file in there if file.suffix.lower() in PICTURES]
     masks = _masks_among(files)
     left_out = Counter(file.suffix.lower() or "without an ending" for file in there if file not in set(files))

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
 from instance_flow.pipeline import Matcher, Pipeline
+from instance_flow.replay.worker_processes import local_processes
 from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import InstanceFlowError, Network
 from instance_flow_training.ablating.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
@@ -156,7 +157,7 @@ def run(
         )
     folder = {(variant, seed): path for (variant, seed, _), path in zip(wanted, trained, strict=True)}
     to_score = [(row, folder[row.variant, seed]) for _, row in rows for seed in seeds]
-    with ProcessPoolExecutor(jobs) as processes:
+    with local_processes(jobs) as processes:
         scores = list(
             _progress(
                 processes.map(score_row, *zip(*to_score, strict=True), [clips] * len(to_score)),

@@ -20,7 +20,6 @@ import pytest
 import yaml
 
 from instance_flow.commands.values import parse_settings
-from instance_flow_training import train
 from instance_flow_training.comparing.cli import parse as parse_validation
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +31,8 @@ SCRIPTS: dict[str, tuple[str, str]] = {
     for name, module, function in re.findall(r'^(instance-flow[\w-]*) = "([\w.]+):(\w+)"$', PROJECT, re.MULTILINE)
 }
 SHELL = ("bash", "sh", "shell", "console")
+LANGUAGES = ("bash", "python", "text")
+"""Of the fences of our pages; text is what a command prints, or a drawing."""
 
 # What is neither run nor parsed, by how it begins, and why.
 LEFT_OUT = {
@@ -47,12 +48,6 @@ LEFT_OUT = {
     "export ": "sets the shell",
     "source ": "sets the shell",
     ". ": "sets the shell",
-}
-# Blocks that are no commands, by how they begin.
-NO_COMMANDS = {
-    "camera, bag, video -> fit": "a drawing",
-    "instance-flow: error: ": "what a command says",
-    "the step waits for data ": "what a command says",
 }
 STANDS_FOR = {"P": "cpu", "WxH": "640x384", "N": "4", "RATE": "8"}
 
@@ -97,7 +92,7 @@ def commands_of(block: Block) -> Iterator[str]:
         if re.match(r"(\.venv/bin/)?instance-flow(-\w+)? |python bench/|deploy/\w+.sh |pip install |make ", text):
             yield text
         return
-    if any(block.lines[0].startswith(beginning) for beginning in (*NO_COMMANDS, "from ")):
+    if block.kind == "python":
         return
     variables: dict[str, str] = {}
     for line in "\n".join(block.lines).replace("\\\n", "").splitlines():
@@ -148,17 +143,24 @@ def refusals() -> Iterator[None]:
 
 
 def main_of(name: str) -> Callable[[Sequence[str]], object]:
+    """What the command runs, called as a shell does: the arguments are those of the process."""
     if name not in SCRIPTS:
         raise ValueError(f"there is no command {name}; pyproject.toml has {', '.join(SCRIPTS)}")
     module, function = SCRIPTS[name]
-    main: Callable[[Sequence[str]], object] = getattr(importlib.import_module(module), function)
+    entry: Callable[[], object] = getattr(importlib.import_module(module), function)
+
+    def main(arguments: Sequence[str]) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [name, *arguments])
+            return entry()
+
     return main
 
 
-def check_ours(name: str, arguments: Sequence[str]) -> None:
+def check_ours(main: Callable[[Sequence[str]], object], arguments: Sequence[str]) -> None:
     """A command of this project: options, the keys of --set, and the files of the checkout that it names."""
     filled = [STANDS_FOR.get(word.strip("[]"), word.strip("[]")) for word in arguments]
-    _, options = parsed(partial(main_of(name), filled))
+    _, options = parsed(partial(main, filled))
     if hasattr(options, "overrides"):
         from instance_flow_training.config import load_config
 
@@ -217,8 +219,7 @@ def check_launch(arguments: Sequence[str]) -> None:
 
 def check_torchrun(arguments: Sequence[str]) -> None:
     start = arguments.index("-m")
-    assert arguments[start + 1] == train.__name__
-    check_ours("instance-flow-train", arguments[start + 2 :])
+    check_ours(importlib.import_module(arguments[start + 1]).main, arguments[start + 2 :])
 
 
 CHECKS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -241,7 +242,7 @@ def check(text: str) -> None:
     if any(shlex.join(words).startswith(beginning) for beginning in LEFT_OUT):
         return
     if name.startswith("instance-flow"):
-        check_ours(name, arguments)
+        check_ours(main_of(name), arguments)
     elif name == "python" and arguments[0].startswith("bench/"):
         check_bench(arguments[0], arguments[1:])
     elif words[:2] == ["ros2", "launch"]:
@@ -249,4 +250,4 @@ def check(text: str) -> None:
     elif name in CHECKS:
         CHECKS[name](arguments)
     else:
-        raise ValueError(f"{text}: nobody knows here what this is; add it to CHECKS, LEFT_OUT or NO_COMMANDS")
+        raise ValueError(f"{text}: nobody knows here what this is; add it to CHECKS or LEFT_OUT, or fence it as text")

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import platform
-import sys
-import sysconfig
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
 import cv2
@@ -23,8 +21,8 @@ _PACKAGES = ("instance-flow", "numpy", "numba", "onnxruntime", "onnxruntime-gpu"
 
 
 def bundled_model_path() -> Path:
-    """The model that comes along, in the checkout or beside the installed package; ModelError where there is none."""
-    places = _places("models")
+    """The model that comes along, in the installed package or the checkout; ModelError where there is none."""
+    places = _places("models", "models")
     for place in places:
         if (place / BUNDLED_MODEL).is_file():
             return place / BUNDLED_MODEL
@@ -36,7 +34,7 @@ def bundled_model_path() -> Path:
 
 def message_definitions() -> dict[str, str]:
     """Texts of the .msg files of instance_flow_msgs, by full type name; SourceError where they are not installed."""
-    places = _places("ros2_ws/src/instance_flow_msgs/msg")
+    places = _places("msg", "ros2_ws/src/instance_flow_msgs/msg")
     for place in places:
         if files := sorted(place.glob("*.msg")):
             return {f"{PACKAGE}/msg/{file.stem}": file.read_text(encoding="utf-8") for file in files}
@@ -56,16 +54,12 @@ def providers(model: Path) -> dict[str, str]:
     return {name: _try(model, name) for name in PROVIDERS}
 
 
-def _places(folder: str) -> list[Path]:
-    """Where a folder of the checkout is: there, or beside the installed package under its own name."""
-    # pip puts data files where the scheme of the installation says, which for --user and on Debian is not sys.prefix.
-    schemes = {
-        sysconfig.get_path("data"),
-        sysconfig.get_path("data", sysconfig.get_preferred_scheme("user")),
-        sys.prefix,
-    }
-    installed = [Path(prefix) / "share" / "instance-flow" / Path(folder).name for prefix in sorted(schemes)]
-    return [Path(__file__).resolve().parents[3] / folder, *installed]
+def _places(name: str, folder: str) -> tuple[Path, Path]:
+    """Where a folder of resources may be: in the installed package, or in the checkout, which has it elsewhere.
+
+    pyproject.toml installs ``folder`` as ``instance_flow/name``; an editable install has the checkout only.
+    """
+    return Path(str(resources.files("instance_flow"))) / name, Path(__file__).resolve().parents[3] / folder
 
 
 def _version(package: str) -> str:

@@ -2,6 +2,7 @@
 """Online video instance segmentation for robots by instance flow assembly."""
 
 import os
+from importlib import metadata
 
 from instance_flow.kernels import cache
 
@@ -14,4 +15,9 @@ from instance_flow.pipeline import Pipeline  # noqa: E402
 from instance_flow.settings import AssemblyConfig  # noqa: E402
 from instance_flow.structures import InstanceFlowError, ModelInfo, Prediction, Tracks  # noqa: E402
 
-__all__ = ["AssemblyConfig", "InstanceFlowError", "ModelInfo", "Pipeline", "Prediction", "Tracks"]
+__all__ = ["AssemblyConfig", "InstanceFlowError", "ModelInfo", "Pipeline", "Prediction", "Tracks", "__version__"]
+
+try:
+    __version__ = metadata.version("instance-flow")
+except metadata.PackageNotFoundError:
+    __version__ = "0+unknown"  # a checkout on PYTHONPATH that was never installed

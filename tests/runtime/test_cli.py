@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -332,6 +333,12 @@ def test_settings_keep_their_types() -> None:
     settings = parse_settings(["max_instances=7", "max_distance=0.25", "max_distance=0.5"])
     assert settings == AssemblyConfig(max_instances=7, max_distance=0.5)
     assert isinstance(settings.max_instances, int)
+
+
+@pytest.mark.parametrize("command", [COMMAND, [sys.executable, "-m", "instance_flow"]], ids=["entry point", "module"])
+def test_the_version_is_the_installed_one(command: list[str]) -> None:
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"instance-flow {metadata.version('instance-flow')}\n"), done.stderr
 
 
 def test_a_broken_video_is_one_line_and_nothing_of_ffmpeg(tmp_path: Path, model: Path) -> None:

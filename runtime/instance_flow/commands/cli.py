@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from instance_flow import __version__
 from instance_flow.commands.bench import add_bench
 from instance_flow.commands.doctor import add_doctor
 from instance_flow.commands.evaluate_bags import add_evaluate_bags
@@ -87,6 +88,7 @@ def info_command(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="instance-flow", description="Online video instance segmentation for robots.")
+    parser.add_argument("--version", action="version", version=f"instance-flow {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_run(commands)
     _add_evaluate(commands)

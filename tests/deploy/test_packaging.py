@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `pip install` brings: every package, the bundled model and the messages, wherever Python runs."""
+"""What `pip install` brings, wherever Python runs, and one version in all places."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,13 +21,24 @@ else:
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+VERSION = SETTINGS["project"]["version"]
+# Where the version stands besides pyproject.toml, for tools that read nothing else, and how.
+VERSION_TEXTS = {
+    "CITATION.cff": r"^version: (.+)$",
+    "CHANGELOG.md": r"^## \[(\d.+?)\] - \d{4}-\d\d-\d\d$",
+    "ros2_ws/src/instance_flow_msgs/package.xml": r"<version>(.+)</version>",
+    "ros2_ws/src/instance_flow_ros/package.xml": r"<version>(.+)</version>",
+    "ros2_ws/src/instance_flow_ros/setup.py": r'version="(.+)"',
+    "ros2_ws/src/instance_flow_examples/package.xml": r"<version>(.+)</version>",
+}
 # Folders of the repository that are installed, but hold no Python.
 RESOURCES = {"instance_flow.models", "instance_flow.msg"}
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 LOAD = """
 from importlib import resources
-from instance_flow import Pipeline
+from instance_flow import Pipeline, __version__
 from instance_flow.network.installation import message_definitions
+print(__version__)
 print(Pipeline.load(provider="cpu").info.class_names[0])
 print(*message_definitions())
 print(resources.files("instance_flow"))
@@ -72,7 +84,8 @@ def test_a_wheel_loads_its_model_from_an_empty_folder(installed: Path, tmp_path:
         [sys.executable, "-c", LOAD], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    name, messages, package = result.stdout.splitlines()
+    version, name, messages, package = result.stdout.splitlines()
+    assert version == VERSION
     assert name == "person"
     assert set(messages.split()) == {
         f"instance_flow_msgs/msg/{file.stem}" for file in ROOT.glob("ros2_ws/src/instance_flow_msgs/msg/*.msg")
@@ -86,3 +99,10 @@ def test_a_wheel_has_the_bundled_model_and_no_other(installed: Path) -> None:
     assert (models / "instance-flow-everyday.onnx").read_bytes() == (
         ROOT / "models" / "instance-flow-everyday.onnx"
     ).read_bytes()
+
+
+@pytest.mark.parametrize(("file", "pattern"), VERSION_TEXTS.items(), ids=VERSION_TEXTS)
+def test_every_place_has_the_version_of_the_project(file: str, pattern: str) -> None:
+    found = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, f"{file} has no {pattern}"
+    assert found[1] == VERSION

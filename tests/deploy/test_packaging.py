@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `pip install` brings, wherever Python runs, and one version in all places."""
+"""What `pip install` brings, wherever Python runs; one version in all places; the workflow that checks this."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -106,3 +107,15 @@ def test_every_place_has_the_version_of_the_project(file: str, pattern: str) -> 
     found = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
     assert found, f"{file} has no {pattern}"
     assert found[1] == VERSION
+
+
+def test_the_workflow_asks_for_what_there_is() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    commands = "\n".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
+    (extras,) = re.findall(r"\.\[(.+?)\]", commands)
+    assert set(extras.split(",")) == set(SETTINGS["project"]["optional-dependencies"])
+    targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert targets
+    assert set(re.findall(r"^make (\w+)", commands, re.MULTILINE)) <= set(targets[1].split())
+    pythons = jobs["test"]["strategy"]["matrix"]["python"]
+    assert SETTINGS["project"]["requires-python"] == f">={pythons[0]}"

@@ -122,6 +122,13 @@ def test_context_is_without(path: str) -> None:
     assert ignored(path, ROOT)
 
 
+def test_context_has_every_package_that_is_installed() -> None:
+    """setuptools refuses to install where a folder that pyproject.toml names is missing."""
+    folders = re.findall(r'^"?instance_flow[\w.]*"? = "([\w/]+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert {"runtime/instance_flow", "models"} <= set(folders)
+    assert [folder for folder in folders if ignored(folder, ROOT)] == []
+
+
 def test_install_takes_neither_torch_nor_what_tests_need(tmp_path: Path) -> None:
     """By what make would do for `make setup` in a folder where nothing is made yet."""
     for name in ("Makefile", "constraints.txt", "pyproject.toml"):

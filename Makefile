@@ -45,7 +45,9 @@ lint: $(STAMPS)/develop $(STAMPS)/ros
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
-	MYPYPATH=ros2_ws/src/instance_flow_ros:ros2_ws/src/instance_flow_examples:ros2_ws/demo:tests/ros:tests/deploy:tests/docs:bench $(BIN)/mypy bench runtime training export ros2_ws/demo tests ros2_ws/src/instance_flow_ros/instance_flow_ros ros2_ws/src/instance_flow_examples/instance_flow_examples
+	@# DL3008: the apt repositories of Ubuntu and ROS keep only the newest version of a package.
+	$(BIN)/hadolint --ignore DL3008 Dockerfile
+	MYPYPATH=ros2_ws/src/instance_flow_ros:ros2_ws/src/instance_flow_examples:ros2_ws/demo:tests/ros:tests/docs:bench $(BIN)/mypy bench runtime training export ros2_ws/demo tests ros2_ws/src/instance_flow_ros/instance_flow_ros ros2_ws/src/instance_flow_examples/instance_flow_examples
 
 clean:
 	rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out build dist .mypy_cache .pytest_cache .ruff_cache $(STAMPS)/workspace

@@ -20,6 +20,7 @@ from instance_flow.assembly.matching import (
     match_instances,
 )
 from instance_flow.assembly.preprocess import Fit, fit
+from instance_flow.declare import chosen
 from instance_flow.network.execution import ExecutionConfig
 from instance_flow.network.installation import bundled_model_path
 from instance_flow.network.multiscale import MultiScaleNetwork
@@ -133,7 +134,7 @@ class Pipeline:
         self.config = config
         self._assembly = Assembly(info, config)
         self._memory = self._memory.resized(
-            config.references or info.max_references,
+            chosen(config, "references", info.max_references),
             config.reference_policy == "first+recent",
             config.anchor_frames,
         )

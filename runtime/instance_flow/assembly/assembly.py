@@ -10,6 +10,7 @@ from instance_flow.assembly.appearance import looks
 from instance_flow.assembly.grouping import all_finite, class_means, find_centers, group_pixels
 from instance_flow.assembly.matching import flows_and_spreads
 from instance_flow.assembly.preprocess import Fit, cells_inside, restore_labels, to_image, vectors_to_image
+from instance_flow.declare import chosen
 from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import (
     FloatArray,
@@ -36,13 +37,13 @@ class Assembly:
     def __init__(self, info: ModelInfo, config: AssemblyConfig) -> None:
         cells = float(np.sqrt(info.input_size[0] * info.input_size[1])) / info.output_stride
         self._stride, self._config = info.output_stride, config
-        self._threshold = config.center_threshold or info.center_threshold
-        self._kernel = _odd_window((config.center_window or info.center_window) * cells)
-        self.max_distance = (config.max_distance or info.max_distance) * cells
+        self._threshold = chosen(config, "center_threshold", info.center_threshold)
+        self._kernel = _odd_window(chosen(config, "center_window", info.center_window) * cells)
+        self.max_distance = chosen(config, "max_distance", info.max_distance) * cells
         self.costs = config.match_costs(info)
         self.flow_error = self.costs.flow_error * cells
-        self.min_score = info.min_score if config.min_score < 0 else config.min_score
-        self.confirm_frames = config.confirm_frames or info.confirm_frames
+        self.min_score = chosen(config, "min_score", info.min_score)
+        self.confirm_frames = chosen(config, "confirm_frames", info.confirm_frames)
         self._is_wanted = np.isin(np.arange(len(info.class_names)), config.class_ids(info))
 
     def inside(self, prediction: Prediction, fitted: Fit) -> Prediction:

@@ -7,11 +7,11 @@ import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from instance_flow.declare import declared, from_text
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.picture_files import opencv_path
 from instance_flow.network.execution import PROVIDERS, ExecutionConfig
@@ -71,25 +71,25 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="a setting of the assembly, named as the node's parameter; may be given again; keys: "
-        + ", ".join(asdict(AssemblyConfig())),
+        + ", ".join(spec.name for spec in declared(AssemblyConfig)),
     )
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:
     """Options that say where and how the network runs, one for each field of ``ExecutionConfig``."""
     parser.add_argument("--provider", default="auto", choices=["auto", *PROVIDERS], help="where the network runs")
-    for setting in fields(ExecutionConfig):
-        kind: dict[str, Any] = {"type": type(setting.default), "metavar": setting.name.upper()}
-        if isinstance(setting.default, bool):
+    for spec in declared(ExecutionConfig):
+        kind: dict[str, Any] = {"type": type(spec.default), "metavar": spec.name.upper()}
+        if isinstance(spec.default, bool):
             kind = {"action": "store_true"}
         # argparse would take a per cent sign for a place to fill in.
-        words = setting.metadata["description"].replace("%", "%%")
-        parser.add_argument(f"--{setting.name.replace('_', '-')}", default=setting.default, help=words, **kind)
+        words = spec.metadata["description"].replace("%", "%%")
+        parser.add_argument(f"--{spec.name.replace('_', '-')}", default=spec.default, help=words, **kind)
 
 
 def read_execution(options: argparse.Namespace) -> ExecutionConfig:
     """What ``add_execution`` asked for; ValueError where no machine, or not this one, can have it."""
-    return ExecutionConfig(**{setting.name: getattr(options, setting.name) for setting in fields(ExecutionConfig)})
+    return ExecutionConfig(**{spec.name: getattr(options, spec.name) for spec in declared(ExecutionConfig)})
 
 
 def read_settings(options: argparse.Namespace) -> Settings:
@@ -103,17 +103,13 @@ def read_settings(options: argparse.Namespace) -> Settings:
 
 def parse_settings(pairs: Sequence[str]) -> AssemblyConfig:
     """Settings from ``key=value`` texts; ValueError for an unknown key and for a value that is not a fitting number."""
-    known: dict[str, type] = {name: type(value) for name, value in asdict(AssemblyConfig()).items()}
+    known = {spec.name: spec for spec in declared(AssemblyConfig)}
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or key not in known:
             raise ValueError(f"setting {pair!r} is not key=value with a key out of {', '.join(known)}")
-        try:
-            settings[key] = known[key](value)
-        except ValueError as error:
-            kind = "a whole number" if known[key] is int else "a number"
-            raise ValueError(f"setting {key} needs {kind}, not {value!r}") from error
+        settings[key] = from_text(known[key], value)
     return AssemblyConfig(**settings)
 
 

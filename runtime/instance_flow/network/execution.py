@@ -6,10 +6,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from instance_flow.declare import check, setting
 from instance_flow.network.gpu import engine_cache
 from instance_flow.network.gpu.provider_check import PROVIDERS, ProviderError
 from instance_flow.network.gpu.session import first_line, open_on_gpu, unreadable
@@ -26,10 +27,6 @@ _log = logging.getLogger("instance_flow")
 _CORES = re.compile(r"(\d+)(?:-(\d+))?")
 
 
-def _setting(default: Any, description: str, **metadata: Any) -> Any:
-    return field(default=default, metadata={"description": description, **metadata})
-
-
 @dataclass(frozen=True)
 class ExecutionConfig:
     """How the network uses the machine; no setting changes what is tracked.
@@ -38,35 +35,29 @@ class ExecutionConfig:
         ValueError: for a setting that no machine can have, and for cores that this process may not use.
     """
 
-    threads: int = _setting(0, "CPU threads of the network. 0 = one for each core", range=(0, MOST_THREADS))
-    spinning: bool = _setting(
+    threads: int = setting(0, "CPU threads of the network. 0 = one for each core", 0, MOST_THREADS)
+    spinning: bool = setting(
         False,
         "Whether the network's threads keep their cores busy while they wait for work. That saves the network a "
         "little time and takes it from the camera, the middleware and everything else on the machine",
     )
-    affinity: str = _setting(
+    affinity: str = setting(
         "",
         "Cores of the network's own threads, such as 2,3 or 2-5. The thread that calls the network works as well, and "
         "goes where the process may go. Empty = any core",
     )
-    cuda_graph: bool = _setting(
+    cuda_graph: bool = setting(
         False,
         "provider = cuda: start the whole network as one CUDA graph, which spares the launch of every kernel. Needs a "
         "model that was exported with --static",
     )
-    engine_cache: str = _setting(
+    engine_cache: str = setting(
         "",
         "provider = tensorrt: folder of the engines that are built. Empty = instance-flow/engines in the user's cache",
     )
 
     def __post_init__(self) -> None:
-        for name, spec in self.__dataclass_fields__.items():
-            value, kind = getattr(self, name), type(spec.default)
-            if type(value) is not kind:
-                words = {int: "a whole number", bool: "true or false", str: "a text"}[kind]
-                raise ValueError(f"{name} is {value!r}; it must be {words}")
-        if not 0 <= self.threads <= MOST_THREADS:
-            raise ValueError(f"threads is {self.threads}; it must be a whole number from 0 to {MOST_THREADS}")
+        check(self)
         if not self.cores:
             return
         if not hasattr(os, "sched_getaffinity"):  # macOS

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Iterable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -14,6 +14,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from instance_flow.commands.values import image_size
+from instance_flow.declare import check, declared, setting
 from instance_flow.formats.messages import MASK_BUDGET
 from instance_flow.stream import MAX_GAP
 
@@ -23,47 +24,44 @@ RAW, COMPRESSED = "raw", "compressed"
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
-def _setting(default: Any, description: str, low: float | None = None, high: float | None = None) -> Any:
-    return field(default=default, metadata={"description": description, **({"range": (low, high)} if high else {})})
-
-
 @dataclass(frozen=True)
 class NodeConfig:
     """What is decided before the node is configured, beside instance_flow.ExecutionConfig, and stays until it is
     cleaned up."""
 
-    autostart: bool = _setting(True, "configure and activate at the start, without a lifecycle manager")
-    model: str = _setting("", "path of the ONNX model; empty = the bundled one")
-    provider: str = _setting(
+    autostart: bool = setting(True, "configure and activate at the start, without a lifecycle manager")
+    model: str = setting("", "path of the ONNX model; empty = the bundled one")
+    provider: str = setting(
         "auto", "what the model runs on; only auto falls back to the CPU: auto, cpu, cuda or tensorrt"
     )
-    input_size: str = _setting(
+    input_size: str = setting(
         "",
         "WIDTHxHEIGHT of the network's input, multiples of 32, such as 640x384; empty = the model's own. Larger finds "
         "smaller objects and takes longer",
     )
-    pipelined: bool = _setting(
+    pipelined: bool = setting(
         False,
         "whether the network works on the next image while the objects of this one are put together and published: "
         "more images per second, each a little later",
     )
-    image_transport: str = _setting(
-        RAW, "raw: sensor_msgs/Image on the topic image; compressed: CompressedImage on image/compressed"
+    image_transport: str = setting(
+        RAW,
+        "raw: sensor_msgs/Image on the topic image; compressed: CompressedImage on image/compressed",
+        choices=(RAW, COMPRESSED),
     )
-    cameras: tuple[str, ...] = _setting(
+    cameras: tuple[str, ...] = setting(
         ("",),
         "names of several cameras: the topics of each are NAME/image and ~/NAME/instances; empty = one camera, with "
         "the topics image and ~/instances",
     )
 
     def __post_init__(self) -> None:
+        check(self, "parameter ")
         if self.input_size:
             try:
                 image_size(self.input_size)
             except ArgumentTypeError as error:
                 raise ValueError(f"parameter input_size: {error}") from None
-        if self.image_transport not in (RAW, COMPRESSED):
-            raise ValueError(f"parameter image_transport is {self.image_transport!r}; expected {RAW} or {COMPRESSED}")
         for name in self.names:
             if name and not _NAME.fullmatch(name):
                 raise ValueError(
@@ -87,21 +85,24 @@ class NodeConfig:
 class StreamConfig:
     """What can be set at any time, beside instance_flow.AssemblyConfig; no id is lost."""
 
-    max_gap: float = _setting(
+    max_gap: float = setting(
         MAX_GAP, "seconds between two images after which earlier ones are no references any more; 0 = never", 0, 3600
     )
-    mask_budget: int = _setting(
+    mask_budget: int = setting(
         MASK_BUDGET,
         "most bytes of masks in one message of ~/instances; those of the lowest scores are left out, and has_mask says "
         "so; 0 = no bound",
         0,
         2**31 - 1,
     )
-    overlay_labels: bool = _setting(True, "whether ~/overlay shows class, id and score of each object")
-    overlay_opacity: float = _setting(0.45, "how strong the masks are on ~/overlay", 0, 1)
-    overlay_arrow_seconds: float = _setting(
+    overlay_labels: bool = setting(True, "whether ~/overlay shows class, id and score of each object")
+    overlay_opacity: float = setting(0.45, "how strong the masks are on ~/overlay", 0, 1)
+    overlay_arrow_seconds: float = setting(
         0.5, "the arrows on ~/overlay lead to where an object will be after this time; 0 = no arrows", 0, 10
     )
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def declare(node: Node, config: type, constraints: str) -> None:
@@ -110,7 +111,7 @@ def declare(node: Node, config: type, constraints: str) -> None:
     What was given to the node is taken as it was meant: a whole number where a number is wanted, and an empty list,
     which in YAML has no type, for the default.
     """
-    for parameter in fields(config):
+    for parameter in declared(config):
         _mend(node._parameter_overrides, parameter)
         default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         node.declare_parameter(parameter.name, default, _descriptor(parameter, constraints))
@@ -121,7 +122,7 @@ def read(node: Node, config: type[Config], changed: Iterable[Parameter] = ()) ->
 
     It may refuse them with a ValueError.
     """
-    names = [parameter.name for parameter in fields(config)]  # type: ignore[arg-type]
+    names = [parameter.name for parameter in declared(config)]
     values = {name: node.get_parameter(name).value for name in names}
     values.update({parameter.name: parameter.value for parameter in changed if parameter.name in values})
     return config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A setting is declared once: what it may be, what is said of a wrong value, and what the model decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pytest
+
+from instance_flow import AssemblyConfig
+from instance_flow.declare import OWN, check, chosen, declared, from_text, setting
+
+
+@dataclass(frozen=True)
+class Example:
+    """A setting of every kind."""
+
+    share: float = setting(0.5, "a share", 0.0, 1.0)
+    count: int = setting(3, "a count", 1)
+    most: int = setting(3, "a bound", high=9)
+    loud: bool = setting(False, "a switch")
+    name: str = setting("", "a name")
+    colour: str = setting("red", "a colour", choices=("red", "blue"))
+    names: tuple[str, ...] = setting((), "names")
+    weight: float = setting(OWN, "a weight", OWN, 9.0, own=True)
+    window: float = setting(0.0, "a window", 0.0, 1.0, own=True)
+    plain: object = None
+
+    def __post_init__(self) -> None:
+        check(self, "example.")
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "bounds are within": {"share": 1.0, "count": 1, "most": 9},
+    "a whole number for a number": {"share": 1},
+    "no bound on that side": {"count": 10**9, "most": -(10**9)},
+    "texts": {"name": "a", "names": ("a", "b")},
+    "a field of another kind": {"plain": 7},
+}
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "above": ({"share": 1.5}, "example.share is 1.5; it must be a number from 0.0 to 1.0"),
+    "not a number": ({"share": float("nan")}, "example.share is nan; it must be a number from 0.0 to 1.0"),
+    "true for a number": ({"share": True}, "example.share is True; it must be a number from 0.0 to 1.0"),
+    "below the only bound": ({"count": 0}, "example.count is 0; it must be at least 1"),
+    "above the only bound": ({"most": 10}, "example.most is 10; it must be at most 9"),
+    "half a count": ({"count": 1.5}, "example.count is 1.5; it must be at least 1"),
+    "a number for a switch": ({"loud": 1}, "example.loud is 1; it must be true or false"),
+    "a number for a text": ({"name": 1}, "example.name is 1; it must be a text"),
+    "no choice": ({"colour": "green"}, "example.colour is 'green'; it must be one of red, blue"),
+    "a number for a choice": ({"colour": 1}, "example.colour is 1; it must be one of red, blue"),
+    "a text for texts": ({"names": "ab"}, "example.names is 'ab'; it must be a list of texts"),
+    "numbers for texts": ({"names": (1,)}, "example.names is (1,); it must be a list of texts"),
+}
+
+
+@pytest.mark.parametrize("values", GOOD.values(), ids=GOOD)
+def test_value_that_is_taken(values: dict[str, Any]) -> None:
+    assert {name: getattr(Example(**values), name) for name in values} == values
+
+
+@pytest.mark.parametrize(("values", "message"), BAD.values(), ids=BAD)
+def test_value_that_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match="it must be") as caught:
+        Example(**values)
+    assert str(caught.value) == message
+
+
+CHOSEN = {
+    "left to the model": ({}, 7.0, 7.0),
+    "anything below 0": ({"weight": -0.5}, 7.0, 7.0),
+    "0 means something": ({"weight": 0.0}, 0.0, 7.0),
+    "both given": ({"weight": 2.0, "window": 0.3}, 2.0, 0.3),
+}
+
+
+@pytest.mark.parametrize(("values", "weight", "window"), CHOSEN.values(), ids=CHOSEN)
+def test_what_the_model_decides(values: dict[str, Any], weight: float, window: float) -> None:
+    config = Example(**values)
+    assert (chosen(config, "weight", 7.0), chosen(config, "window", 7.0)) == (weight, window)
+
+
+TYPED = {
+    "number": ("share", "0.25", 0.25),
+    "whole number": ("count", "4", 4),
+    "switch": ("loud", "false", False),
+    "switch in capitals": ("loud", "True", True),
+    "text": ("name", "4", "4"),
+    "texts": ("names", "a,b", ("a", "b")),
+}
+MISTYPED = {
+    "number": ("share", "half", "setting share needs a number, not 'half'"),
+    "whole number": ("count", "4.5", "setting count needs a whole number, not '4.5'"),
+    "switch": ("loud", "yes", "setting loud needs true or false, not 'yes'"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "value"), TYPED.values(), ids=TYPED)
+def test_what_is_typed(name: str, text: str, value: object) -> None:
+    (spec,) = (spec for spec in declared(Example) if spec.name == name)
+    assert from_text(spec, text) == value
+
+
+@pytest.mark.parametrize(("name", "text", "message"), MISTYPED.values(), ids=MISTYPED)
+def test_what_is_mistyped(name: str, text: str, message: str) -> None:
+    (spec,) = (spec for spec in declared(Example) if spec.name == name)
+    with pytest.raises(ValueError, match="needs") as caught:
+        from_text(spec, text)
+    assert str(caught.value) == message
+
+
+def test_the_words_say_what_leaves_a_setting_to_the_model() -> None:
+    own = {spec.name: spec for spec in declared(AssemblyConfig) if spec.metadata["own"]}
+    assert {name for name, spec in own.items() if spec.metadata["description"].endswith(". 0 = the model's own")} == {
+        *("center_threshold", "center_window", "max_distance", "references", "confirm_frames")
+    }
+    assert {name for name, spec in own.items() if spec.metadata["description"].endswith(". -1 = the model's own")} == {
+        *("max_cost", "flow_error", "look_weight", "look_gain", "motion_weight", "motion_error", "lost_cost"),
+        "min_score",
+    }
+    assert len(declared(AssemblyConfig)) == len(fields(AssemblyConfig))

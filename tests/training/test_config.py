@@ -110,6 +110,10 @@ PAPER: dict[str, Any] = {
     "learning_rate": 1e-3,
     "poly_power": 0.9,
     "model.backbone": "resnet50",
+    "model.fusion_context": False,
+    "model.unit_keys": False,
+    "model.attended_offset": False,
+    "model.object_tokens": 0,
     "loss.center": 100.0,
     "loss.intra": 0.01,
     "loss.inter": 0.01,
@@ -120,7 +124,7 @@ PAPER: dict[str, Any] = {
     "data.flip": True,
 }
 """Section IV-A."""
-VIDEO = {**PAPER, "steps": 90_000, "init.inter_from_intra": True, "data.reference_frames": "anywhere"}
+VIDEO = {**PAPER, "steps": 90_000, "init.inter_from_intra": True, "data.reference_frames": "before_or_after"}
 RECIPE_SETTINGS: dict[str, dict[str, Any]] = {
     "coco_pretrain": {**PAPER, "steps": 180_000, "data.source": "coco", "data.frames_per_clip": 1},
     "youtube_vis_2019": VIDEO,

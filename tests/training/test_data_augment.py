@@ -17,7 +17,7 @@ from instance_flow_training.augment import (
     warp_image,
     warp_labels,
 )
-from instance_flow_training.datasets import DataConfig, draw_frames
+from instance_flow_training.datasets import BEFORE_OR_AFTER, REFERENCE_FRAMES, DataConfig, draw_frames
 
 SIZE = (120, 160)
 
@@ -94,14 +94,14 @@ def test_colour_keeps_grey_grey_and_changes_all_else() -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 30])
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-@pytest.mark.parametrize("mode", ["mixed", "anywhere"])
+@pytest.mark.parametrize("mode", REFERENCE_FRAMES)
 def test_draws_of_frames(length: int, count: int, mode: str) -> None:
     rng = np.random.default_rng(length + count)
     for _ in range(100):
         frames = draw_frames(rng, length, count, mode)
         assert len(frames) == count
-        assert frames == sorted(frames)
-        assert 0 <= frames[0] <= frames[-1] < length
+        assert frames == sorted(frames) or mode == BEFORE_OR_AFTER
+        assert 0 <= min(frames) <= max(frames) < length
         assert len(set(frames)) == min(count, length)
 
 
@@ -115,6 +115,17 @@ def test_references_near_and_anywhere() -> None:
     assert set(anywhere.ravel()) == set(range(30))
     uniform = np.array([np.sort(rng.choice(30, 3, replace=False)) for _ in range(600)])
     np.testing.assert_allclose(anywhere.mean(0), uniform.mean(0), atol=1.0)
+
+
+@pytest.mark.parametrize(("length", "count"), [(30, 2), (30, 3), (2, 2), (2, 3)])
+def test_the_papers_references_are_later_frames_as_often_as_earlier_ones(length: int, count: int) -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.array([draw_frames(rng, length, count, BEFORE_OR_AFTER) for _ in range(2000)])
+    gaps = drawn[:, -1] - drawn[:, 0]
+    assert abs(np.mean(gaps > 0) - np.mean(gaps < 0)) < 0.08
+    assert set(drawn.ravel()) == set(range(length))
+    # The clip shows its frames in this order: the reference of the last one is drawn like it.
+    assert np.ptp(drawn.mean(0)) < 1.0
 
 
 def test_worlds_draw_what_they_always_drew() -> None:

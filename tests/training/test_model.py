@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from instance_flow_training.config import load_config
 from instance_flow_training.losses import association_loss
 from instance_flow_training.network.backbone import build_backbone, load_backbone_weights
-from instance_flow_training.network.fusion import FUSIONS
+from instance_flow_training.network.decoder import resize
+from instance_flow_training.network.fusion import FUSIONS, TemporalContextFusion
 from instance_flow_training.network.model import InstanceFlowNet, ModelConfig
 
 SMALL = load_config(Path(__file__).parents[1] / "tiny.toml", []).model
+PAPER = {"unit_keys": False, "attended_offset": False, "fusion_context": False}
 NETWORKS = {
     "mobilenet_v2, stride 32": (SMALL, (16, 8)),
     "mobilenet_v2, stride 16": (ModelConfig(**{**vars(SMALL), "output_stride": 16}), (8, 8)),
@@ -23,6 +27,7 @@ NETWORKS = {
     "joined, convolutions": (ModelConfig(**{**vars(SMALL), "fusion": "concat_convs"}), (16, 8)),
     "joined, ASPPs": (ModelConfig(**{**vars(SMALL), "fusion": "concat_aspp"}), (16, 8)),
     "affinity": (ModelConfig(**{**vars(SMALL), "flow": "affinity"}), (16, 8)),
+    "as in the paper": (ModelConfig(**{**vars(SMALL), **PAPER}), (16, 8)),
 }
 
 
@@ -41,10 +46,13 @@ def test_shapes_of_the_deployed_graph(config: ModelConfig, strides: tuple[int, i
         assert [tuple(output.shape) for output in outputs] == expected
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_cached_references_equal_references_seen_together(fusion: str) -> None:
+BRANCHES: dict[str, dict[str, Any]] = {**{name: {"fusion": name} for name in FUSIONS}, "tcf, as in the paper": PAPER}
+
+
+@pytest.mark.parametrize("changes", BRANCHES.values(), ids=BRANCHES)
+def test_cached_references_equal_references_seen_together(changes: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    network = InstanceFlowNet(ModelConfig(**{**vars(SMALL), "fusion": fusion}), 5).eval()
+    network = InstanceFlowNet(ModelConfig(**{**vars(SMALL), **changes}), 5).eval()
     images = torch.randint(0, 255, (3, 64, 96, 3), dtype=torch.uint8)
     with torch.no_grad():
         frames = network.frames(images)
@@ -52,9 +60,46 @@ def test_cached_references_equal_references_seen_together(fusion: str) -> None:
         cached = [network.inter.features(network.frames(image[None])) for image in images]
         streamed = network(images[2:], *(torch.cat([c[level] for c in cached]) for level in range(2)))
     torch.testing.assert_close(streamed[3], together, rtol=1e-4, atol=1e-4)
-    assert len(attentions) == (2 if fusion == "tcf" else 0)
+    assert len(attentions) == (2 if network.config.fusion == "tcf" else 0)
     for attention in attentions:
         torch.testing.assert_close(attention.sum(-1), torch.ones(attention.shape[:2]))
+
+
+@pytest.mark.parametrize("unit_keys", [True, False])
+def test_keys_are_of_unit_length_or_as_in_a_standard_product(unit_keys: bool) -> None:
+    torch.manual_seed(0)
+    fusion = TemporalContextFusion(6, stride=8, pool=2, key_channels=4, value_channels=3, unit_keys=unit_keys)
+    target, other = 5 * torch.randn(1, 6, 4, 6), 5 * torch.randn(2, 6, 4, 6)
+    cached = fusion.features(other)
+    attention = fusion(target, cached).attention
+    query, key = fusion.query(target)[0].flatten(1).T, fusion.key(F.avg_pool2d(other, 2)).flatten(2)
+    if unit_keys:
+        query, key = F.normalize(query, dim=1) * torch.e**3, F.normalize(key, dim=1)
+    else:
+        query = query / 2  # the root of 4 channels
+        assert "log_temperature" not in fusion.state_dict()
+    torch.testing.assert_close(attention, torch.softmax(query @ key, -1))
+
+
+@pytest.mark.parametrize("attended", [True, False])
+def test_attended_offset_is_all_that_is_said_before_the_head_learns(attended: bool) -> None:
+    torch.manual_seed(0)
+    network = InstanceFlowNet(ModelConfig(**{**vars(SMALL), "attended_offset": attended}), 5).eval()
+    for parameter in network.inter.head[-1].parameters():  # type: ignore[index, union-attr]
+        parameter.data.zero_()
+    with torch.no_grad():
+        frames = network.frames(torch.randint(0, 255, (1, 64, 96, 3), dtype=torch.uint8))
+        cached = network.inter.features(frames)
+        said = network.inter(frames, cached).reference_offset
+        fusion = network.inter.fusions[1]
+        fused = fusion(network.inter._contexts(frames)[1], cached[1])
+    assert fused.features.shape[1] == SMALL.value_channels + 2 * attended
+    if attended:
+        assert said.abs().max() > 1  # attention is spread over the picture, so its mean is far from most pixels
+        torch.testing.assert_close(said, resize(fused.way, said) / 4)
+    else:
+        assert fused.way is None
+        assert not said.any()
 
 
 TORCHVISION_NAMES = {

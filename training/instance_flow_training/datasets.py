@@ -47,7 +47,7 @@ from instance_flow_training.worlds.synthetic import (
 log = logging.getLogger(__name__)
 
 SOURCES = ("worlds", "youtube_vis", "coco")
-REFERENCE_FRAMES = ("mixed", "anywhere")
+MIXED, ANYWHERE, BEFORE_OR_AFTER = REFERENCE_FRAMES = ("mixed", "anywhere", "before_or_after")
 _ATTEMPTS = 10
 """Pictures in a row that cannot be read before a run ends: the disk may be gone."""
 
@@ -70,7 +70,9 @@ class DataConfig:
     crop, scales, flip, colour: of real sets. Crop (height, width) of a frame scaled by one of ``scales``, mirrored at
         random or never, colours changed by factors up to 1 +- colour. One draw for all frames of a clip.
     reference_frames: mixed = one reference 1 to 3 frames before the last frame, the others anywhere before;
-        anywhere = all frames of the clip drawn from the whole video, as in the paper. Either way in time order.
+        anywhere = all frames of the clip drawn from the whole video. Both in time order, so that references are earlier
+        frames, as in a stream. before_or_after = as anywhere, but in random order: a reference may be a later frame, as
+        in the paper.
     center_spread: see ``targets.frame_targets``; of real sets. 0 = the same Gaussian for all objects, as in the paper.
     crowds: what ``"iscrowd": 1`` means: ignore = a group that no loss touches; objects = no more than that a mask is
         painted, as CVAT writes it; auto = the latter where it is that of nearly all masks of run lengths, and of at
@@ -93,7 +95,7 @@ class DataConfig:
     scales: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     flip: bool = True
     colour: float = 0.2
-    reference_frames: str = "mixed"
+    reference_frames: str = MIXED
     center_spread: float = 0.0
     crowds: str = AUTO
     ignore_unlabelled: bool = False
@@ -128,22 +130,26 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Sample:
-    """K frames of one clip, in time order: images (K, H, W, 3) uint8 and their targets."""
+    """K frames of one clip, in the order of ``draw_frames``: images (K, H, W, 3) uint8 and their targets."""
 
     images: NDArray[np.uint8]
     targets: list[FrameTargets]
 
 
-def draw_frames(rng: np.random.Generator, length: int, count: int, reference_frames: str = "mixed") -> list[int]:
-    """``count`` frames of a video of ``length`` in time order, distinct unless the video is shorter than that.
+def draw_frames(rng: np.random.Generator, length: int, count: int, reference_frames: str = MIXED) -> list[int]:
+    """``count`` frames of a video of ``length``, distinct unless the video is shorter than that. Each of them has those
+    before it here as references; in time order, but for BEFORE_OR_AFTER.
 
     reference_frames: mixed = one gap of 1 to 3 frames as in a stream, the rest anywhere before (at inference the
-        references are the previous three frames and the first); anywhere = from the whole video, as in the paper.
+        references are the previous three frames and the first); anywhere = from the whole video; before_or_after =
+        likewise in random order, as in the paper: "randomly chosen among all frames in the video".
     """
+    if reference_frames == BEFORE_OR_AFTER:
+        return rng.permutation(draw_frames(rng, length, count, ANYWHERE)).tolist()
     if length <= count:
         again = rng.integers(length, size=count - length)
         return sorted([*range(length), *again.tolist()])
-    if reference_frames == "anywhere" or count == 1:
+    if reference_frames == ANYWHERE or count == 1:
         return sorted(rng.choice(length, size=count, replace=False).tolist())
     last = int(rng.integers(count, length))
     near = max(last - int(rng.integers(1, 4)), 1, count - 2)
@@ -177,7 +183,7 @@ class WorldClips(TrainingData):
         sizes: Sequence[tuple[int, int]],
         frames: int,
         batch: int,
-        reference_frames: str = "mixed",
+        reference_frames: str = MIXED,
     ):
         self.first_seed, self.total, self.sizes, self.frames, self.batch = first_seed, total, sizes, frames, batch
         self.reference_frames = reference_frames

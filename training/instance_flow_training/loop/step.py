@@ -41,7 +41,7 @@ class BatchMaps(NamedTuple):
 
 @cache
 def frame_pairs(clips: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Every frame against every earlier one of its clip: (P,) targets and (P,) references into the B * K frames.
+    """Every frame against every one before it in its clip: (P,) targets and (P,) references into the B * K frames.
 
     Kept, as copying them anew would have a GPU's host wait in every step. Do not change them.
     """
@@ -60,7 +60,7 @@ def forward_maps(
     """Every frame's intra maps and every pair's inter maps; clips of one frame leave the inter-frame branch out.
 
     Args:
-        images: (clips * frames_per_clip, H, W, 3) uint8, the frames of a clip in time order.
+        images: (clips * frames_per_clip, H, W, 3) uint8, the frames of a clip as ``datasets.draw_frames`` orders them.
         heat: (B, h, w) true heat of the centers, by which object tokens are chosen beside the network's own.
     """
     target, reference = frame_pairs(len(images) // frames_per_clip, frames_per_clip, images.device)

@@ -32,17 +32,7 @@ class DenseFlow(nn.Module):
         strides = sorted(channels, reverse=True)
         skips = [channels[s] for s in strides[1:]]
         context = config.instance_channels if config.fusion_context else 0
-        self.fusions = nn.ModuleList(
-            build_fusion(
-                config.fusion,
-                channels[s] + context,
-                s,
-                max(1, config.token_stride // s),
-                config.key_channels,
-                config.value_channels,
-            )
-            for s in strides[1:3]
-        )
+        self.fusions = nn.ModuleList(build_fusion(config, channels[s] + context, s) for s in strides[1:3])
         self.cached_channels = self._fusion(0).cached_channels
         self.feature_strides = (max(strides[1], config.token_stride), max(strides[2], config.token_stride))
         self.tokens = 0
@@ -63,9 +53,9 @@ class DenseFlow(nn.Module):
     def forward(self, frames: Frames, references: Sequence[Tensor], target: Tensor | None = None) -> FlowMaps:
         """Offsets to the centers in the reference frames.
 
-        The finest attention already says where a pixel's object was found; the decoder's head predicts what is missing
-        from there to the object's center. Without that start the head must learn to copy coordinates through its
-        convolutions, which takes it longer than everything else.
+        With ``attended_offset`` the finest attention already says where a pixel's object was found; the decoder's head
+        predicts what is missing from there to the object's center. Without that start the head must learn to copy
+        coordinates through its convolutions, which takes it longer than everything else.
 
         Args:
             frames: B target frames.   references: per fusion level (P, channels, h, w) cached features.

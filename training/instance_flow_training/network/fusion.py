@@ -7,7 +7,7 @@ tensor is what the runtime caches; nothing else of the reference frame is needed
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,31 +43,43 @@ def grid_positions(x: Tensor, stride: int) -> Tensor:
 
 
 class TemporalContextFusion(nn.Module):
-    """Dot-product attention of every target pixel over the tokens of one reference frame: unit-length keys, and values.
+    """Dot-product attention of every target pixel over the tokens of one reference frame: keys and values.
 
     Args:
         in_channels: of what it sees of a frame, in the middle of a skip connection.
         stride: of that skip connection.   pool: how much coarser keys and values are kept.
+        unit_keys, attended_offset: as in ``model.ModelConfig``.
     """
 
-    def __init__(self, in_channels: int, stride: int, pool: int, key_channels: int, value_channels: int):
+    def __init__(
+        self,
+        in_channels: int,
+        stride: int,
+        pool: int,
+        key_channels: int,
+        value_channels: int,
+        unit_keys: bool = True,
+        attended_offset: bool = True,
+    ):
         super().__init__()
         self.stride, self.pool, self.key_channels = stride, pool, key_channels
+        self.unit_keys, self.attended_offset = unit_keys, attended_offset
         self.query = nn.Conv2d(in_channels, key_channels, 1)
         self.key = nn.Conv2d(in_channels, key_channels, 1)
         self.value = nn.Conv2d(in_channels, value_channels, 1)
-        self.log_temperature = nn.Parameter(torch.tensor(3.0))
+        if unit_keys:
+            self.log_temperature = nn.Parameter(torch.tensor(3.0))
         self.cached_channels = key_channels + value_channels
-        self.channels = value_channels + 2
+        self.channels = value_channels + 2 * attended_offset
 
     def features(self, x: Tensor) -> Tensor:
         """What to cache of a frame: (B, key + value channels, h / pool, w / pool)."""
         x = F.avg_pool2d(x, self.pool) if self.pool > 1 else x
-        return torch.cat([F.normalize(self.key(x), dim=1), self.value(x)], 1)
+        return torch.cat([self._normalised(self.key(x)), self.value(x)], 1)
 
     def forward(self, x: Tensor, reference: Tensor) -> Fused:
         """Args: x (1 or P, C, h, w) of the target; reference (P, cached channels, h', w') of P references."""
-        query = F.normalize(self.query(x), dim=1)
+        query = self._normalised(self.query(x))
         device = x.device.type
         if not torch.is_autocast_enabled(device):
             return self._attend(query, reference)
@@ -76,19 +88,24 @@ class TemporalContextFusion(nn.Module):
             return self._attend(query.float(), reference.float())
 
     def _attend(self, query: Tensor, reference: Tensor) -> Fused:
-        h, w = query.shape[-2:]
-        target_positions = grid_positions(query, self.stride)
-        query = query.flatten(2).transpose(1, 2) * self.log_temperature.exp()
+        size, target_positions = query.shape[-2:], grid_positions(query, self.stride)
+        scale = self.log_temperature.exp() if self.unit_keys else self.key_channels**-0.5
+        query = query.flatten(2).transpose(1, 2) * scale
         # Not left to broadcasting: ONNX Runtime's fused product does not broadcast to zero references.
         query = query.expand(reference.shape[0], -1, -1)
         attention = torch.softmax(torch.matmul(query, reference[:, : self.key_channels].flatten(2)), dim=-1)
         values = reference[:, self.key_channels :].flatten(2).transpose(1, 2)
+        if not self.attended_offset:
+            return Fused(torch.matmul(attention, values).transpose(1, 2).unflatten(2, size), None, attention)
         positions = grid_positions(reference, self.stride * self.pool).to(values.dtype).expand(values.shape[0], -1, -1)
         # One product for both: two columns of positions beside the values cost a third of a product of their own.
         attended, found = torch.matmul(attention, torch.cat([values, positions], 2)).split([values.shape[2], 2], 2)
-        attended = attended.transpose(1, 2).unflatten(2, (h, w))
-        way = (found - target_positions.to(found.dtype)).transpose(1, 2).unflatten(2, (h, w))
+        attended = attended.transpose(1, 2).unflatten(2, size)
+        way = (found - target_positions.to(found.dtype)).transpose(1, 2).unflatten(2, size)
         return Fused(torch.cat([attended, way / WAY_SCALE], 1), way, attention)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1) if self.unit_keys else x
 
 
 class ConcatFusion(nn.Module):
@@ -123,8 +140,17 @@ class ConcatFusion(nn.Module):
 Fusion = TemporalContextFusion | ConcatFusion
 
 
-def build_fusion(kind: str, in_channels: int, stride: int, pool: int, key_channels: int, value_channels: int) -> Fusion:
-    """The fusion of one level; kind is one of FUSIONS."""
-    if kind == TCF:
-        return TemporalContextFusion(in_channels, stride, pool, key_channels, value_channels)
-    return ConcatFusion(in_channels, pool, value_channels, (3, 6, 9) if kind == CONCAT_ASPP else ())
+def build_fusion(config: Any, in_channels: int, stride: int) -> Fusion:
+    """The fusion of one level. config: ``model.ModelConfig``; the others as for TemporalContextFusion."""
+    pool = max(1, config.token_stride // stride)
+    if config.fusion == TCF:
+        return TemporalContextFusion(
+            in_channels,
+            stride,
+            pool,
+            config.key_channels,
+            config.value_channels,
+            config.unit_keys,
+            config.attended_offset,
+        )
+    return ConcatFusion(in_channels, pool, config.value_channels, (3, 6, 9) if config.fusion == CONCAT_ASPP else ())

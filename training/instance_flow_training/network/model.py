@@ -32,13 +32,15 @@ def check_size(name: str, size: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of the network. The defaults are the paper's ResNet-50; training/configs/everyday.toml has the small one.
+    """Shape of the network. The defaults are the paper's ResNet-50 with ``unit_keys`` and ``attended_offset`` of ours;
+    training/configs/youtube_vis_2019.toml has neither, everyday.toml beside it is the small network.
 
     fusion: tcf, or for comparison concat_convs or concat_aspp (Table II).
     flow: what the inter-frame branch says of a pixel: offset, the way to its object's center in the reference frame; or
         for comparison affinity, the direction of the object's trajectory between the frames (Table IV).
     object_tokens: 0 = the dense fusion of the paper; else the number of object tokens that the inter-frame branch works
-        on in its place (``token_flow``), for which ``fusion``, ``token_stride`` and ``fusion_context`` do not count.
+        on in its place (``token_flow``), for which ``fusion``, ``token_stride``, ``fusion_context``, ``unit_keys`` and
+        ``attended_offset`` do not count.
     aspp_rates: dilations of the ASPPs' 3x3 convolutions, none = 6, 12, 18 at output stride 16 and half of it at 32.
     dilated_semantics: False = the semantic branch has the ASPP of DeepLab's own MobileNetV2, a 1x1 convolution and the
         global mean alone.
@@ -52,6 +54,10 @@ class ModelConfig:
     token_stride: least input pixels between two cached keys; finer follows smaller objects and costs more attention.
     fusion_context: let the fusion see the intra-frame decoder's features beside the skip connection. They know the
         whole object and the way to its center, which narrow early features of a small backbone do not.
+    unit_keys: with tcf, queries and keys have unit length and a learned temperature; False = the paper's standard
+        product, divided by the root of ``key_channels``.
+    attended_offset: with tcf, how far away a pixel attends on the average joins what the decoder sees, and is added to
+        the offset that it says; False = the decoder gets values alone, as in the paper.
     """
 
     backbone: str = "resnet50"
@@ -66,6 +72,8 @@ class ModelConfig:
     flow: str = OFFSET
     token_stride: int = 16
     fusion_context: bool = False
+    unit_keys: bool = True
+    attended_offset: bool = True
     object_tokens: int = 0
     dense_aspp: bool = True
     aspp_rates: tuple[int, ...] = ()

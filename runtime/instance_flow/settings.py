@@ -145,6 +145,28 @@ class AssemblyConfig:
     def __post_init__(self) -> None:
         check(self)
 
+    @classmethod
+    def paper(cls) -> AssemblyConfig:
+        """The paper's inference (section IV-A and III-C): what no model decides, and none of what we added.
+
+        Centers above 0.15 in a window of 41 of 640 pixels (the best of Table VII); identities by Eq. 5 alone; the first
+        frame and the three before this one as references (the best of Table III), the first one for good; every object
+        is published, with the score of Eq. 6. The paper gives no number for epsilon: ``max_distance`` is the model's
+        own. It runs at several scales: ``Pipeline.load(..., scales=(0.5, 0.75, 1.0))``.
+        """
+        return cls(
+            center_threshold=0.15,
+            center_window=41 / 640,
+            matching=NEAREST,
+            lost_frames=0,
+            references=4,
+            reference_policy="first+recent",
+            anchor_frames=0,
+            score="product",
+            min_score=0.0,
+            confirm_frames=1,
+        )
+
     def check(self, info: ModelInfo) -> None:
         """Raises ValueError where a model cannot have these settings."""
         if self.references > info.max_references:

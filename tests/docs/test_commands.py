@@ -271,6 +271,7 @@ def a_stream() -> Stream:
 
 
 SNIPPETS: dict[str, Callable[[], dict[str, Any]]] = {
+    "from instance_flow import AssemblyConfig, Pipeline": dict,
     "from instance_flow.tracking.snapshot import read_snapshot, write_snapshot": lambda: {"stream": a_stream()},
     "from instance_flow_examples.masks import label_map, whole_image, window": lambda: {
         "message": message(),

@@ -190,7 +190,7 @@ def test_the_papers_recipe_is_trained_exported_proven_and_run(tmp_path: Path) ->
     }
     config = load_config(recipe, [f"{name}={value}" for name, value in small.items()])
     assert (config.model.unit_keys, config.model.attended_offset, config.model.fusion_context) == (False, False, False)
-    # Of objects after two steps rounding alone would decide; the maps are proven, and the paper's threshold is used below.
+    # Of objects after two steps rounding alone would decide: the maps are proven. The paper's threshold is used below.
     blind = {"center_threshold": 1.0}
     export(train(config, tmp_path / "run"), tmp_path / "model.onnx", None, False, blind)
     pipeline = Pipeline.load(tmp_path / "model.onnx", "cpu", AssemblyConfig.paper())

@@ -133,3 +133,11 @@ def test_match_costs_are_the_models_but_for_those_that_are_set() -> None:
     info = replace(INFO, match_costs=costs)
     assert AssemblyConfig().match_costs(info) == costs
     assert AssemblyConfig(max_cost=0.0, lost_cost=1.5).match_costs(info) == replace(costs, max_cost=0.0, lost_cost=1.5)
+
+
+def test_the_paper_publishes_every_center_above_its_threshold_at_once() -> None:
+    """Whatever the model says: neither its threshold, nor its least score, nor the sightings that it wants count."""
+    info = replace(INFO, center_threshold=0.5)
+    pipeline = Pipeline(Scripted((NOBODY, 0.16, 0.14), info), AssemblyConfig.paper())
+    ids = [pipeline.step(np.zeros((64, 96, 3), np.uint8)).ids.tolist() for _ in range(3)]
+    assert ids == [[], [1, 2], [1]]

@@ -141,6 +141,41 @@ def test_distances_alone_lose_just_what_no_reference_shows(clip: Clip, policy: s
     assert result["tracking"]["class_agnostic"]["IDSW"] == out_of_reach(clip, 4)
 
 
+def test_the_papers_settings_lose_just_what_no_reference_shows(clip: Clip) -> None:
+    network = OracleNetwork(clip)
+    network.info = replace(network.info, min_score=1.0, confirm_frames=9)
+    seen: list[list[int]] = []
+    # The oracle's centers are exact: its own window, none, merges no objects that hide each other.
+    pipeline = Pipeline(network, replace(AssemblyConfig.paper(), center_window=0.0))
+    pipeline.observer = lambda observed: seen.append([r.frame_index for r in observed.references])
+    result = score_tracks([clip], [track_clip(pipeline, clip)])
+    assert result["tracking"]["class_agnostic"]["IDSW"] == out_of_reach(clip, 4)
+    assert seen[4:] == [[0, t - 3, t - 2, t - 1] for t in range(4, 20)]
+
+
+def test_the_papers_window_is_41_of_640_pixels() -> None:
+    """The hottest of three cells rules out the one that is 5 cells, 20 pixels, away, and not the one 6 cells away."""
+
+    class Spots(NothingThere):
+        info = replace(
+            NothingThere.info, input_size=(640, 640), output_stride=4, center_window=0.0, center_threshold=0.9
+        )
+
+        def predict(self, _: Image, references: Sequence[int]) -> Prediction:
+            center = np.zeros((160, 160), np.float32)
+            center[80, [74, 80, 85]] = 0.2, 0.3, 0.2
+            semantic = np.zeros((len(self.info.class_names) + 1, 160, 160), np.float32)
+            semantic[1] = 1
+            offset = np.zeros((2, 160, 160), np.float32)
+            return Prediction(semantic, center, offset, np.zeros((len(references), *offset.shape), np.float32), 0)
+
+    observed: list[Observation] = []
+    pipeline = Pipeline(Spots(), AssemblyConfig.paper())
+    pipeline.observer = observed.append
+    pipeline.step(np.zeros((640, 640, 3), np.uint8))
+    assert sorted(observed[0].instances.centers.tolist()) == [[80, 74], [80, 80]]
+
+
 def test_tracks_keep_their_contract(clip: Clip) -> None:
     tracks = track_clip(Pipeline(OracleNetwork(clip)), clip)
     used: set[int] = set()

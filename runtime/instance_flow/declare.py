@@ -61,7 +61,7 @@ def chosen(config: Any, name: str, own: Any) -> Any:
 
 def from_text(spec: Field[Any], text: str) -> Any:
     """The value of a setting from what was typed; its range is left to ``check``. Raises ValueError."""
-    kind = type(spec.default)
+    kind: Any = type(spec.default)
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]

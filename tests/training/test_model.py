@@ -14,6 +14,7 @@ from instance_flow_training.config import load_config
 from instance_flow_training.losses import association_loss
 from instance_flow_training.network.backbone import build_backbone, load_backbone_weights
 from instance_flow_training.network.decoder import resize
+from instance_flow_training.network.dense_flow import DenseFlow
 from instance_flow_training.network.fusion import FUSIONS, TemporalContextFusion
 from instance_flow_training.network.model import InstanceFlowNet, ModelConfig
 
@@ -85,14 +86,15 @@ def test_keys_are_of_unit_length_or_as_in_a_standard_product(unit_keys: bool) ->
 def test_attended_offset_is_all_that_is_said_before_the_head_learns(attended: bool) -> None:
     torch.manual_seed(0)
     network = InstanceFlowNet(ModelConfig(**{**vars(SMALL), "attended_offset": attended}), 5).eval()
-    for parameter in network.inter.head[-1].parameters():  # type: ignore[index, union-attr]
+    branch = network.inter
+    assert isinstance(branch, DenseFlow)
+    for parameter in branch.head[-1].parameters():  # type: ignore[index]
         parameter.data.zero_()
     with torch.no_grad():
         frames = network.frames(torch.randint(0, 255, (1, 64, 96, 3), dtype=torch.uint8))
-        cached = network.inter.features(frames)
-        said = network.inter(frames, cached).reference_offset
-        fusion = network.inter.fusions[1]
-        fused = fusion(network.inter._contexts(frames)[1], cached[1])
+        cached = branch.features(frames)
+        said = branch(frames, cached).reference_offset
+        fused = branch.fusions[1](branch._contexts(frames)[1], cached[1])
     assert fused.features.shape[1] == SMALL.value_channels + 2 * attended
     if attended:
         assert said.abs().max() > 1  # attention is spread over the picture, so its mean is far from most pixels

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training configuration: frozen dataclasses with the paper's defaults; a TOML file holds only differences."""
+"""Training configuration: a TOML file holds only differences from these dataclasses, mostly the paper's values."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from instance_flow.declare import check, setting
 from instance_flow.formats.foreign_text import shown
 from instance_flow_training.datasets import DataConfig
 from instance_flow_training.losses import LossConfig
@@ -74,15 +75,15 @@ class TrainConfig:
 
     name: str = "worlds"
     seed: int = 0
-    steps: int = 90_000
+    steps: int = setting(90_000, low=1)
     stop_at: int = 0
-    batch: int = 32
-    accumulate: int = 1
+    batch: int = setting(32, low=1)
+    accumulate: int = setting(1, low=1)
     learning_rate: float = 1e-3
-    warmup: int = 200
+    warmup: int = setting(200, low=1)
     poly_power: float = 0.9
     clip_gradient: float = 10.0
-    precision: str = "32"
+    precision: str = setting("32", choices=PRECISIONS)
     sync_batch_norm: bool = True
     freeze_batch_norm: bool = False
     frozen_norms: tuple[str, ...] = ()
@@ -90,9 +91,9 @@ class TrainConfig:
     rates: dict[str, float] = field(default_factory=dict)
     threads: int = 0
     device: str = "auto"
-    save_every: int = 200
+    save_every: int = setting(200, low=1)
     save_minutes: float = 10.0
-    log_every: int = 20
+    log_every: int = setting(20, low=1)
     pictures_every: int = 0
     init: InitConfig = field(default_factory=InitConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -102,11 +103,7 @@ class TrainConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}")
-        for name in ("steps", "batch", "accumulate", "warmup", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check(self)
         if not 0 <= self.stop_at <= self.steps:
             raise ValueError(f"stop_at is {self.stop_at}; it must be 0 (go to the end) or at most steps = {self.steps}")
         if self.speed.fused_adam and self.precision == "16-mixed":

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from instance_flow.declare import check, setting
 from instance_flow.structures import SourceError
 from instance_flow_training.augment import (
     STILL_FRAMES,
@@ -83,7 +84,7 @@ class DataConfig:
         waits for its own.   prefetch: passes that each of them has ready ahead.
     """
 
-    source: str = "worlds"
+    source: str = setting("worlds", choices=SOURCES)
     annotations: str = ""
     images: str = ""
     classes: str = ALL_CLASSES
@@ -95,22 +96,16 @@ class DataConfig:
     scales: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     flip: bool = True
     colour: float = 0.2
-    reference_frames: str = MIXED
+    reference_frames: str = setting(MIXED, choices=REFERENCE_FRAMES)
     center_spread: float = 0.0
-    crowds: str = AUTO
+    crowds: str = setting(AUTO, choices=CROWDS)
     ignore_unlabelled: bool = False
-    frames_per_clip: int = 3
-    workers: int = 1
-    prefetch: int = 4
+    frames_per_clip: int = setting(3, low=1)
+    workers: int = setting(1, low=0)
+    prefetch: int = setting(4, low=1)
 
     def __post_init__(self) -> None:
-        for name, valid in (
-            ("source", SOURCES),
-            ("reference_frames", REFERENCE_FRAMES),
-            ("crowds", CROWDS),
-        ):
-            if getattr(self, name) not in valid:
-                raise ValueError(f"data.{name} is {getattr(self, name)!r}; it must be one of {', '.join(valid)}")
+        check(self, "data.")
         if not self.sizes:
             raise ValueError("data.sizes is []; it must be a list of one or more [height, width]")
         for name, size in (("crop", self.crop), *(("sizes", size) for size in self.sizes)):
@@ -123,9 +118,6 @@ class DataConfig:
             raise ValueError(f"data.cutouts is {self.cutouts}; it must lie from 0 (none) to 1 (nothing else)")
         if not 0 <= self.colour <= 1:
             raise ValueError(f"data.colour is {self.colour}; it must lie from 0 (as it is) to 1")
-        for name, least in (("frames_per_clip", 1), ("workers", 0), ("prefetch", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"data.{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instance_flow.declare import check, setting
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelInfo, Prediction
 from instance_flow_training.comparing.scoring import held_out_clips, score_tracks, score_videos, track_clip
@@ -40,22 +41,18 @@ class ValidationConfig:
     size: of the network's input (height, width).
     """
 
-    every: int = 0
-    keep: str = "AP"
+    every: int = setting(0, low=0)
+    keep: str = setting("AP", choices=HIGHER_IS_BETTER)
     annotations: str = ""
     images: str = ""
-    limit: int = 0
-    clips: int = 8
+    limit: int = setting(0, low=0)
+    clips: int = setting(8, low=1)
     first_seed: int = 500
     size: tuple[int, int] = (192, 320)
 
     def __post_init__(self) -> None:
-        if self.keep not in HIGHER_IS_BETTER:
-            raise ValueError(f"validation.keep is {self.keep!r}; it must be one of {', '.join(HIGHER_IS_BETTER)}")
+        check(self, "validation.")
         check_size("validation.size", self.size)
-        for name, least in (("every", 0), ("limit", 0), ("clips", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"validation.{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 class TorchNetwork:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instance_flow.declare import check, setting
 from instance_flow_training.network.backbone import BACKBONES, OUTPUT_STRIDES, build_backbone
 from instance_flow_training.network.decoder import Decoder, MultiLevelHead, head
 from instance_flow_training.network.dense_flow import OFFSET_SCALE, DenseFlow
@@ -60,7 +61,7 @@ class ModelConfig:
         the offset that it says; False = the decoder gets values alone, as in the paper.
     """
 
-    backbone: str = "resnet50"
+    backbone: str = setting("resnet50", choices=BACKBONES)
     output_stride: int = 16
     semantic_channels: int = 256
     instance_channels: int = 128
@@ -68,8 +69,8 @@ class ModelConfig:
     head_channels: int = 32
     key_channels: int = 64
     value_channels: int = 64
-    fusion: str = TCF
-    flow: str = OFFSET
+    fusion: str = setting(TCF, choices=FUSIONS)
+    flow: str = setting(OFFSET, choices=FLOWS)
     token_stride: int = 16
     fusion_context: bool = False
     unit_keys: bool = True
@@ -87,9 +88,7 @@ class ModelConfig:
     pixel_scale: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     def __post_init__(self) -> None:
-        for name, known in (("backbone", BACKBONES), ("fusion", FUSIONS), ("flow", FLOWS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"model.{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+        check(self, "model.")
         if self.output_stride not in OUTPUT_STRIDES:
             raise ValueError(f"model.output_stride is {self.output_stride}; it must be 16 or 32")
         if self.object_tokens < 0 or (self.object_tokens and self.flow != OFFSET):

@@ -20,6 +20,7 @@ from instance_flow.commands.values import image_size
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.network.onnx import MAPS, feature_names, reference_input, write_metadata
 from instance_flow.structures import Image, InstanceFlowError, ModelInfo
+from instance_flow_export.compact import rounded, store_half
 from instance_flow_export.half import halve, prove_half
 from instance_flow_export.proof import ProofError, proof_images, prove
 from instance_flow_training.config import ConfigError
@@ -119,13 +120,14 @@ def export(
     changes: dict[str, Any],
     half: bool = False,
     proof: Path | None = None,
+    compact: bool = False,
 ) -> ModelInfo:
     """Write ``out`` and prove it; on any difference the file is not left behind.
 
     Args:
         size: input size of the model; None takes ``TrainConfig.input_size``.
         changes: fields of ModelInfo to set.   half: float16 in place of float32, for GPUs.
-        proof: what is proved on, see ``proof_images``.
+        proof: what is proved on, see ``proof_images``.   compact: half the size on disk (``compact``).
 
     Raises:
         ConfigError: for a size, or a kind of network, that the runtime does not take.
@@ -146,7 +148,11 @@ def export(
     described = {"name": config.name, "training": training, "weights_sha256": weights_hash(network)}
     fields = {**described, "precision": precision, **changes}
     info = model_info(network, size, class_names, **fields)
+    if compact:
+        network = rounded(network)
     graph = export_graph(halve(network) if half else network, info.input_size, dynamic=not static)
+    if compact:
+        store_half(graph)
     onnx.helper.set_model_props(graph, write_metadata(info))
     onnx.checker.check_model(graph, full_check=True)
     return prove_and_write(graph, network, info, out, proof_images(info, proof))
@@ -194,6 +200,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="video, folder or bag that shows objects of the model, to prove the file on (default: a synthetic world)",
     )
     parser.add_argument("--half", action="store_true", help="float16 in place of float32, for GPUs")
+    parser.add_argument(
+        "--compact", action="store_true", help="weights stored in half precision, computed in float32: half the file"
+    )
     parser.add_argument("--name", help="name of the model in its description")
     parser.add_argument("--center-threshold", type=float, help="default threshold of the center heat")
     parser.add_argument("--center-window", type=float, help="default NMS window, fraction of sqrt(height * width)")
@@ -208,7 +217,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.weights and options.weights.suffix != WEIGHTS:
             raise ConfigError(f"--weights {options.weights}: give a name that ends in {WEIGHTS}")
-        kinds = options.static, changes, options.half, options.proof
+        if options.half and options.compact:
+            raise ConfigError("--half and --compact: a float16 model is stored in half precision anyway; leave one out")
+        kinds = options.static, changes, options.half, options.proof, options.compact
         info = export(options.checkpoint, options.out, options.size, *kinds)
         if options.weights:
             network, config, class_names = load_network(options.checkpoint)

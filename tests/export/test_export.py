@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from instance_flow import AssemblyConfig, Pipeline
 from instance_flow.network.onnx import OnnxNetwork, write_metadata
 from instance_flow.structures import ModelInfo
+from instance_flow_export.compact import rounded, store_half
 from instance_flow_export.export import export, export_graph, main, prove_and_write, weights_hash
 from instance_flow_export.half import halve
 from instance_flow_export.proof import ProofError, proof_images, prove, relative_error
@@ -68,6 +69,25 @@ def test_the_proof_measures_a_sequence(model: Path, network: InstanceFlowNet, in
     assert report.frames == 8
     assert set(report.largest) == {"semantic", "center", "offset", "reference_offset", "features_0", "features_1"}
     assert 0 < max(report.largest.values()) < 1e-4
+
+
+def test_a_compact_file_says_the_same_in_half_the_bytes(
+    model: Path, network: InstanceFlowNet, info: ModelInfo, tmp_path: Path
+) -> None:
+    """Proven to the last digits against the rounded weights, and next to what the exact ones say."""
+    coarse, path = rounded(network), tmp_path / "compact.onnx"
+    graph = export_graph(coarse, SIZE, dynamic=True)
+    store_half(graph)
+    onnx.helper.set_model_props(graph, write_metadata(info))
+    onnx.checker.check_model(graph, full_check=True)
+    prove_and_write(graph, coarse, info, path, proof_images(info))
+    weights = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    assert list(weights.values()).count(onnx.TensorProto.FLOAT16) > 20
+    assert path.stat().st_size < 0.8 * model.stat().st_size, "its nodes weigh as much as its few weights"
+    image = proof_images(info, frames=1)[0]
+    compact, exact = (OnnxNetwork(file, "cpu").predict(image, []) for file in (path, model))
+    for name in ("semantic", "center", "offset"):
+        assert relative_error(getattr(exact, name), getattr(compact, name)) < 0.01, name
 
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 64), (128, 224)], ids=str)

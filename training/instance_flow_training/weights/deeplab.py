@@ -15,10 +15,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from instance_flow.structures import ModelError
 from instance_flow_training.network.backbone import MobileNetV2
+from instance_flow_training.network.folding import fold_batch_norm
 from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.weights.checkpoint import read_tensors
 
@@ -100,7 +100,7 @@ class Teacher(nn.Module):
         self._rows = [CLASSES.index(name) if name in CLASSES else 0 for name in class_names]
         self.backbone = MobileNetV2(STRIDE)
         take_backbone(self.backbone, state)
-        _fold(self.backbone.eval())
+        fold_batch_norm(self.backbone.eval())
         self.head = nn.ParameterDict({name.replace(".", "_"): t for name, t in state.items() if "features" not in name})
         self.requires_grad_(False).eval()
 
@@ -166,17 +166,6 @@ def _take(conv: nn.Conv2d, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor) -
     norm.weight.data.fill_(1.0)
     norm.running_mean.zero_()  # type: ignore[union-attr]
     norm.running_var.fill_(1.0 - norm.eps)  # type: ignore[union-attr]
-
-
-def _fold(module: nn.Module) -> None:
-    """Batch norm into the convolutions before it, and ReLU6 in place: what is never trained need not pay for either."""
-    for part in [part for part in module.modules() if isinstance(part, nn.Sequential)]:
-        for index in range(1, len(part)):
-            conv, norm = part[index - 1], part[index]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                part[index - 1], part[index] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-            elif isinstance(norm, nn.ReLU6):
-                norm.inplace = True
 
 
 def _norms(module: nn.Module, prefix: str = "") -> Iterable[tuple[str, nn.Conv2d, nn.BatchNorm2d]]:

@@ -104,6 +104,7 @@ def test_the_command_writes_a_proven_file(
     state = {
         "network": trained.state_dict(),
         "config": asdict(TrainConfig(model=trained.config)),
+        "step": 0,
         "class_names": list(CLASS_NAMES),
     }
     save_checkpoint(tmp_path / "checkpoint.pt", state)

@@ -53,7 +53,7 @@ def main() -> int:
         names = [f"class {number}" for number in range(CLASSES)]
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Path(folder) / "checkpoint.pt"
-            state = {"network": network.state_dict(), "config": asdict(config), "class_names": names}
+            state = {"step": 0, "network": network.state_dict(), "config": asdict(config), "class_names": names}
             save_checkpoint(checkpoint, state)
             for precision, extra in (("fp16", [HALF]), ("fp32", [])):
                 out = options.out / f"{name}-{precision}.onnx"

@@ -107,7 +107,7 @@ def test_a_checkpoint_gives_its_own_weights(tmp_path: Path) -> None:
     network = InstanceFlowNet(TINY, 2)
     path = tmp_path / "checkpoint.pt"
     config = asdict(TrainConfig(model=TINY))
-    save_checkpoint(path, {"network": network.state_dict(), "config": config, "class_names": ["cat", "dog"]})
+    save_checkpoint(path, {"step": 0, "network": network.state_dict(), "config": config, "class_names": ["cat", "dog"]})
     loaded = small_network(path)
     assert loaded.num_classes == 2
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in network.state_dict().items())

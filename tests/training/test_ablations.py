@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from instance_flow.settings import AssemblyConfig
+from instance_flow.structures import Image, ModelInfo, Prediction
 from instance_flow_training.ablating import ablations
 from instance_flow_training.ablating.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
 from instance_flow_training.config import load_config
+from instance_flow_training.targets import frame_targets, offset_map
+from instance_flow_training.worlds.synthetic import Clip, WorldConfig, generate_clip
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 TINY = Path(__file__).parents[1] / "tiny.toml"
@@ -85,3 +90,37 @@ def test_mean_and_deviation_over_the_seeds() -> None:
     )
     alone = {"VI": {row.label: numbers[:1] for row in TABLES["VI"].rows}}
     assert "| 10.0 | 10.0 |" in ablations.format_tables(alone)
+
+
+class Truthful:
+    """Says the true offsets of a clip, or that nothing has moved; features are frame numbers."""
+
+    def __init__(self, clip: Clip, sees_motion: bool) -> None:
+        self.info = model_info_of(clip)
+        self._targets = [frame_targets(labels, clip.class_ids) for labels in clip.labels]
+        self._numbers = {image.tobytes(): number for number, image in enumerate(clip.images)}
+        self._sees_motion = sees_motion
+
+    def predict(self, image: Image, references: Sequence[int]) -> Prediction:
+        number = self._numbers[image.tobytes()]
+        target = self._targets[number]
+        offset = offset_map(target.labels, target.centers)
+        to = [self._targets[r if self._sees_motion else number].centers for r in references]
+        reference_offset = np.array([offset_map(target.labels, centers) for centers in to], np.float32)
+        return Prediction(offset, target.center, offset, reference_offset.reshape(-1, *offset.shape), number)
+
+
+def model_info_of(clip: Clip) -> ModelInfo:
+    return ModelInfo(name="truth", class_names=clip.class_names, input_size=clip.images.shape[1:3])
+
+
+@pytest.mark.parametrize("sees_motion", [True, False])
+def test_flow_errors_are_what_flow_misses_by(sees_motion: bool) -> None:
+    """Nothing for the truth; for who says that nothing moves, the way of the objects, which grows."""
+    clip = generate_clip(3, "mixed", WorldConfig(size=(96, 160), frames=26))
+    errors = ablations.flow_errors(Truthful(clip, sees_motion), [clip])
+    medians = [errors[f"flow{gap}_median"] for gap in ablations.FRAMES_BACK]
+    if sees_motion:
+        assert max(errors.values()) < 1e-3
+    else:
+        assert 0 < medians[0] <= medians[1] < medians[2]

@@ -13,7 +13,7 @@ from typing import Any
 
 from instance_flow.declare import declared, from_text
 from instance_flow.formats.foreign_text import MESSAGE, shown
-from instance_flow.formats.picture_files import opencv_path
+from instance_flow.formats.video import opencv_path
 from instance_flow.network.execution import PROVIDERS, ExecutionConfig
 from instance_flow.network.installation import bundled_model_path
 from instance_flow.replay.settings import Settings

@@ -13,7 +13,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -263,7 +263,7 @@ def _records(source: BinaryIO) -> Iterator[Any]:
 
     for record in StreamReader(source, emit_chunks=True).records:
         if isinstance(record, Chunk):
-            unpack = {"zstd": unpack_zstd, "lz4": _unpack_lz4}.get(record.compression)
+            unpack = _UNPACKERS.get(record.compression)
             if unpack is not None:
                 record = replace(record, compression="", data=unpack(record.data, record.uncompressed_size))
             yield from breakup_chunk(record)
@@ -275,7 +275,7 @@ def _bound_chunks() -> None:
     """Have rosbags unpack no more of a chunk than it says that it holds, nor than ``MAX_UNPACKED``."""
     from rosbags.rosbag2 import storage_mcap
 
-    storage_mcap.DECOMPRESSORS.update({"zstd": unpack_zstd, "lz4": _unpack_lz4})
+    storage_mcap.DECOMPRESSORS.update(_UNPACKERS)
 
 
 def ros1_advice(file: Path) -> str:
@@ -287,18 +287,16 @@ def unreadable(file: Path, error: Exception) -> SourceError:
     """What to say of a file that a reader stumbled over."""
     reason = shown(" ".join(str(error).split()).rstrip("."), _REASON) or type(error).__name__
     said = f"{file}: cannot be read as a ROS 2 bag: {reason}"
-    if file.is_dir() or not file.is_file():
-        return SourceError(said)
     ending = ending_by_content(file)
-    if not ending:
-        return SourceError(f"{said}; it does not begin as an MCAP or SQLite file does")
-    return SourceError(f"{said}; if it was cut off, `mcap recover` can save what is whole" if _is_torn(file) else said)
+    if file.is_file() and not ending:
+        said += "; it does not begin as an MCAP or SQLite file does"
+    elif ending == ".mcap" and _is_torn(file):
+        said += "; if it was cut off, `mcap recover` can save what is whole"
+    return SourceError(said)
 
 
 def _is_torn(file: Path) -> bool:
-    """An MCAP file ends as it begins."""
-    if ending_by_content(file) != ".mcap":
-        return False
+    """Of an MCAP file: a whole one ends as it begins."""
     with file.open("rb") as source:
         source.seek(-len(_MCAP_MAGIC), os.SEEK_END)
         return source.read() != _MCAP_MAGIC
@@ -311,18 +309,12 @@ def _readable(file: Path, stack: ExitStack) -> Path:
     if ending == PACKED:
         file = _unpacked(file, _folder(stack))
         ending = ending_by_content(file) or file.suffix
-    if ending != file.suffix and ending in STORAGE:
-        link = _folder(stack) / f"bag{ending}"
-        link.symlink_to(file.resolve())
-        log = file.with_name(f"{file.name}-wal")
-        if log.is_file():
-            (link.parent / f"{link.name}-wal").symlink_to(log.resolve())
-        file = link
-    log = file.with_name(f"{file.name}-wal")
-    if file.suffix == ".db3" and log.is_file() and log.stat().st_size:
-        return _with_log(file, log, _folder(stack))
-    if file.suffix == ".db3" and any(character in str(file) for character in URI_CHARACTERS):
-        link = _folder(stack) / "bag.db3"
+    log, plain = file.with_name(f"{file.name}-wal"), f"bag{ending}"
+    if ending == ".db3" and log.is_file() and log.stat().st_size:
+        return _with_log(file, log, _folder(stack) / plain)
+    is_odd = ending == ".db3" and any(character in str(file) for character in URI_CHARACTERS)
+    if ending in STORAGE and (is_odd or ending != file.suffix):
+        link = _folder(stack) / plain
         link.symlink_to(file.resolve())
         return link
     return file
@@ -349,11 +341,10 @@ def _unpacked(file: Path, folder: Path) -> Path:
     return target
 
 
-def _with_log(file: Path, log: Path, folder: Path) -> Path:
+def _with_log(file: Path, log: Path, target: Path) -> Path:
     """A copy of a database with what its recorder, cut off by a power failure, had written to the log beside it."""
-    target = folder / file.name
     shutil.copyfile(file, target)
-    shutil.copyfile(log, folder / log.name)
+    shutil.copyfile(log, target.with_name(f"{target.name}-wal"))
     try:
         with closing(sqlite3.connect(target)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -393,6 +384,10 @@ def _unpack_lz4(data: bytes, size: int) -> bytes:
         return _checked(LZ4FrameDecompressor().decompress(data, max_length=_bound(size)))
     except (RuntimeError, EOFError) as error:
         raise ValueError(f"its {len(data)} bytes cannot be unpacked as lz4 ({error})") from error
+
+
+_UNPACKERS: dict[str, Callable[[bytes, int], bytes]] = {"zstd": unpack_zstd, "lz4": _unpack_lz4}
+"""By the names that MCAP has for how a chunk is packed."""
 
 
 def _bound(size: int) -> int:

@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.formats.bag_files import first_bytes
 from instance_flow.formats.image_encodings import check_size, decode_compressed
 from instance_flow.formats.picture_size import picture_size
-from instance_flow.structures import Image, SourceError
+from instance_flow.structures import Image
 
 _TIFF = (b"II*\0", b"MM\0*")
 _PNG, _WEBP = b"\x89PNG", b"RIFF"
@@ -21,24 +22,12 @@ _BLOCK = 16 * 2**20
 """Pixels that are decoded at a time: an animation can only be decoded from its beginning."""
 
 
-def opencv_path(path: Path) -> str:
-    """The path as text, from the root on: FFmpeg takes what stands before a colon for a protocol. SourceError where its
-    bytes are not UTF-8, as OpenCV takes the whole process down with it."""
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:
-        raise SourceError(f"{path}: this name is not UTF-8, which OpenCV needs; choose another one") from None
-    return str(path.absolute())
-
-
 def count_pictures(path: Path) -> int:
     """How many pictures a file holds, by its headers; 1 where it cannot be read, which decoding then says better."""
-    if not path.is_file():  # What is no regular file, as a pipe, can be read once only.
+    if not first_bytes(path).startswith((*_TIFF, _PNG, _WEBP)):
         return 1
     try:
         with path.open("rb") as file:
-            if not file.read(12).startswith((*_TIFF, _PNG, _WEBP)):
-                return 1
             # By its number: OpenCV takes no name that is not UTF-8.
             return max(1, int(cv2.imcount(f"/dev/fd/{file.fileno()}")))
     except (OSError, cv2.error):

@@ -20,7 +20,7 @@ import numpy as np
 from instance_flow.formats.bag_files import first_bytes, is_ros1, ros1_advice
 from instance_flow.formats.bags import BagImage, BagImages, is_bag
 from instance_flow.formats.camera_names import camera_names
-from instance_flow.formats.picture_files import count_pictures, decode_pictures, first_duration, opencv_path
+from instance_flow.formats.picture_files import count_pictures, decode_pictures, first_duration
 from instance_flow.structures import Image, SourceError
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -287,6 +287,16 @@ def _codec(capture: cv2.VideoCapture) -> str:
     return letters.decode("ascii", "replace").strip("\0 ") if letters.strip(b"\0").isalnum() else ""
 
 
+def opencv_path(path: Path) -> str:
+    """The path as text, from the root on: FFmpeg takes what stands before a colon for a protocol. SourceError where its
+    bytes are not UTF-8, as OpenCV takes the whole process down with it."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise SourceError(f"{path}: this name is not UTF-8, which OpenCV needs; choose another one") from None
+    return str(path.absolute())
+
+
 def _shown_rate(capture: cv2.VideoCapture) -> float:
     """Frames per second by the median step between the times of the first frames, 0 where they have none."""
     times: list[float] = []
@@ -306,7 +316,9 @@ def _pictures_in(folder: Path) -> list[Path]:
     there = [file for file in folder.iterdir() if not file.is_dir() and not file.name.startswith(".")]
     files = [file for file in there if file.suffix.lower() in PICTURES]
     masks = _masks_among(files)
-    left_out = Counter(file.suffix.lower() or "without an ending" for file in there if file not in set(files))
+    left_out = Counter(
+        file.suffix.lower() or "without an ending" for file in there if file.suffix.lower() not in PICTURES
+    )
     said = [f"{count} {ending}" for ending, count in sorted(left_out.items())]
     said += [f"{len(masks)} masks of pictures beside them, such as {min(masks).name}"] if masks else []
     files = [file for file in files if file not in masks]

@@ -10,7 +10,7 @@ from types import TracebackType
 import cv2
 
 from instance_flow.formats.atomic import replacing
-from instance_flow.formats.picture_files import opencv_path
+from instance_flow.formats.video import opencv_path
 from instance_flow.structures import Image, InstanceFlowError
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 from zlib import crc32
 
 import numpy as np
@@ -38,6 +38,16 @@ FRAMES_PER_SNAPSHOT = 50
 
 _RECORD = struct.Struct("<II")
 _log = logging.getLogger("instance_flow")
+
+
+def hold(handle: int | BinaryIO, folder: Path) -> None:
+    """Lock an open file or folder for the run that writes into ``folder``; InstanceFlowError where another one does."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InstanceFlowError(
+            f"{folder}: another run is writing there; wait for its end, or choose another folder"
+        ) from None
 
 
 class Journal:
@@ -70,7 +80,7 @@ class Journal:
             path = self.folder / "answers"
             path.touch()
             self._file = stack.enter_context(path.open("r+b"))
-            self._lock()
+            hold(self._file, self.folder.parent)
             self._find_past()
             self._stack = stack.pop_all()
         return self
@@ -141,14 +151,6 @@ class Journal:
     def complete(self) -> None:
         """Tell that the run came to its end: the journal goes when it is left."""
         self._complete = True
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InstanceFlowError(
-                f"{self.folder.parent}: another run is writing there; wait for its end, or choose another folder"
-            ) from None
 
     def _find_past(self) -> None:
         heading = self._file.readline()

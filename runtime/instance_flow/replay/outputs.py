@@ -20,8 +20,7 @@ import cv2
 import numpy as np
 
 from instance_flow.formats.atomic import replacing
-from instance_flow.formats.picture_files import opencv_path
-from instance_flow.formats.video import Frame
+from instance_flow.formats.video import Frame, opencv_path
 from instance_flow.formats.video_writer import VideoWriter
 from instance_flow.formats.ytvis import ResultsCollector, write_results
 from instance_flow.pictures.draw import contact_sheet, overlay

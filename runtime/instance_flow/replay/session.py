@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -20,14 +19,14 @@ from instance_flow.formats.video import BagSource, Camera, Source
 from instance_flow.pipeline import Pipeline
 from instance_flow.replay import outputs
 from instance_flow.replay.as_live import Comparison, chosen_frames, find_video
-from instance_flow.replay.journal import FOLDER, Journal
+from instance_flow.replay.journal import FOLDER, Journal, hold
 from instance_flow.replay.outputs import Add
 from instance_flow.replay.run import Lane, run
 from instance_flow.replay.settings import NO_BAG, Settings, Wanted
 from instance_flow.replay.summary import about_run, describe_as_live, summarise_as_live, summarise_camera, summarise_run
 from instance_flow.replay.tracks_bag import FORMS, tracks_bag_output
 from instance_flow.report.run_statistics import Statistics
-from instance_flow.structures import InstanceFlowError, Network, SourceError
+from instance_flow.structures import Network, SourceError
 
 _FILES = (*outputs.FILES, *FORMS.values())
 
@@ -121,12 +120,7 @@ def locked(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # Some network file systems cannot lock a folder.
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InstanceFlowError(
-                    f"{folder}: another run is writing there; wait for its end, or choose another folder"
-                ) from None
+            hold(handle, folder)
         yield
     finally:
         os.close(handle)

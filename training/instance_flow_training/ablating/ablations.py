@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from instance_flow.assembly.matching import instance_flows
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
 from instance_flow.pipeline import Matcher, Pipeline
@@ -112,12 +113,11 @@ def flow_errors(network: Network, clips: Sequence[Clip]) -> dict[str, float]:
             if not gaps:
                 continue
             said = network.predict(clip.images[t], [features[t - gap] for gap in gaps])
-            for gap, reference_offset in zip(gaps, said.reference_offset, strict=True):
-                moved = targets[t - gap].centers - targets[t].centers
-                for row in np.flatnonzero(np.isfinite(moved).all(1)):
-                    mask = targets[t].labels == row + 1
-                    flow = (reference_offset - said.offset)[:, mask].mean(1)
-                    errors[gap].append(float(np.linalg.norm(flow - moved[row])) * OUTPUT_STRIDE)
+            labels = targets[t].labels.astype(np.int32)
+            flows = instance_flows(said.offset, said.reference_offset, labels, len(clip.class_ids))
+            for gap, flow in zip(gaps, flows, strict=True):
+                missed = np.linalg.norm(flow - (targets[t - gap].centers - targets[t].centers), axis=1)
+                errors[gap].extend((missed[np.isfinite(missed)] * OUTPUT_STRIDE).tolist())
     return {
         f"flow{gap}_{name}": float(np.percentile(found, percent)) if found else float("nan")
         for gap, found in errors.items()

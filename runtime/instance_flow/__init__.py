@@ -5,15 +5,15 @@ import os
 from importlib import metadata
 
 from instance_flow.kernels import cache
+from instance_flow.structures import MAX_PIXELS, InstanceFlowError, ModelInfo, Prediction, Tracks
 
-# Read by OpenCV when it is loaded. Our own look at a header comes first (``image_encodings.MAX_PIXELS``); this holds
-# where a decoder reads the header in another way.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(64 * 2**20))
+# Read by OpenCV when it is loaded. Our own look at a header comes first; this holds where a decoder reads the header in
+# another way.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 cache.prepare()  # before the first module with kernels is imported
 
 from instance_flow.pipeline import Pipeline  # noqa: E402
 from instance_flow.settings import AssemblyConfig  # noqa: E402
-from instance_flow.structures import InstanceFlowError, ModelInfo, Prediction, Tracks  # noqa: E402
 
 __all__ = ["AssemblyConfig", "InstanceFlowError", "ModelInfo", "Pipeline", "Prediction", "Tracks", "__version__"]
 

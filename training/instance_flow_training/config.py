@@ -43,11 +43,14 @@ class InitConfig:
         class layers are matched by class name.
     deeplab: a .safetensors file of DeepLab V3 on MobileNetV2, "" = none: backbone, ASPP and classifier begin as its own
         (``deeplab.begin_with``).
+    yolox: the ONNX file of YOLOX-Nano as its authors export it, "" = none: the features of ``model.detector`` begin as
+        its own.
     inter_from_intra: the inter-frame decoder begins as a copy of the intra-frame decoder (section IV-A).
     """
 
     checkpoint: str = ""
     deeplab: str = ""
+    yolox: str = ""
     inter_from_intra: bool = False
 
 

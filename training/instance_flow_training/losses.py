@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from instance_flow.declare import check, setting
 from instance_flow_training.network.maps import OUTPUT_STRIDE, FlowMaps, IntraMaps
 from instance_flow_training.network.model import AFFINITY, OFFSET
 from instance_flow_training.targets import IGNORE
+
+MEDIUM_AREA = (96 / 640) ** 2
+"""COCO's upper end of medium objects, as a share of the paper's 640 x 640 crop."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class LossConfig:
         their mean square is small when all of them are missed.
     hard_pixels: share of the known pixels, the hardest, that the semantics are learned from; those of small objects
         weigh more among them. 1 = all alike, as in the paper.   semantic_stride: every so many pixels is taken.
+    small_objects: largest weight of an object's pixels in the semantics; it grows with the inverse root of the object's
+        area, from 1 at COCO's upper end of medium ones (96 x 96 of 640 x 640). 1 = all alike, as in the paper.
     background: which of center, intra and inter are held at zero on background too, instead of left free (Table V).
     """
 
@@ -45,9 +51,11 @@ class LossConfig:
     focal_center: bool = False
     hard_pixels: float = 1.0
     semantic_stride: int = 1
+    small_objects: float = setting(1.0, low=1)
     background: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check(self, "loss.")
         unknown = set(self.background) - {"center", "intra", "inter"}
         if unknown:
             raise ValueError(f"loss.background has {', '.join(sorted(unknown))}; it takes center, intra and inter")
@@ -96,10 +104,19 @@ def masked_mean(value: Tensor, weight: Tensor) -> Tensor:
     return (value * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def cross_entropy(logits: Tensor, semantic: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, semantic: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean over the known pixels of (B, C + 1, H, W) logits against (B, H, W) classes; 0 where no pixel is known."""
-    total = F.cross_entropy(logits, semantic.long(), ignore_index=IGNORE, reduction="sum")
-    return total / (semantic != IGNORE).sum().clamp(min=1)
+    loss = F.cross_entropy(logits, semantic.long(), ignore_index=IGNORE, reduction="none")
+    known = (semantic != IGNORE).float()
+    return masked_mean(loss, known if weight is None else known * weight)
+
+
+def size_weights(labels: Tensor, count: int, largest: float) -> Tensor:
+    """Weights (B, h, w) of 1 .. ``largest`` for the cells of ``count`` objects, see ``LossConfig.small_objects``."""
+    one_hot = F.one_hot(torch.where(labels == IGNORE, 0, labels).long().flatten(1), count + 1)
+    share = one_hot.float().mean(1)[:, 1:].clamp(min=1e-6)
+    weight = (MEDIUM_AREA / share).sqrt().clamp(1.0, largest)
+    return object_values(labels, weight[..., None])[:, 0].clamp(min=1.0)
 
 
 def association_loss(
@@ -172,7 +189,10 @@ def semantic_loss(logits: Tensor, targets: BatchTargets, weight: Tensor, config:
     truth = targets.semantic[:, step // 2 :: step, step // 2 :: step]
     logits = F.interpolate(logits, truth.shape[-2:], mode="bilinear", align_corners=False)
     if config.hard_pixels == 1:
-        return cross_entropy(logits, truth)
+        if config.small_objects == 1:
+            return cross_entropy(logits, truth)
+        sizes = size_weights(targets.labels, targets.weight.shape[1], config.small_objects)
+        return cross_entropy(logits, truth, F.interpolate(sizes[:, None], truth.shape[-2:])[:, 0])
     loss = F.cross_entropy(logits, truth.long(), ignore_index=IGNORE, reduction="none")
     loss = loss * F.interpolate(weight[:, None], truth.shape[-2:])[:, 0].clamp(min=1.0)
     known = int((truth != IGNORE).sum())

@@ -2,8 +2,8 @@
 """Backbones that return a feature pyramid. Parameter names equal torchvision's, so that weights from a file load.
 
 Each backbone has ``channels``: a dict from the stride of a pyramid level to its channels, and ``forward`` returns a
-dict from the same strides to features: that of its ``trunk``, and what ``last_stage`` makes of the trunk's end. With
-``output_stride=16`` the last stage is dilated instead of strided, and the pyramid ends at stride 16 (DeepLab V3+).
+dict from the same strides to features. With ``output_stride=16`` the last stage is dilated instead of strided, and the
+pyramid ends at stride 16 (DeepLab V3+).
 """
 
 from __future__ import annotations
@@ -66,20 +66,12 @@ class ResNet50(nn.Module):
         rest = [Bottleneck(width * Bottleneck.expansion, width, 1, dilation) for _ in range(blocks - 1)]
         return nn.Sequential(first, *rest)
 
-    def trunk(self, x: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """All levels of the pyramid but the deepest, and what the last stage takes."""
+    def forward(self, x: Tensor) -> dict[int, Tensor]:
         c4 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
         c8 = self.layer2(c4)
         c16 = self.layer3(c8)
-        return {4: c4, 8: c8, 16: c16} if 32 in self.channels else {4: c4, 8: c8}, c16
-
-    @property
-    def last_stage(self) -> nn.Sequential:
-        """Makes the deepest level."""
-        return self.layer4
-
-    def forward(self, x: Tensor) -> dict[int, Tensor]:
-        return _pyramid(self, x)
+        deepest = self.layer4(c16)
+        return {4: c4, 8: c8, 16: c16, 32: deepest} if 32 in self.channels else {4: c4, 8: c8, 16: deepest}
 
 
 class LateConv2d(nn.Conv2d):
@@ -131,9 +123,6 @@ class MobileNetV2(nn.Module):
     STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
     """expansion, channels, blocks, stride of each stage."""
 
-    LAST = 14
-    """First layer of the last stage: the 160 channels and what follows them."""
-
     def __init__(self, output_stride: int = 32):
         super().__init__()
         layers: list[nn.Module] = [_conv_bn_relu6(3, 32, 3, 2, 1)]
@@ -158,28 +147,14 @@ class MobileNetV2(nn.Module):
         self.features = nn.ModuleList(layers)
         del self.taps[2], self.channels[2]
 
-    def trunk(self, x: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """All levels of the pyramid but the deepest, and what the last stage takes."""
+    def forward(self, x: Tensor) -> dict[int, Tensor]:
         by_layer = {layer: stride for stride, layer in self.taps.items()}
         pyramid = {}
-        for index, layer in enumerate(self.features[: self.LAST]):
+        for index, layer in enumerate(self.features):
             x = layer(x)
             if index in by_layer:
                 pyramid[by_layer[index]] = x
-        return pyramid, x
-
-    @property
-    def last_stage(self) -> nn.Sequential:
-        """Makes the deepest level."""
-        return nn.Sequential(*self.features[self.LAST :])
-
-    def forward(self, x: Tensor) -> dict[int, Tensor]:
-        return _pyramid(self, x)
-
-
-def _pyramid(backbone: ResNet50 | MobileNetV2, x: Tensor) -> dict[int, Tensor]:
-    levels, end = backbone.trunk(x)
-    return {**levels, max(backbone.channels): backbone.last_stage(end)}
+        return pyramid
 
 
 BACKBONES: dict[str, Callable[[int], ResNet50 | MobileNetV2]] = {"resnet50": ResNet50, "mobilenet_v2": MobileNetV2}

@@ -27,6 +27,8 @@ def separable(in_channels: int, out_channels: int, kernel: int = 5, dilation: in
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
     """Bilinear, pixel centers at half integers, to the height and width of ``like``."""
+    if x.shape[-2:] == like.shape[-2:]:
+        return x
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -47,9 +49,15 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean = F.relu(self.pool(x.mean(dim=(2, 3), keepdim=True)))
-        return self.project(
-            torch.cat([*(branch(x) for branch in self.branches), mean.expand(-1, -1, *x.shape[-2:])], 1)
-        )
+        branches = [branch(x) for branch in self.branches]
+        # The mean is the same everywhere, so it is projected once and not in every cell.
+        conv, *rest = self.project
+        changing = sum(branch.shape[1] for branch in branches)
+        joined = branches[0] if len(branches) == 1 else torch.cat(branches, 1)
+        y = F.conv2d(joined, conv.weight[:, :changing], conv.bias) + F.conv2d(mean, conv.weight[:, changing:])
+        for layer in rest:
+            y = layer(y)
+        return y
 
 
 class Decoder(nn.Module):

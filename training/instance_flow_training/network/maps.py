@@ -14,7 +14,7 @@ OUTPUT_STRIDE = 4
 class Pyramid(NamedTuple):
     """deepest: (B, C, H / s, W / s) with s the backbone's output stride; skips: deepest first, the last at stride 4.
 
-    instance_deepest: what the instance branch has in place of ``deepest``; the same where it has no stage of its own.
+    instance_deepest: what the instance branch has in place of ``deepest``; the same without a detector.
     """
 
     deepest: Tensor

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from instance_flow.declare import check, setting
 from instance_flow_training.network.backbone import BACKBONES, OUTPUT_STRIDES, build_backbone
 from instance_flow_training.network.decoder import Decoder, MultiLevelHead, head
 from instance_flow_training.network.dense_flow import OFFSET_SCALE, DenseFlow
+from instance_flow_training.network.detector import YoloxNano
 from instance_flow_training.network.fusion import FUSIONS, TCF
 from instance_flow_training.network.maps import OUTPUT_STRIDE, FlowMaps, Frames, IntraMaps, Pyramid
 from instance_flow_training.network.token_flow import TokenFlow
@@ -22,6 +22,7 @@ from instance_flow_training.network.token_flow import TokenFlow
 __all__ = ["OUTPUT_STRIDE", "FlowMaps", "Frames", "InstanceFlowNet", "IntraMaps", "ModelConfig", "Pyramid"]
 
 OFFSET, AFFINITY = "offset", "affinity"
+DETECTORS = ("", "yolox_nano")
 FLOWS = (OFFSET, AFFINITY)
 
 
@@ -47,8 +48,8 @@ class ModelConfig:
         global mean alone.
     semantic_aspp_channels: of the semantic branch's ASPP, 0 = ``semantic_channels``.
     aspp_logits: class logits from the semantic branch's ASPP too, as in DeepLab, beside those of the decoder's levels.
-    instance_stage: the backbone's last stage once more, for the instance branch alone, so that learning centers and
-        offsets does not undo what the class maps' weights know.
+    detector: yolox_nano, or none. Its features join the backbone's at strides 4 and 8, and are all that both branches
+        see at 16 below the backbone's deepest level; the instance branch begins at its stride 32.
     center_sigmoid: the center heat is a probability, as the focal loss wants it, instead of a free number.
     pixel_mean, pixel_scale: RGB values 0 .. 255 become (value - mean) / scale, as the backbone's weights want it; the
         defaults are torchvision's.
@@ -81,7 +82,7 @@ class ModelConfig:
     dilated_semantics: bool = True
     semantic_aspp_channels: int = 0
     aspp_logits: bool = False
-    instance_stage: bool = False
+    detector: str = setting("", choices=DETECTORS)
     center_sigmoid: bool = False
     backbone_weights: str = ""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
@@ -96,6 +97,11 @@ class ModelConfig:
                 f"model.object_tokens is {self.object_tokens} with model.flow = {self.flow!r}; it must be 0 or more, "
                 f"and object tokens carry {OFFSET}s alone"
             )
+        if self.detector and not self.object_tokens:
+            raise ValueError(
+                f"model.detector is {self.detector!r} with model.object_tokens = 0; the dense fusion of the paper sees the "
+                "backbone alone, so set object_tokens = 256 or detector = ''"
+            )
 
 
 class InstanceFlowNet(nn.Module):
@@ -108,15 +114,17 @@ class InstanceFlowNet(nn.Module):
         super().__init__()
         self.config, self.num_classes = config, num_classes
         self.backbone = build_backbone(config.backbone, config.output_stride)
-        self.instance_stage = copy.deepcopy(self.backbone.last_stage) if config.instance_stage else None
-        channels = self.backbone.channels
-        strides = sorted(channels, reverse=True)
-        skips = [channels[s] for s in strides[1:]]
+        self.detector = YoloxNano() if config.detector else None
+        channels, detected = self.backbone.channels, self.detector.channels if self.detector else {}
+        deepest = max(channels)
+        below = {s: (channels[s] if s < deepest else 0) + detected.get(s, 0) for s in (16, 8, 4)}
+        skips = [n for n in below.values() if n]
         rates = config.aspp_rates or ((6, 12, 18) if config.output_stride == 16 else (3, 6, 9))
-        common: dict[str, Any] = {"in_channels": channels[strides[0]], "rates": rates, "dense": config.dense_aspp}
+        common: dict[str, Any] = {"rates": rates, "dense": config.dense_aspp}
         plain = [config.skip_channels] * len(skips)
 
         self.semantic_decoder = Decoder(
+            channels[deepest],
             skips=skips,
             skip_channels=plain,
             channels=config.semantic_channels,
@@ -127,7 +135,13 @@ class InstanceFlowNet(nn.Module):
         if config.aspp_logits:
             levels = [config.semantic_aspp_channels or config.semantic_channels, *levels]
         self.semantic_head = MultiLevelHead(levels, config.semantic_channels, num_classes + 1)
-        self.intra_decoder = Decoder(skips=skips, skip_channels=plain, channels=config.instance_channels, **common)
+        self.intra_decoder = Decoder(
+            detected.get(32, channels[deepest]),
+            skips=skips,
+            skip_channels=plain,
+            channels=config.instance_channels,
+            **common,
+        )
         self.center_head = head(config.instance_channels, config.head_channels, 1)
         self.offset_head = head(config.instance_channels, config.head_channels, 2)
         if config.center_sigmoid:
@@ -138,12 +152,12 @@ class InstanceFlowNet(nn.Module):
             self.inter = TokenFlow(
                 config.object_tokens,
                 config.instance_channels,
-                (channels[8], channels[4]),
+                (below[8], below[4]),
                 config.key_channels,
                 config.value_channels,
             )
         else:
-            self.inter = DenseFlow(config, channels, common)
+            self.inter = DenseFlow(config, channels, {"in_channels": channels[deepest], **common})
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).reshape(1, 3, 1, 1))
         self.register_buffer("pixel_scale", torch.tensor(config.pixel_scale).reshape(1, 3, 1, 1))
 
@@ -166,19 +180,16 @@ class InstanceFlowNet(nn.Module):
 
     def pyramid(self, image: Tensor) -> Pyramid:
         """What the backbone sees; image as for ``frames``."""
-        x = (image.permute(0, 3, 1, 2).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_scale
-        levels, end = self.backbone.trunk(x)
-        deepest = self.backbone.last_stage(end)
+        values = image.permute(0, 3, 1, 2).to(self.pixel_mean.dtype)
+        levels = self.backbone((values - self.pixel_mean) / self.pixel_scale)
+        deepest = levels.pop(max(levels))
+        detected = self.detector(values) if self.detector else {}
+        skips = [[of[s] for of in (levels, detected) if s in of] for s in (16, 8, 4)]
         return Pyramid(
             deepest,
-            [levels[s] for s in sorted(levels, reverse=True)],
-            deepest if self.instance_stage is None else self.instance_stage(end),
+            [torch.cat(level, 1) if len(level) > 1 else level[0] for level in skips if level],
+            detected.get(32, deepest),
         )
-
-    def copy_last_stage(self) -> None:
-        """The instance branch's own stage, if it has one, begins as the backbone's."""
-        if self.instance_stage is not None:
-            self.instance_stage.load_state_dict(self.backbone.last_stage.state_dict())
 
     def forward(self, image: Tensor, *reference_features: Tensor) -> tuple[Tensor, ...]:
         """The deployed graph: one frame against R cached references, R may be 0.

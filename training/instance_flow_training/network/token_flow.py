@@ -178,10 +178,13 @@ class TokenFlow(nn.Module):
         """What the network knows of each token's cell: (B, channels, K), from strides 16, 8 and 4."""
         deep, middle = frames.stages[-3], frames.stages[-2]
         skips = frames.pyramid.skips
-        fine = torch.cat([middle, skips[-2], F.avg_pool2d(skips[-1], 2)], 1)
         row = index // columns
-        half = row // 2 * (columns // 2) + (index - row * columns) // 2
-        return torch.cat([_gather(deep, half), _gather(fine, index)], 1)
+        column = index - row * columns
+        half = row // 2 * (columns // 2) + column // 2
+        corner = 4 * row * columns + 2 * column
+        # The mean of the four cells of stride 4, without pooling all of them.
+        finest = sum(_gather(skips[-1], corner + step) for step in (0, 1, 2 * columns, 2 * columns + 1)) / 4
+        return torch.cat([_gather(deep, half), _gather(middle, index), _gather(skips[-2], index), finest], 1)
 
     def _centers(self, offset: Tensor) -> Tensor:
         """Where each cell's object has its center: (B, 2, h, w), as the class says."""

@@ -63,7 +63,6 @@ def begin_with(network: InstanceFlowNet, path: Path, class_names: Sequence[str])
         )
     state = load_folded(path)
     take_backbone(cast(MobileNetV2, network.backbone), state)
-    network.copy_last_stage()
     aspp, head = network.semantic_decoder.aspp, network.semantic_head
     own, project = cast(nn.Sequential, aspp.branches[0]), cast(nn.Sequential, aspp.project)
     channels = cast(nn.Conv2d, own[0]).out_channels

@@ -18,6 +18,7 @@ from instance_flow_training.network.dense_flow import DenseFlow
 from instance_flow_training.network.model import OFFSET, InstanceFlowNet
 from instance_flow_training.weights.checkpoint import load_checkpoint, read_tensors
 from instance_flow_training.weights.deeplab import begin_with
+from instance_flow_training.weights.yolox import take_yolox
 from instance_flow_training.worlds.synthetic import CLASS_NAMES
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,6 @@ def build_network(config: TrainConfig, num_classes: int = len(CLASS_NAMES)) -> I
             load_backbone_weights(network.backbone, read_tensors(path, "model.backbone_weights")[0])
         except ValueError as error:
             raise ConfigError(f"model.backbone_weights: {path}: {error}") from error
-        network.copy_last_stage()
     return network
 
 
@@ -55,6 +55,11 @@ def initialise(network: InstanceFlowNet, class_names: Sequence[str], config: Ini
         except ValueError as error:
             raise ConfigError(str(error)) from error
         log.info(f"backbone, ASPP and classifier begin as those of {config.deeplab}")
+    if config.yolox:
+        if network.detector is None:
+            raise ConfigError("init.yolox needs model.detector = yolox_nano")
+        take_yolox(network.detector, Path(config.yolox))
+        log.info(f"the detector's features begin as those of {config.yolox}")
     if config.checkpoint:
         take_checkpoint(network, class_names, Path(config.checkpoint))
     if config.inter_from_intra:
@@ -93,9 +98,6 @@ def take_checkpoint(network: InstanceFlowNet, class_names: Sequence[str], path: 
             f"init.checkpoint: {path} does not fit: its backbone is {backbone} of output stride {stride}, here it is "
             f"{ours_is.backbone} of {ours_is.output_stride}; give a checkpoint of the same backbone"
         )
-    if "instance_stage" in fresh:
-        network.copy_last_stage()
-        fresh[fresh.index("instance_stage")] = "instance_stage (as the backbone's)"
     theirs_by_name = {_plain(name) for name in state["class_names"]}
     known = sum(_plain(name) in theirs_by_name for name in class_names)
     log.info(

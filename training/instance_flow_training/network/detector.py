@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The features of a detector, YOLOX-Nano (Ge et al., 2021), beside those of the backbone: they know small objects, where
+one object ends and the next begins, and which way its middle lies. Its batch norm is part of its convolutions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STEM, WIDTHS = 16, (32, 64, 128, 256)
+"""Channels of the stem at stride 2, and of the stages at strides 4, 8, 16 and 32."""
+BLOCKS = (1, 3, 3)
+HIDDEN = 64
+"""Channels of the heads, the same at every level."""
+
+
+def conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Module:
+    """Convolution and SiLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, (kernel - 1) // 2, groups=groups), nn.SiLU(inplace=True)
+    )
+
+
+def depthwise(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
+    """3x3 of each channel, then 1x1."""
+    return nn.Sequential(conv(in_channels, in_channels, 3, stride, in_channels), conv(in_channels, out_channels))
+
+
+class CrossStage(nn.Module):
+    """Half of the channels pass through ``blocks`` bottlenecks, half do not (CSP)."""
+
+    def __init__(self, in_channels: int, out_channels: int, blocks: int = 1, shortcut: bool = False) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.changed, self.kept = conv(in_channels, half), conv(in_channels, half)
+        self.blocks = nn.ModuleList(nn.Sequential(conv(half, half), depthwise(half, half)) for _ in range(blocks))
+        self.join, self.shortcut = conv(out_channels, out_channels), shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, kept = self.changed(x), self.kept(x)
+        for block in self.blocks:
+            y = block(y) + y if self.shortcut else block(y)
+        return self.join(torch.cat([y, kept], 1))
+
+
+class PoolPyramid(nn.Module):
+    """The deepest features beside their maxima over 5, 9 and 13 cells."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce, self.join = conv(channels, channels // 2), conv(2 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.reduce(x)
+        return self.join(torch.cat([x, *(F.max_pool2d(x, n, 1, n // 2) for n in (5, 9, 13))], 1))
+
+
+class Head(nn.Module):
+    """What one level says of classes and of boxes, before the last linear layers: 2 * HIDDEN channels."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.stem = conv(in_channels, HIDDEN)
+        self.classes = nn.Sequential(depthwise(HIDDEN, HIDDEN), depthwise(HIDDEN, HIDDEN))
+        self.boxes = nn.Sequential(depthwise(HIDDEN, HIDDEN), depthwise(HIDDEN, HIDDEN))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return torch.cat([self.classes(x), self.boxes(x)], 1)
+
+
+class YoloxNano(nn.Module):
+    """YOLOX-Nano up to its heads' last hidden layers.
+
+    ``channels``: from the stride of a level to its channels. Sub-modules stand in the order in which they run, as
+    ``init.yolox`` takes the file's convolutions one after the other.
+    """
+
+    channels = {4: WIDTHS[0], 8: 2 * HIDDEN, 16: 2 * HIDDEN, 32: 2 * HIDDEN}
+
+    def __init__(self) -> None:
+        super().__init__()
+        w4, w8, w16, w32 = WIDTHS
+        # YOLOX takes 2x2 pixels for 12 channels and convolves 3x3 of those: the same as 6x6 pixels in steps of 2.
+        self.stem = nn.Sequential(nn.Conv2d(3, STEM, 6, 2, 2), nn.SiLU(inplace=True))
+        before = (STEM, *WIDTHS[:-2])
+        self.stages = nn.ModuleList(
+            nn.Sequential(depthwise(a, b, 2), CrossStage(b, b, n, shortcut=True))
+            for a, b, n in zip(before, WIDTHS, BLOCKS, strict=False)
+        )
+        self.deepest = nn.Sequential(depthwise(w16, w32, 2), PoolPyramid(w32), CrossStage(w32, w32))
+        self.lateral16, self.down16 = conv(w32, w16), CrossStage(2 * w16, w16)
+        self.lateral8, self.down8 = conv(w16, w8), CrossStage(2 * w8, w8)
+        self.up16, self.out16 = depthwise(w8, w8, 2), CrossStage(2 * w8, w16)
+        self.up32, self.out32 = depthwise(w16, w16, 2), CrossStage(2 * w16, w32)
+        self.heads = nn.ModuleList(Head(width) for width in (w8, w16, w32))
+
+    def forward(self, image: Tensor) -> dict[int, Tensor]:
+        """image: (B, 3, H, W) RGB, values 0 .. 255. Returns features by stride."""
+        c4 = self.stages[0](self.stem(image))
+        c8 = self.stages[1](c4)
+        c16 = self.stages[2](c8)
+        top = self.lateral16(self.deepest(c16))
+        middle = self.lateral8(self.down16(torch.cat([_twice(top), c16], 1)))
+        out8 = self.down8(torch.cat([_twice(middle), c8], 1))
+        out16 = self.out16(torch.cat([self.up16(out8), middle], 1))
+        out32 = self.out32(torch.cat([self.up32(out16), top], 1))
+        levels = {8: out8, 16: out16, 32: out32}
+        return {4: c4, **{s: head(x) for head, (s, x) in zip(self.heads, levels.items(), strict=True)}}
+
+
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -59,23 +59,6 @@ def test_the_network_begins_by_seeing_as_the_teacher_does(weights: Path) -> None
         torch.testing.assert_close(said[:, [row]], resize(wanted, said), atol=1e-4, rtol=1e-4)
 
 
-def test_a_stage_of_the_instance_branchs_own_begins_as_the_backbones_and_leaves_the_class_maps_alone(
-    weights: Path,
-) -> None:
-    shared = InstanceFlowNet(CONFIG, len(NAMES)).eval()
-    network = InstanceFlowNet(replace(CONFIG, instance_stage=True), len(NAMES)).eval()
-    for net in (shared, network):
-        begin_with(net, weights, NAMES)
-    seen = network.pyramid(images())
-    torch.testing.assert_close(seen.deepest, shared.pyramid(images()).deepest)
-    torch.testing.assert_close(seen.instance_deepest, seen.deepest)
-    maps = network.frames(images()).maps
-    (maps.center.sum() + maps.offset.sum()).backward()
-    assert all(p.grad is None for p in network.backbone.last_stage.parameters())
-    assert network.instance_stage is not None
-    assert any(p.grad is not None and p.grad.any() for p in network.instance_stage.parameters())
-
-
 def test_the_teacher_sees_the_same_places_at_every_scale(weights: Path) -> None:
     for scale in (1.0, 2.0):
         # Cells that say at which pixel of the enlarged picture they lie.

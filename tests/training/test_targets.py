@@ -16,6 +16,8 @@ from instance_flow_training.losses import (
     dense_losses,
     intra_losses,
     offsets_to,
+    semantic_loss,
+    size_weights,
     trajectories,
     weighted,
 )
@@ -86,6 +88,25 @@ def test_small_objects_weigh_three_times() -> None:
     labels[100:110, 100:110] = 2
     weight = frame_targets(labels, np.array([0, 0])).weight
     assert weight.tolist() == [1.0, 3.0]
+
+
+def test_pixels_of_small_objects_weigh_more_in_the_semantics_up_to_a_limit() -> None:
+    labels = torch.zeros(1, 160, 160, dtype=torch.uint8)
+    labels[0, :24, :24], labels[0, 40:52, 40:52], labels[0, 80:84, 80:84], labels[0, 100:150, 100:150] = 1, 2, 3, 4
+    labels[0, 158:] = IGNORE
+    weight = size_weights(labels, 4, 3.0)[0]
+    assert weight[[0, 45, 81, 120, 159, 70], [0, 45, 81, 120, 0, 70]].tolist() == pytest.approx([1, 2, 3, 1, 1, 1])
+
+
+def test_a_missed_small_object_costs_more_with_small_objects() -> None:
+    _, targets = batch()
+    smallest = int(torch.bincount(targets.labels[targets.labels != IGNORE].flatten().long())[1:].argmin()) + 1
+    semantic = perfect_outputs(targets, torch.tensor([2]), torch.tensor([0]))[0] / 10
+    missed = torch.nn.functional.interpolate((targets.labels == smallest)[:, None].float(), semantic.shape[-2:]) > 0
+    semantic = torch.where(missed, semantic.roll(1, 1), semantic)
+    weight = torch.zeros_like(targets.center)
+    alike, weighed = (semantic_loss(semantic, targets, weight, LossConfig(small_objects=n)) for n in (1.0, 4.0))
+    assert weighed > 1.1 * alike > 0
 
 
 def batch() -> tuple[list[FrameTargets], BatchTargets]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +52,11 @@ class ASPP(nn.Module):
         mean = F.relu(self.pool(x.mean(dim=(2, 3), keepdim=True)))
         branches = [branch(x) for branch in self.branches]
         # The mean is the same everywhere, so it is projected once and not in every cell.
-        conv, *rest = self.project
+        conv, *rest = cast(nn.Sequential, self.project)
         changing = sum(branch.shape[1] for branch in branches)
         joined = branches[0] if len(branches) == 1 else torch.cat(branches, 1)
-        y = F.conv2d(joined, conv.weight[:, :changing], conv.bias) + F.conv2d(mean, conv.weight[:, changing:])
+        weight, bias = cast(nn.Conv2d, conv).weight, cast(nn.Conv2d, conv).bias
+        y = F.conv2d(joined, weight[:, :changing], bias) + F.conv2d(mean, weight[:, changing:])
         for layer in rest:
             y = layer(y)
         return y

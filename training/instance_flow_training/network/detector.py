@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The features of a detector, YOLOX-Nano (Ge et al., 2021), beside those of the backbone: they know small objects, where
-one object ends and the next begins, and which way its middle lies. Its batch norm is part of its convolutions."""
+"""The features of a detector, YOLOX-Nano (Ge et al., 2021), beside those of the backbone.
+
+They know small objects, where one object ends and the next begins, and which way its middle lies. Batch norm is part of
+the convolutions.
+"""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -77,11 +82,11 @@ class YoloxNano(nn.Module):
     ``init.yolox`` takes the file's convolutions one after the other.
     """
 
-    channels = {4: WIDTHS[0], 8: 2 * HIDDEN, 16: 2 * HIDDEN, 32: 2 * HIDDEN}
+    channels: ClassVar = {4: WIDTHS[0], 8: 2 * HIDDEN, 16: 2 * HIDDEN, 32: 2 * HIDDEN}
 
     def __init__(self) -> None:
         super().__init__()
-        w4, w8, w16, w32 = WIDTHS
+        w8, w16, w32 = WIDTHS[1:]
         # YOLOX takes 2x2 pixels for 12 channels and convolves 3x3 of those: the same as 6x6 pixels in steps of 2.
         self.stem = nn.Sequential(nn.Conv2d(3, STEM, 6, 2, 2), nn.SiLU(inplace=True))
         before = (STEM, *WIDTHS[:-2])

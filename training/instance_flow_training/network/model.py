@@ -99,8 +99,8 @@ class ModelConfig:
             )
         if self.detector and not self.object_tokens:
             raise ValueError(
-                f"model.detector is {self.detector!r} with model.object_tokens = 0; the dense fusion of the paper sees the "
-                "backbone alone, so set object_tokens = 256 or detector = ''"
+                f"model.detector is {self.detector!r} with model.object_tokens = 0; the dense fusion of the paper sees "
+                "the backbone alone, so set object_tokens = 256 or detector = ''"
             )
 
 

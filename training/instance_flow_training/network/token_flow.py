@@ -183,7 +183,8 @@ class TokenFlow(nn.Module):
         half = row // 2 * (columns // 2) + column // 2
         corner = 4 * row * columns + 2 * column
         # The mean of the four cells of stride 4, without pooling all of them.
-        finest = sum(_gather(skips[-1], corner + step) for step in (0, 1, 2 * columns, 2 * columns + 1)) / 4
+        corners = [_gather(skips[-1], corner + step) for step in (0, 1, 2 * columns, 2 * columns + 1)]
+        finest = (corners[0] + corners[1] + corners[2] + corners[3]) / 4
         return torch.cat([_gather(deep, half), _gather(middle, index), _gather(skips[-2], index), finest], 1)
 
     def _centers(self, offset: Tensor) -> Tensor:

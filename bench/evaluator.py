@@ -63,7 +63,7 @@ def official_precision(checkout: Path, folder: Path) -> Numbers:
     from instance_flow.evaluation.average_precision import STATS
 
     _bring_back_old_numpy()
-    _pretend("matplotlib", "matplotlib.pyplot", "matplotlib.collections", "matplotlib.patches")
+    _stub_modules("matplotlib", "matplotlib.pyplot", "matplotlib.collections", "matplotlib.patches")
     source = checkout / "PythonAPI" / "pycocotools"
     if str(source) not in pycocotools.__path__:
         pycocotools.__path__.append(str(source))
@@ -147,7 +147,7 @@ def _bring_back_old_numpy() -> None:
     vars(np).update(old)
 
 
-def _pretend(*modules: str) -> None:
+def _stub_modules(*modules: str) -> None:
     """Stand in for modules that are imported but not needed."""
     for name in modules:
         stand_in = ModuleType(name)

@@ -72,7 +72,7 @@ def measure(node: Any, images: Path, reliable: bool, rate: float, frames: int) -
         camera.until_ready()
         before = values(node.next_status())
         told = len(node.statuses)
-        with heard_when(node, answers) as heard, ThreadPoolExecutor(1) as pool:
+        with arrival_times(node, answers) as arrived, ThreadPoolExecutor(1) as pool:
             film = pool.submit(camera.film)
             node.until(film.done, "the images to be sent", 600.0)
             after = values(node.next_status())
@@ -82,7 +82,7 @@ def measure(node: Any, images: Path, reliable: bool, rate: float, frames: int) -
         statistics.median(float(period[f"{name} (ms)"]) for period in periods)
         for name in ("network p50", "beyond the network p50", "beyond the network p95")
     )
-    latencies = [(heard[stamp] - time) / 1e6 for stamp, time in sent.items() if stamp in heard]
+    latencies = [(arrived[stamp] - time) / 1e6 for stamp, time in sent.items() if stamp in arrived]
     p50, p95 = (float(value) for value in np.percentile(latencies, (50, 95)))
     counts = {name: int(after[f"frames {name}"]) - int(before[f"frames {name}"]) for name in ("received", "dropped")}
     return {
@@ -100,18 +100,18 @@ def measure(node: Any, images: Path, reliable: bool, rate: float, frames: int) -
 
 
 @contextmanager
-def heard_when(node: Any, topic: str) -> Iterator[dict[int, int]]:
+def arrival_times(node: Any, topic: str) -> Iterator[dict[int, int]]:
     """Give a table of stamps, and when the first answer with it was heard, by time.monotonic_ns()."""
     from instance_flow_msgs.msg import TrackedInstanceArray
 
-    heard: dict[int, int] = {}
+    arrived: dict[int, int] = {}
 
     def note(message: TrackedInstanceArray) -> None:
         stamp = message.header.stamp
-        heard.setdefault(stamp.sec * 10**9 + stamp.nanosec, monotonic_ns())
+        arrived.setdefault(stamp.sec * 10**9 + stamp.nanosec, monotonic_ns())
 
     subscription = node.node.create_subscription(TrackedInstanceArray, topic, note, 100)
-    yield heard
+    yield arrived
     node.node.destroy_subscription(subscription)
 
 

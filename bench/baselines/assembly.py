@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from baselines.scene import MOST_CENTERS, THRESHOLD, Scene, make_scene
 from baselines.timing import CPU, Row, measure, torch_threads
 from instance_flow.assembly.grouping import class_means, find_centers, foreground_margin, group_pixels
-from instance_flow.assembly.matching import flows_and_spreads
+from instance_flow.assembly.matching import flows_with_std
 from instance_flow.assembly.preprocess import Fit, fit, restore_labels
 from instance_flow.benchmark.scenes import STRIDE
 from instance_flow.benchmark.suite import OBJECTS, size_name
@@ -66,7 +66,7 @@ def assemble(scene: Scene, fitted: Fit) -> Assembled:
     cells = group_pixels(maps.offset, foreground, centers)
     count = len(centers)
     means = class_means(maps.semantic, cells, count)
-    flows, _ = flows_and_spreads(maps.offset, maps.reference_offset, cells, count)
+    flows, _ = flows_with_std(maps.offset, maps.reference_offset, cells, count)
     labels, areas, boxes = restore_labels(margin, cells, count, fitted, scene.stride)
     texts = [compress(runs) for runs in label_run_lengths(labels, np.arange(1, count + 1))]
     scores = means.max(1) * np.clip(heats, 0, 1)

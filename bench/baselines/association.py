@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from baselines.assembly import fitted_to
 from baselines.scene import make_scene
 from baselines.timing import CPU, Row, measure
-from instance_flow.assembly.appearance import looks
+from instance_flow.assembly.appearance import appearance_vectors
 from instance_flow.assembly.grouping import foreground_margin
-from instance_flow.assembly.matching import KnownIdentities, cheapest_pairs, flows_and_spreads, match_by_evidence
+from instance_flow.assembly.matching import KnownIdentities, cheapest_pairs, flows_with_std, match_by_evidence
 from instance_flow.assembly.preprocess import restore_labels
 from instance_flow.benchmark.scenes import STRIDE
 from instance_flow.benchmark.suite import OBJECTS, size_name
@@ -56,7 +56,7 @@ def make_moment(objects: int, size: tuple[int, int]) -> Moment:
     ids = np.arange(1, objects + 1)
     labels, _, _ = restore_labels(foreground_margin(maps.semantic), layout.labels, objects, fitted_to(scene), STRIDE)
     known = KnownIdentities(
-        ids, looks(image, layout.labels, objects, STRIDE), layout.centers, np.ones(objects, np.int64)
+        ids, appearance_vectors(image, layout.labels, objects, STRIDE), layout.centers, np.ones(objects, np.int64)
     )
     return Moment(
         image,
@@ -75,11 +75,11 @@ def by_flow(moment: Moment) -> IntArray:
     """Ids (M,) as ``Pipeline.step`` finds them: flow of all references (Eq. 3), colours, and the cheapest pairs."""
     count = len(moment.centers)
     maps = moment.maps
-    flows, spreads = flows_and_spreads(maps.offset, maps.reference_offset, moment.cells, count)
-    colours = looks(moment.image, moment.cells, count, STRIDE)
+    flows, flow_std = flows_with_std(maps.offset, maps.reference_offset, moment.cells, count)
+    appearance = appearance_vectors(moment.image, moment.cells, count, STRIDE)
     unit = MatchCosts().flow_error * float(np.sqrt(moment.cells.size))
     references = moment.reference_centers, moment.reference_ids
-    return match_by_evidence(moment.centers, flows, spreads, colours, *references, moment.known, unit).ids
+    return match_by_evidence(moment.centers, flows, flow_std, appearance, *references, moment.known, unit).ids
 
 
 def by_masks(moment: Moment, tracker: MaskIouTracker) -> IntArray:

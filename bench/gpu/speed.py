@@ -33,8 +33,8 @@ from instance_flow.benchmark.machine import machine
 from instance_flow.benchmark.scenes import Scene
 from instance_flow.formats.json_files import write_json
 from instance_flow.network.execution import ExecutionConfig, import_onnxruntime
-from instance_flow.network.gpu.nvidia import driver_version, look_at_gpu
-from instance_flow.network.gpu.provider_check import PROVIDERS, look_at_provider, why_not
+from instance_flow.network.gpu.nvidia import driver_version, inspect_gpu
+from instance_flow.network.gpu.provider_check import PROVIDERS, inspect_provider, why_unavailable
 from instance_flow.overlap import pipelined
 from instance_flow.pipeline import Pipeline
 from instance_flow.stream import Stream
@@ -102,10 +102,10 @@ def measure(path: Path, provider: str, cuda_graph: bool, frames: int, engines: s
 def ways(provider: str) -> list[tuple[str, bool]]:
     """Providers with and without CUDA graphs; "all" = every one that can run here."""
     runtime = import_onnxruntime()
-    able = [name for name in ("cuda", "tensorrt") if not why_not(name, look_at_provider(runtime, name))]
+    able = [name for name in ("cuda", "tensorrt") if not why_unavailable(name, inspect_provider(runtime, name))]
     names = able if provider == "all" else [provider]
     if not names:
-        raise InstanceFlowError(why_not("cuda", look_at_provider(runtime, "cuda")))
+        raise InstanceFlowError(why_unavailable("cuda", inspect_provider(runtime, "cuda")))
     return [(name, graph) for name in names for graph in ((False, True) if name == "cuda" else (False,))]
 
 
@@ -144,7 +144,7 @@ def main() -> int:
     parser.add_argument("--engine-cache", default="", metavar="DIR")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    gpu = look_at_gpu()
+    gpu = inspect_gpu()
     print(f"{gpu.name if gpu else 'no GPU'}, driver {driver_version() or 'none'}, ONNX Runtime {_version()}\n")
     rows: list[Row] = []
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import rclpy
 from node_process import NodeProcess
 from own_domain import own_domain
-from recorder import Answer, DemoError, Recorder
+from recorder import DemoError, NodeMessage, Recorder
 from report import compare_with_offline, summarise, write_bag, write_pictures
 from tqdm import tqdm
 
@@ -108,15 +108,15 @@ def play(stack: ExitStack, recorder: Recorder, options: argparse.Namespace, tota
     )
     stack.callback(end_player, player)
     with tqdm(desc="playing", total=total, unit="frame", disable=None) as bar:
-        heard: dict[int, Answer] = {}
+        heard: dict[int, NodeMessage] = {}
 
-        def news() -> bool:
+        def has_progress() -> bool:
             bar.update(len(recorder.answers) - bar.n)
             return len(recorder.answers) != len(heard) or file.exists() or player.poll() is not None
 
         while not file.exists():
             heard = dict(recorder.answers)
-            if not recorder.spin(news, _SILENCE):
+            if not recorder.spin(has_progress, _SILENCE):
                 raise DemoError(f"the node did not answer for {_SILENCE:.0f} s")
             if player.poll() is not None:
                 raise DemoError("the player ended before the recording was played; what it said stands above")

@@ -23,7 +23,7 @@ class DemoError(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class NodeMessage:
     """A message, its CDR bytes, and when it came, by time.monotonic_ns()."""
 
     message: TrackedInstanceArray
@@ -37,7 +37,7 @@ class Recorder:
     def __init__(self, process: NodeProcess) -> None:
         self._process = process
         self._node = rclpy.create_node("recorder")
-        self.answers: dict[int, Answer] = {}
+        self.answers: dict[int, NodeMessage] = {}
         self.provider = ""
         self._node.create_subscription(
             TrackedInstanceArray, "/instance_flow/instances", self._on_instances, 100, raw=True
@@ -77,7 +77,7 @@ class Recorder:
         if message.frame_index == 0:
             self.answers.clear()
         stamp = to_nanoseconds(message.header.stamp) or 0
-        self.answers[stamp] = Answer(message, data, time.monotonic_ns())
+        self.answers[stamp] = NodeMessage(message, data, time.monotonic_ns())
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for pair in message.status[0].values:

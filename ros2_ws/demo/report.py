@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from instance_flow_msgs.msg import TrackedInstanceArray
-from recorder import Answer, DemoError
+from recorder import DemoError, NodeMessage
 from tqdm import tqdm
 
 from instance_flow import Pipeline
@@ -25,7 +25,7 @@ TOPIC = "/instance_flow/instances"
 TYPE = "instance_flow_msgs/msg/TrackedInstanceArray"
 
 
-def write_bag(path: Path, answers: Mapping[int, Answer]) -> None:
+def write_bag(path: Path, answers: Mapping[int, NodeMessage]) -> None:
     """Write the answers as they came, under the stamps of their images."""
     with BagWriter(path) as bag:
         bag.register(message_definitions())
@@ -33,7 +33,7 @@ def write_bag(path: Path, answers: Mapping[int, Answer]) -> None:
             bag.write_serialized(TOPIC, TYPE, answer.data, stamp)
 
 
-def write_pictures(folder: Path, images: BagImages, answers: Mapping[int, Answer]) -> None:
+def write_pictures(folder: Path, images: BagImages, answers: Mapping[int, NodeMessage]) -> None:
     """Draw the answers' masks over the bag's own images: a video of all images, and a contact sheet."""
     names = class_names(answers)
     with video_output(folder, names, images.rate or 10.0) as video, sheet_output(folder, names) as sheet:
@@ -48,13 +48,13 @@ def write_pictures(folder: Path, images: BagImages, answers: Mapping[int, Answer
             video(frame, tracks)
 
 
-def class_names(answers: Mapping[int, Answer]) -> list[str]:
+def class_names(answers: Mapping[int, NodeMessage]) -> list[str]:
     """Names by class_id, as far as they were seen."""
     known = {i.class_id: i.class_name for answer in answers.values() for i in answer.message.instances}
     return [known.get(number, "") for number in range(max(known, default=-1) + 1)]
 
 
-def summarise(sent: Mapping[int, int], answers: Mapping[int, Answer], provider: str, folder: Path) -> str:
+def summarise(sent: Mapping[int, int], answers: Mapping[int, NodeMessage], provider: str, folder: Path) -> str:
     """Put the figures in a table; latency is from the player's publish to the recorder's callback."""
     latencies = [(answer.received - sent[stamp]) / 1e6 for stamp, answer in answers.items()]
     p50, p95 = np.percentile(latencies, (50, 95))
@@ -72,7 +72,7 @@ def summarise(sent: Mapping[int, int], answers: Mapping[int, Answer], provider: 
     return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
 
 
-def compare_with_offline(model: Path, provider: str, images: BagImages, answers: Mapping[int, Answer]) -> str:
+def compare_with_offline(model: Path, provider: str, images: BagImages, answers: Mapping[int, NodeMessage]) -> str:
     """Run the pipeline offline over the images that were answered; DemoError where it gives other messages."""
     pipeline = Pipeline.load(model, provider=provider)
     stream = Stream(pipeline)

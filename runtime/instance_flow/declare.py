@@ -49,7 +49,7 @@ def check(config: Any, prefix: str = "") -> None:
     """
     for spec in declared(config):
         if not _fits(spec, value := getattr(config, spec.name)):
-            raise ValueError(f"{prefix}{spec.name} is {value!r}; it must be {_wanted(spec)}")
+            raise ValueError(f"{prefix}{spec.name} is {value!r}; it must be {_requirement(spec)}")
 
 
 def chosen(config: Any, name: str, own: Any) -> Any:
@@ -83,7 +83,7 @@ def _fits(spec: Field[Any], value: Any) -> bool:
     return value in spec.metadata.get("choices", (value,))
 
 
-def _wanted(spec: Field[Any]) -> str:
+def _requirement(spec: Field[Any]) -> str:
     if choices := spec.metadata.get("choices"):
         return f"one of {', '.join(choices)}"
     kind = _KINDS[type(spec.default)]

@@ -273,8 +273,8 @@ class Pipeline:
     def _published(self, instances: Instances, identities: Identities) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         assembly = self._assembly
         *_, scores = assembly.scores(instances, identities)
-        wanted = assembly.is_wanted(identities.class_ids)
-        return self._tracker.publish(identities, scores, wanted, assembly.min_score, assembly.confirm_frames)
+        class_published = assembly.is_published_class(identities.class_ids)
+        return self._tracker.publish(identities, scores, class_published, assembly.min_score, assembly.confirm_frames)
 
     def reset(self) -> None:
         """Forget all objects; the next frame is frame 0 and the next id is 1."""
@@ -386,8 +386,8 @@ class Pipeline:
         return match_by_evidence(
             instances.centers,
             instances.flows,
-            instances.spreads,
-            instances.looks,
+            instances.flow_std,
+            instances.appearance,
             reference_centers,
             reference_ids,
             self._tracker.known(self._frame_index),

@@ -103,8 +103,8 @@ class Instances:
     centers: (M, 2) float32.   center_scores: (M,) float32, heat at the center.
     class_scores: (M, C) float32, mean class probability over the object's pixels, background left out.
     flows: (R, M, 2) float32, instance flow for each reference (Eq. 3).
-    spreads: (R, M) float32, how far the object's pixels disagree on it.
-    looks: (M, 512) float32, what the object looks like (``appearance.looks``).
+    flow_std: (R, M) float32, standard deviation of the flow over the object's pixels.
+    appearance: (M, 512) float32, the colours under its mask (``appearance.appearance_vectors``).
     """
 
     labels: LabelMap
@@ -112,8 +112,8 @@ class Instances:
     center_scores: FloatArray
     class_scores: FloatArray
     flows: FloatArray
-    spreads: FloatArray
-    looks: FloatArray
+    flow_std: FloatArray
+    appearance: FloatArray
 
     def __len__(self) -> int:
         return len(self.centers)

@@ -27,9 +27,9 @@ from instance_flow_ros.graph_findings import (
     COMPRESSED_IMAGE,
     IMAGE,
     Graph,
-    Heard,
     Mismatch,
     Node,
+    Received,
     Status,
     Topic,
     judge,
@@ -38,7 +38,7 @@ from instance_flow_ros.graph_findings import (
 NODE, CAMERA = "/instance_flow", "/camera/driver"
 SECONDS = 4.0
 
-HEARD = Heard(90, 30.0, "640 x 480 rgb8", age=0.012)
+RECEIVED = Received(90, 30.0, "640 x 480 rgb8", age=0.012)
 
 
 def graph(
@@ -49,13 +49,13 @@ def graph(
 ) -> Graph:
     """A node that listens to /image, which a camera publishes, with changes."""
     node = node or Node(NODE, "active", {"/image": IMAGE})
-    topics = {"/image": Topic({CAMERA: IMAGE}, HEARD)} if topics is None else topics
+    topics = {"/image": Topic({CAMERA: IMAGE}, RECEIVED)} if topics is None else topics
     return Graph(5.0, nodes=(node,), topics=topics, names=names, **rest)
 
 
 def image(**changes: Any) -> dict[str, Topic]:
     """The camera's topic, where other images come."""
-    return {"/image": Topic({CAMERA: IMAGE}, Heard(**{**vars(HEARD), **changes}))}
+    return {"/image": Topic({CAMERA: IMAGE}, Received(**{**vars(RECEIVED), **changes}))}
 
 
 ELSEWHERE = {"/camera/image_raw": Topic({CAMERA: IMAGE})}
@@ -140,7 +140,7 @@ def is_about(finding: Finding, check: str, status: str, words: str) -> bool:
     return (finding.check, finding.status) == (check, status) and words in f"{finding.found} {finding.advice}"
 
 
-def look(probe: Probe | None, *command: str) -> list[Finding]:
+def findings_of(probe: Probe | None, *command: str) -> list[Finding]:
     """Run a command that prints findings as JSON, while the probe's timers publish."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     if probe is not None:
@@ -175,7 +175,7 @@ def test_command_finds_a_node_that_is_well(start: Callable[..., Probe], blobs_mo
     node.node.create_timer(0.1, lambda: node.send(picture()))
     command = shutil.which("instance-flow")
     assert command is not None
-    findings = look(node, command, "doctor", "--json", "--listen", str(SECONDS), str(blobs_model))
+    findings = findings_of(node, command, "doctor", "--json", "--listen", str(SECONDS), str(blobs_model))
     name = f"{node.node.get_namespace()}/instance_flow"
     topic = f"{node.node.get_namespace()}/image"
     expect(findings, "ROS 2", OK, "rclpy in Python")
@@ -205,7 +205,7 @@ def test_nodes_with_a_trouble_each(start: Callable[..., Probe], blobs_model: Pat
     )
     for node, state in ((picky, "active"), (raw, "active"), (idle, "unconfigured")):
         until_state(node, state)
-    findings = look(picky, *CHECK)
+    findings = findings_of(picky, *CHECK)
     expect(findings, f"QoS on {topic}", PROBLEM, "eliab")
     expect(findings, f"QoS on {topic}", PROBLEM, f"set qos_overrides.{topic}.subscription.reliability")
     expect(findings, f"images on {topic}", OK, "128 x 96 rgb8")
@@ -224,7 +224,7 @@ def test_node_on_a_topic_that_nobody_has_and_a_listener_that_asks_for_the_past(
     latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     node.listen(TrackedInstanceArray, "instance_flow/instances", latched)
     silent = f"{node.node.get_namespace()}/image"
-    findings = look(node, *CHECK, "--topic", silent)
+    findings = findings_of(node, *CHECK, "--topic", silent)
     expect(findings, "/doctor/typo", PROBLEM, f"-r image:={silent}`")
     expect(findings, f"images on {silent}", PROBLEM, f"none came within {SECONDS:g} s")
     listener = f"{node.node.get_namespace()}/probe"
@@ -232,7 +232,7 @@ def test_node_on_a_topic_that_nobody_has_and_a_listener_that_asks_for_the_past(
 
 
 def test_empty_graph() -> None:
-    findings = look(None, *CHECK[:-1], "1", "--topic", "doctor/none")
+    findings = findings_of(None, *CHECK[:-1], "1", "--topic", "doctor/none")
     expect(findings, "ROS graph", WARNING, "no instance-flow node")
     expect(findings, "/doctor/none", PROBLEM, "nobody publishes there")
 

@@ -8,7 +8,7 @@ from threading import Event
 from instance_flow_ros.worker import NewestItemWorker
 
 
-class Held:
+class BlockedWorker:
     """A worker whose first item is in work until ``go_on`` is set; ``seen`` lists what was worked on."""
 
     def __init__(self) -> None:
@@ -39,38 +39,38 @@ class Held:
 
 
 def test_newest_waiting_item_wins() -> None:
-    held = Held()
-    assert [held.worker.put("first", item) for item in (2, 3, 4)] == [False, True, True]
-    assert held.all_seen() == [("first", 0), ("first", 4)]
+    blocked = BlockedWorker()
+    assert [blocked.worker.put("first", item) for item in (2, 3, 4)] == [False, True, True]
+    assert blocked.all_seen() == [("first", 0), ("first", 4)]
 
 
 def test_no_source_starves_another() -> None:
     """A source that floods keeps its turn, but gets one only."""
-    held = Held()
+    blocked = BlockedWorker()
     puts = [("fast", 1), ("slow", 1), ("fast", 2), ("other", 1), ("fast", 3)]
-    assert [held.worker.put(*put) for put in puts] == [False, False, True, False, True]
-    assert held.all_seen() == [("first", 0), ("fast", 3), ("slow", 1), ("other", 1)]
+    assert [blocked.worker.put(*put) for put in puts] == [False, False, True, False, True]
+    assert blocked.all_seen() == [("first", 0), ("fast", 3), ("slow", 1), ("other", 1)]
 
 
 def test_calls_come_between_two_items() -> None:
-    held = Held()
-    held.worker.put("first", 1)
-    held.worker.call(lambda: held.seen.append(("call", len(held.seen))))
-    assert held.all_seen() == [("first", 0), ("call", 1), ("first", 1)]
+    blocked = BlockedWorker()
+    blocked.worker.put("first", 1)
+    blocked.worker.call(lambda: blocked.seen.append(("call", len(blocked.seen))))
+    assert blocked.all_seen() == [("first", 0), ("call", 1), ("first", 1)]
 
 
 def test_stop_finishes_the_item_in_work_drops_the_waiting_one_and_makes_the_calls() -> None:
-    held = Held()
-    held.worker.put("first", 2)
-    held.worker.call(lambda: held.seen.append(("call", 0)))
+    blocked = BlockedWorker()
+    blocked.worker.put("first", 2)
+    blocked.worker.call(lambda: blocked.seen.append(("call", 0)))
     stopper = Event()
-    held.worker.call(stopper.set)
+    blocked.worker.call(stopper.set)
     # stop() waits for the thread, so the item in work has to be let go from another one.
-    held.go_on.set()
-    held.worker.stop()
+    blocked.go_on.set()
+    blocked.worker.stop()
     assert stopper.is_set()
-    assert held.seen[0] == ("first", 0)
-    assert ("call", 0) in held.seen
+    assert blocked.seen[0] == ("first", 0)
+    assert ("call", 0) in blocked.seen
 
 
 def test_second_step_of_an_item_runs_beside_the_first_one_of_the_next() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
-from instance_flow.network.buffers import Held, Pool
+from instance_flow.network.buffers import Lease, Pool
 
 
 def numbered() -> Pool[int]:
@@ -32,7 +32,7 @@ def test_the_free_buffer_of_the_lowest_number_is_taken_again() -> None:
 def test_a_stream_with_an_anchor_comes_round_to_the_same_buffers() -> None:
     """What a CUDA graph needs: few orders of buffers, again and again."""
     pool = numbered()
-    references: list[Held[int]] = []
+    references: list[Lease[int]] = []
     orders = []
     for _ in range(40):
         own = pool.take()

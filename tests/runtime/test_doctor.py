@@ -20,31 +20,31 @@ from instance_flow.doctor.machine import (
     Kernels,
     Processor,
     SharedMemory,
+    inspect_shared_memory,
+    inspect_sockets,
     judge_kernels,
     judge_opencv,
     judge_processor,
     judge_shared_memory,
     judge_sockets,
-    look_at_shared_memory,
-    look_at_sockets,
 )
 from instance_flow.doctor.providers import (
     WORKS,
     Runtime,
+    inspect_model,
     judge_model,
     judge_nvidia,
     judge_runtime,
-    look_at_model,
 )
-from instance_flow.doctor.python import NodePython, judge_messages, judge_python, look_at_python
+from instance_flow.doctor.python import NodePython, inspect_python, judge_messages, judge_python
 from instance_flow.doctor.ros import (
+    inspect_profile,
     installed_middleware,
     judge_discovery,
     judge_domain,
     judge_log_folder,
     judge_middleware,
     judge_profile,
-    look_at_profile,
 )
 from instance_flow.network.gpu.nvidia import Nvidia
 from instance_flow.network.installation import message_definitions
@@ -217,14 +217,14 @@ def test_profile(environment: dict[str, str], status: str, words: str, tmp_path:
         (tmp_path / f"{name}.xml").write_text(text)
     places = {name: str(tmp_path / f"{name}.xml") for name in texts} | {"folder": str(tmp_path)}
     environment = {name: value.format(**places) for name, value in environment.items()}
-    (finding,) = judge_profile(look_at_profile(environment), environment)
+    (finding,) = judge_profile(inspect_profile(environment), environment)
     assert finding.status == status
     assert words in f"{finding.found} {finding.advice}"
 
 
 def test_profile_matters_to_fast_dds_only() -> None:
     environment = {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
-    assert judge_profile(look_at_profile(environment), environment) == []
+    assert judge_profile(inspect_profile(environment), environment) == []
 
 
 @pytest.mark.parametrize(
@@ -385,22 +385,22 @@ def test_left_over_segments_are_those_whose_lock_nobody_holds(tmp_path: Path) ->
     (tmp_path / "fastrtps_port7411").touch()
     with (tmp_path / f"fastrtps_{'1' * 16}_el").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        memory = look_at_shared_memory(tmp_path)
-        seen_by_another = look_at_shared_memory(tmp_path, os.getuid() + 1)
+        memory = inspect_shared_memory(tmp_path)
+        seen_by_another = inspect_shared_memory(tmp_path, os.getuid() + 1)
     assert memory is not None
     assert (memory.leftovers, memory.leftover_bytes, memory.strangers) == (1, 1000, ())
     assert seen_by_another is not None
     assert seen_by_another.strangers == (tmp_path.owner(),)
-    assert look_at_shared_memory(tmp_path / "none") is None
+    assert inspect_shared_memory(tmp_path / "none") is None
 
 
 def test_sockets_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "rmem_max").write_text("212992\n")
-    assert look_at_sockets(tmp_path) == {"net.core.rmem_max": 212992}
+    assert inspect_sockets(tmp_path) == {"net.core.rmem_max": 212992}
 
 
 def test_model_that_is_not_there_is_told(tmp_path: Path) -> None:
-    path, info = look_at_model(tmp_path / "none.onnx")
+    path, info = inspect_model(tmp_path / "none.onnx")
     assert path == tmp_path / "none.onnx"
     assert isinstance(info, str)
     assert "none.onnx" in info
@@ -420,7 +420,7 @@ def other_python(tmp_path: Path) -> Callable[[str], dict[str, str]]:
 
 def test_python_says_what_it_can_import(other_python: Callable[[str], dict[str, str]], tmp_path: Path) -> None:
     environment = other_python("print('[\"a line of the module itself'); raise ValueError('for another numpy')")
-    python = look_at_python(sys.executable, environment, opt=tmp_path)
+    python = inspect_python(sys.executable, environment, opt=tmp_path)
     assert python.version == sys.version.split()[0]
     assert python.errors["instance_flow"] == ""
     assert python.errors["cv_bridge"] == "ValueError: for another numpy"
@@ -428,7 +428,7 @@ def test_python_says_what_it_can_import(other_python: Callable[[str], dict[str, 
 
 
 def test_python_that_is_ended_by_a_module_names_it(other_python: Callable[[str], dict[str, str]]) -> None:
-    python = look_at_python(sys.executable, other_python("import os; os.abort()"))
+    python = inspect_python(sys.executable, other_python("import os; os.abort()"))
     assert python.ended_at == "cv_bridge"
     assert python.errors["instance_flow"] == ""
 
@@ -436,7 +436,7 @@ def test_python_that_is_ended_by_a_module_names_it(other_python: Callable[[str],
 def test_python_that_cannot_be_started_is_told(tmp_path: Path) -> None:
     (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "python3").chmod(0o755)
-    python = look_at_python(str(tmp_path / "python3"), dict(os.environ))
+    python = inspect_python(str(tmp_path / "python3"), dict(os.environ))
     assert judge_python(python, IN_ROS)[0].status == PROBLEM
 
 

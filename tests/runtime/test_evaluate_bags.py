@@ -32,7 +32,7 @@ from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video
 from instance_flow.replay.bag_evaluation import FINISHED, STOP, make_jobs, merge_and_evaluate, run_job, run_jobs
 from instance_flow.replay.bag_matching import find_bags, match_bags, match_categories
 from instance_flow.replay.journal import FOLDER, FRAMES_PER_SNAPSHOT
-from instance_flow.replay.settings import Settings, Wanted
+from instance_flow.replay.settings import OutputOptions, Settings
 from instance_flow.replay.worker_processes import local_processes
 from instance_flow.structures import SourceError
 
@@ -187,8 +187,8 @@ def test_a_bag_of_tracks_that_is_missing_is_made(folder: Path, model: Path, tmp_
     matching = match_bags({"a": folder / "a.mcap"}, truth_of(video(3, "a")))
     before = []
     for form in ("none", "mcap", "none"):
-        wanted = Wanted(video=False, report=False, bag=form, category_ids=(7,))
-        before.append(run_job(make_jobs(matching, tmp_path / "out", Settings(model), wanted)["a"]).before)
+        output_options = OutputOptions(video=False, report=False, bag=form, category_ids=(7,))
+        before.append(run_job(make_jobs(matching, tmp_path / "out", Settings(model), output_options)["a"]).before)
     assert before == [False, False, True]
     assert (tmp_path / "out" / "a" / "tracks.mcap").is_file()
 
@@ -196,7 +196,7 @@ def test_a_bag_of_tracks_that_is_missing_is_made(folder: Path, model: Path, tmp_
 def test_the_numbers_are_those_of_the_joined_file(folder: Path, model: Path, tmp_path: Path) -> None:
     truth = truth_of(video(1, "c"), video(3, "a"))
     matching = match_bags(find_bags(folder), truth)
-    jobs = make_jobs(matching, tmp_path / "out", Settings(model), Wanted(category_ids=(7,)))
+    jobs = make_jobs(matching, tmp_path / "out", Settings(model), OutputOptions(category_ids=(7,)))
     with ThreadPoolExecutor(2) as executor:  # any executor will do
         outcomes = dict(run_jobs(jobs, executor))
     assert {name: outcome.problem for name, outcome in outcomes.items()} == {"a": "", "c": ""}
@@ -219,7 +219,7 @@ class _Dying(Executor):
 
 def test_a_worker_that_dies_is_told(folder: Path, model: Path, tmp_path: Path) -> None:
     matching = match_bags(find_bags(folder), truth_of(video(3, "a")))
-    jobs = make_jobs(matching, tmp_path / "out", Settings(model), Wanted())
+    jobs = make_jobs(matching, tmp_path / "out", Settings(model), OutputOptions())
     ((name, outcome),) = run_jobs(jobs, _Dying())
     assert (name, outcome.problem) == ("a", "its worker failed: the machine is gone")
 
@@ -227,7 +227,7 @@ def test_a_worker_that_dies_is_told(folder: Path, model: Path, tmp_path: Path) -
 def test_jobs_that_are_told_to_stop_go_on_later(folder: Path, model: Path, tmp_path: Path) -> None:
     """The stop file is there from the first frame on, so the job is stopped in its midst."""
     truth = truth_of(video(1, "c"), video(3, "a"))
-    jobs = make_jobs(match_bags(find_bags(folder), truth), tmp_path / "out", Settings(model), Wanted())
+    jobs = make_jobs(match_bags(find_bags(folder), truth), tmp_path / "out", Settings(model), OutputOptions())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".stop").touch()
     first = run_job(jobs["a"]).summary
@@ -448,7 +448,9 @@ def test_a_worker_that_lives_on_sees_that_the_model_is_another(folder: Path, mod
     """Two runs in one process; the second model has the first one's name and finds nothing, as its limit is higher."""
     copy = tmp_path / "copy.onnx"
     copy.write_bytes(model.read_bytes())
-    jobs = make_jobs(match_bags(find_bags(folder), truth_of(video(3, "a"))), tmp_path / "out", Settings(copy), Wanted())
+    jobs = make_jobs(
+        match_bags(find_bags(folder), truth_of(video(3, "a"))), tmp_path / "out", Settings(copy), OutputOptions()
+    )
     first = run_job(jobs["a"]).summary
     copy.write_bytes(red_network(replace(INFO, min_score=1.0)))
     second = run_job(jobs["a"]).summary

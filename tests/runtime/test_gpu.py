@@ -20,7 +20,7 @@ import pytest
 
 from instance_flow.network.execution import ExecutionConfig, import_onnxruntime, open_session
 from instance_flow.network.gpu.engine_cache import engines
-from instance_flow.network.gpu.provider_check import PROVIDERS, look_at_provider, why_not
+from instance_flow.network.gpu.provider_check import PROVIDERS, inspect_provider, why_unavailable
 from instance_flow.network.onnx import MAPS, OnnxNetwork, feature_names, reference_input
 from instance_flow.structures import Image, Prediction
 
@@ -31,7 +31,7 @@ HALF = os.environ.get("INSTANCE_FLOW_HALF_MODEL", "")
 @cache
 def reason_against(provider: str) -> str:
     """Why a provider cannot run here; "" where it can."""
-    return why_not(provider, look_at_provider(import_onnxruntime(), provider)) if provider != "cpu" else ""
+    return why_unavailable(provider, inspect_provider(import_onnxruntime(), provider)) if provider != "cpu" else ""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def test_provider_gives_what_the_cpu_gives(network: OnnxNetwork, bundled_model: 
 
 @pytest.mark.parametrize("network", WAYS, indirect=True)
 def test_features_stay_on_the_device(network: OnnxNetwork) -> None:
-    values = network.predict(images(network)[0], []).features.held.item
+    values = network.predict(images(network)[0], []).features.lease.item
     assert {value.device_name() for value in values} == {"cpu" if network.provider == "cpu" else "cuda"}
 
 

@@ -30,19 +30,19 @@ def frame(seed: int, form: Form = np.asarray) -> list[NDArray[Any]]:
     centers, scores = grouping.find_centers(form(rng.random((h, w), dtype=np.float32)), form(margin > 0), 7, 0.2, 50)
     labels = form(grouping.group_pixels(offset, form(margin > 0), form(centers)))
     count = len(centers)
-    flows, spreads = matching.flows_and_spreads(offset, reference_offset, labels, count)
-    looks = appearance.looks(image, labels, count, STRIDE)
+    flows, flow_std = matching.flows_with_std(offset, reference_offset, labels, count)
+    vectors = appearance.appearance_vectors(image, labels, count, STRIDE)
     fitted = preprocess.fit(image, (h * STRIDE, w * STRIDE))
     ids = form(rng.permutation(np.arange(1, 2 * count + 1))[:count])
     restored, areas, boxes = preprocess.restore_labels(margin, labels, count, fitted, STRIDE, ids)
     windows = np.tile([2, 3, w * STRIDE, h * STRIDE - 1], (count, 1))
-    known = matching.KnownIdentities(ids, form(looks[::-1].copy()), centers, np.ones(count, np.int64))
+    known = matching.KnownIdentities(ids, form(vectors[::-1].copy()), centers, np.ones(count, np.int64))
     matches = matching.match_by_evidence(
-        form(centers), form(flows), spreads, form(looks), [form(centers)] * 3, [ids] * 3, known, 2.0
+        form(centers), form(flows), flow_std, form(vectors), [form(centers)] * 3, [ids] * 3, known, 2.0
     )
     runs = rle.window_run_lengths(form(restored), ids, form(windows))
     means = grouping.class_means(semantic, labels, count)
-    return [centers, scores, labels, means, flows, spreads, looks, restored, areas, boxes, *matches, *runs]
+    return [centers, scores, labels, means, flows, flow_std, vectors, restored, areas, boxes, *matches, *runs]
 
 
 def test_several_threads_get_the_same_answers_as_one() -> None:

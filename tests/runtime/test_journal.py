@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a journal keeps, what it does with damage, and the bytes of an answer."""
+"""What a journal keeps, what it does with damage, and the bytes of a result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from instance_flow import Pipeline
 from instance_flow.formats.video import Camera, Frame, Refuse
-from instance_flow.replay.answers import Answer, pack, unpack
+from instance_flow.replay.frame_results import FrameResult, pack, unpack
 from instance_flow.replay.journal import Journal
 from instance_flow.replay.numbers import RunNumbers
 from instance_flow.replay.run import Lane, run
@@ -61,37 +61,37 @@ def stream() -> Stream:
 def test_an_answer_comes_back_exactly(number: int) -> None:
     own = stream()
     own.step(picture(1), 10**9)
-    answer = Answer(own.step(picture(number), 2 * 10**9), 0.0123456789, breaks="the size changed")
-    again = unpack(pack(answer))
-    assert answer.tracks is not None
+    result = FrameResult(own.step(picture(number), 2 * 10**9), 0.0123456789, breaks="the size changed")
+    again = unpack(pack(result))
+    assert result.tracks is not None
     assert again.tracks is not None
-    assert same(again.tracks, answer.tracks)
+    assert same(again.tracks, result.tracks)
     assert (again.seconds, again.refusal, again.breaks) == (0.0123456789, "", "the size changed")
 
 
 def test_a_refusal_comes_back() -> None:
-    answer = Answer(None, refusal="frame 3: grün \udcff?")
-    assert unpack(pack(answer)) == answer
+    result = FrameResult(None, refusal="frame 3: grün \udcff?")
+    assert unpack(pack(result)) == result
 
 
 def write(
     folder: Path, count: int, facts: dict[str, Any] = FACTS, interval: int = 4, seconds: float = 0.0
-) -> list[Answer]:
+) -> list[FrameResult]:
     """A run that dies, without a word, after so many frames."""
-    answers, own = [], stream()
+    results, own = [], stream()
     journal = Journal(folder, facts, interval)
     journal.__enter__()
     for number in range(count):
-        answers.append(Answer(own.step(picture(number), number * 10**8), seconds))
-        journal.add(answers[-1])
+        results.append(FrameResult(own.step(picture(number), number * 10**8), seconds))
+        journal.add(results[-1])
         journal.end_frame([own])
     journal._stack.close()
-    return answers
+    return results
 
 
 @pytest.mark.parametrize(("count", "kept"), [(0, 0), (3, 0), (4, 4), (7, 4), (8, 8), (13, 12)], ids=str)
 def test_what_led_to_the_last_snapshot_is_taken_over(tmp_path: Path, count: int, kept: int) -> None:
-    answers = write(tmp_path / "journal", count)
+    results = write(tmp_path / "journal", count)
     own, whole = stream(), stream()
     for number in range(kept):
         whole.step(picture(number), number * 10**8)
@@ -99,10 +99,10 @@ def test_what_led_to_the_last_snapshot_is_taken_over(tmp_path: Path, count: int,
         journal.restore([own])
         past = list(journal.past())
         assert (journal.length, len(past)) == (kept, kept)
-        for found, answer in zip(past, answers, strict=False):
+        for found, result in zip(past, results, strict=False):
             assert found.tracks is not None
-            assert answer.tracks is not None
-            assert same(found.tracks, answer.tracks)
+            assert result.tracks is not None
+            assert same(found.tracks, result.tracks)
         for number in range(kept, kept + 6):
             stamp = number * 10**8
             assert same(own.step(picture(number), stamp), whole.step(picture(number), stamp))
@@ -154,7 +154,7 @@ def change_byte(path: Path, place: int) -> None:
         lambda folder: change_byte(folder / "answers", 300),
         lambda folder: change_byte(folder / "answers", 3),
     ],
-    ids=["no snapshot", "snapshot of text", "no answers", "empty", "cut off", "a bit", "a bit of the heading"],
+    ids=["no snapshot", "snapshot of text", "no results", "empty", "cut off", "a bit", "a bit of the heading"],
 )
 def test_a_damaged_journal_is_begun_anew(tmp_path: Path, damage: Callable[[Path], object]) -> None:
     write(tmp_path / "journal", 8)
@@ -166,7 +166,7 @@ def test_a_damaged_journal_is_begun_anew(tmp_path: Path, damage: Callable[[Path]
 
 
 def test_a_journal_of_another_run_is_begun_anew_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Not even its snapshot is left, which would fit answers of the same length."""
+    """Not even its snapshot is left, which would fit results of the same length."""
     write(tmp_path / "journal", 8)
     write(tmp_path / "journal", 3, {**FACTS, "max_gap": 1.0})
     assert "another source, model or settings" in caplog.text

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instance_flow.assembly.appearance import LOOK_SIZE, blend, likeness, looks
+from instance_flow.assembly.appearance import APPEARANCE_SIZE, appearance_vectors, blend, similarity
 from instance_flow.assembly.assignment import cheapest_pairs
 from instance_flow.assembly.matching import (
     KnownIdentities,
-    flows_and_spreads,
+    flows_with_std,
     instance_flows,
     match_by_evidence,
     match_instances,
@@ -180,21 +180,21 @@ def test_an_unknown_policy_is_refused() -> None:
         match_instances(points((1, 1)), np.zeros((0, 1, 2), np.float32), [], [], 1.0, "best")
 
 
-def look(*colours: int) -> FloatArray:
+def appearance_of(*colours: int) -> FloatArray:
     """A unit vector with equal shares of some colours."""
-    vector = np.zeros(LOOK_SIZE, np.float32)
+    vector = np.zeros(APPEARANCE_SIZE, np.float32)
     vector[list(colours)] = 1 / np.sqrt(len(colours))
     return vector
 
 
 def evidence(
     now: list[tuple[float, float]],
-    looks_now: list[FloatArray],
+    appearance_now: list[FloatArray],
     before: list[list[tuple[float, float]]],
     ids: list[list[int]],
     known: dict[int, FloatArray],
     flows: list[list[tuple[float, float]]] | None = None,
-    spreads: list[list[float]] | None = None,
+    flow_std: list[list[float]] | None = None,
     max_cost: float = 8.0,
     expected: dict[int, tuple[float, float]] | None = None,
     gaps: dict[int, int] | None = None,
@@ -204,13 +204,13 @@ def evidence(
     return match_by_evidence(
         points(*now),
         np.array(flows, np.float32) if flows else np.zeros((*shape, 2), np.float32),
-        np.array(spreads, np.float32) if spreads else np.zeros(shape, np.float32),
-        np.array(looks_now, np.float32).reshape(len(now), LOOK_SIZE),
+        np.array(flow_std, np.float32) if flow_std else np.zeros(shape, np.float32),
+        np.array(appearance_now, np.float32).reshape(len(now), APPEARANCE_SIZE),
         [points(*b) for b in before],
         [np.array(i, np.int64) for i in ids],
         KnownIdentities(
             np.array(list(known), np.int64),
-            np.array(list(known.values())).reshape(len(known), LOOK_SIZE),
+            np.array(list(known.values())).reshape(len(known), APPEARANCE_SIZE),
             points(*[(expected or {}).get(k, (5, 5)) for k in known]),
             np.array([(gaps or {}).get(k, 1) for k in known], np.int64),
         ),
@@ -219,16 +219,22 @@ def evidence(
     ).ids.tolist()
 
 
-RED, BLUE, MIXED = look(1), look(2), look(1, 2)
+RED, BLUE, MIXED = appearance_of(1), appearance_of(2), appearance_of(1, 2)
 EVIDENCE = {
     "flow decides between equals": (
-        {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 9), (5, 6)]], "ids": [[1, 2]], "known": {1: RED, 2: RED}},
+        {
+            "now": [(5, 5)],
+            "appearance_now": [RED],
+            "before": [[(5, 9), (5, 6)]],
+            "ids": [[1, 2]],
+            "known": {1: RED, 2: RED},
+        },
         [2],
     ),
     "colours decide at equal distance": (
         {
             "now": [(5, 5)],
-            "looks_now": [BLUE],
+            "appearance_now": [BLUE],
             "before": [[(5, 4), (5, 6)]],
             "ids": [[1, 2]],
             "known": {1: RED, 2: BLUE},
@@ -238,7 +244,7 @@ EVIDENCE = {
     "colours outweigh a few cells": (
         {
             "now": [(5, 5)],
-            "looks_now": [BLUE],
+            "appearance_now": [BLUE],
             "before": [[(5, 5), (5, 8)]],
             "ids": [[1, 2]],
             "known": {1: RED, 2: BLUE},
@@ -246,21 +252,21 @@ EVIDENCE = {
         [2],
     ),
     "neither near nor alike is new": (
-        {"now": [(5, 5)], "looks_now": [BLUE], "before": [[(5, 30)]], "ids": [[1]], "known": {1: RED}},
+        {"now": [(5, 5)], "appearance_now": [BLUE], "before": [[(5, 30)]], "ids": [[1]], "known": {1: RED}},
         [0],
     ),
     "far but alike": (
-        {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 30)]], "ids": [[1]], "known": {1: RED}},
+        {"now": [(5, 5)], "appearance_now": [RED], "before": [[(5, 30)]], "ids": [[1]], "known": {1: RED}},
         [1],
     ),
     "each identity once": (
-        {"now": [(5, 5), (5, 6)], "looks_now": [RED, RED], "before": [[(5, 6)]], "ids": [[1]], "known": {1: RED}},
+        {"now": [(5, 5), (5, 6)], "appearance_now": [RED, RED], "before": [[(5, 6)]], "ids": [[1]], "known": {1: RED}},
         [0, 1],
     ),
     "one flow astray is outvoted": (
         {
             "now": [(5, 5)],
-            "looks_now": [RED],
+            "appearance_now": [RED],
             "before": [[(5, 5), (5, 25)]] * 3,
             "ids": [[1, 2]] * 3,
             "known": {1: RED, 2: RED},
@@ -271,55 +277,72 @@ EVIDENCE = {
     "an uncertain flow has little say": (
         {
             "now": [(5, 5)],
-            "looks_now": [MIXED],
+            "appearance_now": [MIXED],
             "before": [[(5, 5), (5, 8)]],
             "ids": [[1, 2]],
             "known": {1: BLUE, 2: MIXED},
-            "spreads": [[9.0]],
+            "flow_std": [[9.0]],
         },
         [2],
     ),
     "lost and alike comes back": (
-        {"now": [(5, 5)], "looks_now": [RED], "before": [[]], "ids": [[]], "known": {7: RED}},
+        {"now": [(5, 5)], "appearance_now": [RED], "before": [[]], "ids": [[]], "known": {7: RED}},
         [7],
     ),
     "lost but unlike stays lost": (
-        {"now": [(5, 5)], "looks_now": [RED], "before": [[]], "ids": [[]], "known": {7: BLUE}},
+        {"now": [(5, 5)], "appearance_now": [RED], "before": [[]], "ids": [[]], "known": {7: BLUE}},
         [0],
     ),
     "shown goes before lost": (
-        {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 6)]], "ids": [[3]], "known": {7: RED, 3: RED}},
+        {"now": [(5, 5)], "appearance_now": [RED], "before": [[(5, 6)]], "ids": [[3]], "known": {7: RED, 3: RED}},
         [3],
     ),
     "motion decides between equals": (
         {
-            **{"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 4), (5, 6)]], "ids": [[1, 2]]},
+            **{"now": [(5, 5)], "appearance_now": [RED], "before": [[(5, 4), (5, 6)]], "ids": [[1, 2]]},
             **{"known": {1: RED, 2: RED}, "expected": {1: (5, 30)}},
         },
         [2],
     ),
     "who was away for longer may have strayed farther": (
         {
-            **{"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 4), (5, 6)]], "ids": [[1, 2]]},
+            **{"now": [(5, 5)], "appearance_now": [RED], "before": [[(5, 4), (5, 6)]], "ids": [[1, 2]]},
             **{"known": {1: RED, 2: RED}, "expected": {1: (5, 25), 2: (5, 30)}, "gaps": {2: 16}},
         },
         [2],
     ),
     "flow goes before motion": (
         {
-            **{"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 5), (5, 10)]], "ids": [[1, 2]]},
+            **{"now": [(5, 5)], "appearance_now": [RED], "before": [[(5, 5), (5, 10)]], "ids": [[1, 2]]},
             **{"known": {1: RED, 2: RED}, "expected": {1: (5, 30)}},
         },
         [1],
     ),
-    "no reference, nothing known": ({"now": [(5, 5)], "looks_now": [RED], "before": [], "ids": [], "known": {}}, [0]),
-    "nothing here": ({"now": [], "looks_now": [], "before": [[(5, 6)]], "ids": [[3]], "known": {3: RED}}, []),
+    "no reference, nothing known": (
+        {"now": [(5, 5)], "appearance_now": [RED], "before": [], "ids": [], "known": {}},
+        [0],
+    ),
+    "nothing here": ({"now": [], "appearance_now": [], "before": [[(5, 6)]], "ids": [[3]], "known": {3: RED}}, []),
     "the bound is kept": (
-        {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 7)]], "ids": [[3]], "known": {3: RED}, "max_cost": 1.6},
+        {
+            "now": [(5, 5)],
+            "appearance_now": [RED],
+            "before": [[(5, 7)]],
+            "ids": [[3]],
+            "known": {3: RED},
+            "max_cost": 1.6,
+        },
         [0],
     ),
     "at the bound": (
-        {"now": [(5, 5)], "looks_now": [RED], "before": [[(5, 7)]], "ids": [[3]], "known": {3: RED}, "max_cost": 1.61},
+        {
+            "now": [(5, 5)],
+            "appearance_now": [RED],
+            "before": [[(5, 7)]],
+            "ids": [[3]],
+            "known": {3: RED},
+            "max_cost": 1.61,
+        },
         [3],
     ),
 }
@@ -352,37 +375,37 @@ def test_spread_is_the_deviation_of_the_residual() -> None:
     offset = rng.normal(size=(2, 9, 12)).astype(np.float32)
     reference_offset = rng.normal(size=(3, 2, 9, 12)).astype(np.float32) * 4
     labels = rng.integers(0, 4, (9, 12)).astype(np.int32)
-    flows, spreads = flows_and_spreads(offset, reference_offset, labels, 4)
+    flows, flow_std = flows_with_std(offset, reference_offset, labels, 4)
     for m in range(3):
         residual = (reference_offset - offset)[:, :, labels == m + 1]
         np.testing.assert_allclose(flows[:, m], residual.mean(2), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(spreads[:, m], np.sqrt(residual.var(2).sum(1)), rtol=1e-4)
-    assert not spreads[:, 3].any(), "an object without pixels"
+        np.testing.assert_allclose(flow_std[:, m], np.sqrt(residual.var(2).sum(1)), rtol=1e-4)
+    assert not flow_std[:, 3].any(), "an object without pixels"
 
 
 @pytest.mark.parametrize(("count", "others"), [(0, 3), (1, 0), (9, 20), (17, 5)])
-def test_likeness_is_the_product_of_looks(count: int, others: int) -> None:
+def test_similarity_is_the_product_of_vectors(count: int, others: int) -> None:
     rng = np.random.default_rng(4)
-    here, there = (rng.random((n, LOOK_SIZE)).astype(np.float32) ** 4 for n in (count, others))
+    here, there = (rng.random((n, APPEARANCE_SIZE)).astype(np.float32) ** 4 for n in (count, others))
     here, there = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (here, there))
-    np.testing.assert_allclose(likeness(here, there), here @ there.T, atol=1e-6)
-    assert likeness(2 * here, here).max(initial=0) <= 1
+    np.testing.assert_allclose(similarity(here, there), here @ there.T, atol=1e-6)
+    assert similarity(2 * here, here).max(initial=0) <= 1
 
 
-def test_looks_are_the_colours_under_the_mask() -> None:
+def test_appearance_is_the_colours_under_the_mask() -> None:
     image = np.zeros((16, 24, 3), np.uint8)
     image[:, 8:16] = (255, 0, 0)
     image[:, 16:] = (0, 0, 255)
     labels = np.zeros((4, 6), np.int32)
     labels[1:3, 2:4], labels[:, 4:] = 1, 2
     labels[0, 0] = 3
-    found = looks(image, labels, 4, 4)
+    found = appearance_vectors(image, labels, 4, 4)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 1, 1, 0], rtol=1e-6)
     assert [int(np.argmax(row)) for row in found[:3]] == [7 * 64, 7, 0]
     labels[1:3, 4] = 1
-    mixed = looks(image, labels, 1, 4)[0]
+    mixed = appearance_vectors(image, labels, 1, 4)[0]
     rows = np.zeros((8, 4, 3), np.uint8)
     rows[4:] = 255
-    np.testing.assert_allclose(looks(rows, np.array([[1], [2]], np.int32), 2, 4)[:, [0, -1]], np.eye(2))
+    np.testing.assert_allclose(appearance_vectors(rows, np.array([[1], [2]], np.int32), 2, 4)[:, [0, -1]], np.eye(2))
     assert mixed @ found[0] == pytest.approx(np.sqrt(8 / 12), rel=1e-5)
     np.testing.assert_allclose(blend(found[0], found[1], 0.5) @ found[1], np.sqrt(0.5), rtol=1e-5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from shared_libraries import build_driver, build_library, run_python
 
-from instance_flow.network.gpu.nvidia import Gpu, Nvidia, look_at_nvidia, missing_library, tensorrt_needed
+from instance_flow.network.gpu.nvidia import Gpu, Nvidia, inspect_nvidia, missing_library, tensorrt_needed
 
 NONE = Nvidia("", False, "", "", "")
 
@@ -23,9 +23,9 @@ NONE = Nvidia("", False, "", "", "")
 )
 def test_driver_in_a_container_without_the_device(line: str, version: str, tmp_path: Path) -> None:
     (tmp_path / "version").write_text(line)
-    nvidia = look_at_nvidia(tmp_path / "version", tmp_path)
+    nvidia = inspect_nvidia(tmp_path / "version", tmp_path)
     assert (nvidia.driver, nvidia.usable) == (version, False)
-    assert look_at_nvidia(tmp_path / "none", tmp_path) == NONE
+    assert inspect_nvidia(tmp_path / "none", tmp_path) == NONE
 
 
 def test_versions_of_libraries_are_asked_of_those_that_the_loader_finds(tmp_path: Path) -> None:
@@ -35,8 +35,8 @@ def test_versions_of_libraries_are_asked_of_those_that_the_loader_finds(tmp_path
     (tmp_path / "nvidia0").touch()
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19")
     code = (
-        "from pathlib import Path; from instance_flow.network.gpu.nvidia import look_at_nvidia; "
-        f"print(look_at_nvidia(Path({str(tmp_path / 'version')!r}), Path({str(tmp_path)!r})))"
+        "from pathlib import Path; from instance_flow.network.gpu.nvidia import inspect_nvidia; "
+        f"print(inspect_nvidia(Path({str(tmp_path / 'version')!r}), Path({str(tmp_path)!r})))"
     )
     assert run_python(code, tmp_path).stdout.strip() == repr(Nvidia("535.129.03", True, "12.4", "12.2", "9.5.1"))
 
@@ -51,7 +51,7 @@ def test_version_of_tensorrt(number: int, version: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("gpus", "found"), [(1, Gpu("Orin", "8.7")), (0, None)], ids=["GPU", "none"])
 def test_driver_is_asked_for_the_gpu(gpus: int, found: Gpu | None, tmp_path: Path) -> None:
     build_driver(tmp_path, 12040, gpus)
-    code = "from instance_flow.network.gpu.nvidia import driver_cuda, look_at_gpu; print(driver_cuda(), look_at_gpu())"
+    code = "from instance_flow.network.gpu.nvidia import driver_cuda, inspect_gpu; print(driver_cuda(), inspect_gpu())"
     assert run_python(code, tmp_path).stdout.strip() == f"12.4 {found}"
 
 

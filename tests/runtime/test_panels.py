@@ -50,8 +50,8 @@ def observation(references: int = 4, objects: int = 2) -> Observation:
     flows[:, :, 1] = 2.0
     ids = np.arange(1, objects + 1)
     ones = np.ones((objects, 2), np.float32)
-    spreads, looks = np.zeros((references, objects), np.float32), np.zeros((objects, 512), np.float32)
-    instances = Instances(labels, centers, np.full(objects, 0.6, np.float32), ones, flows, spreads, looks)
+    flow_std, appearance = np.zeros((references, objects), np.float32), np.zeros((objects, 512), np.float32)
+    instances = Instances(labels, centers, np.full(objects, 0.6, np.float32), ones, flows, flow_std, appearance)
     label_map = labels.repeat(STRIDE, 0).repeat(STRIDE, 1)
     tracks = tracks_of(label_map, ids, references)
     maps = Prediction(semantic, heat, offset, reference_offset.astype(np.float32), None)

@@ -14,7 +14,7 @@ import pytest
 from shared_libraries import build_driver, run_python
 
 from instance_flow.network.gpu.nvidia import Gpu
-from instance_flow.network.gpu.provider_check import PROVIDERS, Facts, why_not
+from instance_flow.network.gpu.provider_check import PROVIDERS, Facts, why_unavailable
 
 FOR_CPU = Facts("1.31.1", (PROVIDERS["cpu"],))
 SOUND = Facts("1.31.1", tuple(PROVIDERS.values()), "13.0", 10, "580.65", "13.0", Gpu("NVIDIA H100", "9.0"))
@@ -57,7 +57,7 @@ REASONS: dict[str, tuple[str, Facts, str]] = {
 
 @pytest.mark.parametrize(("name", "facts", "words"), REASONS.values(), ids=REASONS)
 def test_reason(name: str, facts: Facts, words: str) -> None:
-    reason = why_not(name, facts)
+    reason = why_unavailable(name, facts)
     assert re.search(words, reason), reason
     assert "\n" not in reason
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from instance_flow.report.run_statistics import BY_COLOURS, OLDER, Curve, Latencies, Return, Statistics
+from instance_flow.report.run_statistics import BY_COLOURS, OLDER, Curve, Latencies, Recovery, Statistics
 from instance_flow.report.samples import EvenSamples
 from instance_flow.structures import NEW, Tracks
 
@@ -88,7 +88,7 @@ def test_a_track_with_gaps() -> None:
         statistics.add(tracks_of(frame, ids, references, x or 0.0), 0.02)
     (record,) = statistics.records
     assert record.spans == [(0, 1), (3, 3), (6, 6)]
-    assert record.returns == [Return(3, 1, 0, 2.0), Return(6, 2, 0, 2.0)]
+    assert record.recoveries == [Recovery(3, 1, 0, 2.0), Recovery(6, 2, 0, 2.0)]
     assert (record.first, record.last, record.seen, record.longest_gap) == (0, 6, 4, 2)
     assert (record.path, record.mean_score, record.mean_distance) == (3 + 2 + 1, 0.5, 2.0)
     assert statistics.kept == {0: 1, 1: 1, 3: 1, OLDER: 1}
@@ -122,7 +122,7 @@ def test_very_many_gaps_are_closed_the_smallest_first() -> None:
     assert len(record.spans) == 64
     assert (record.first, record.last, record.seen, record.longest_gap) == (0, 198 * 2 + 50, 200, 49)
     assert any(after[0] - before[1] == 50 for before, after in zip(record.spans, record.spans[1:], strict=False))
-    assert len(record.returns) == 12
+    assert len(record.recoveries) == 12
 
 
 def test_of_very_many_tracks_those_seen_most_are_kept() -> None:
@@ -146,7 +146,7 @@ def test_of_very_many_tracks_those_seen_now_stay_whole() -> None:
 def test_samples_are_spread_over_a_stream_of_any_length(length: int) -> None:
     samples, pictures = EvenSamples(12), 0
     for frame in range(length):
-        if samples.wants(frame):
+        if samples.accepts(frame):
             samples.add(frame, np.full((1, 1, 3), frame % 256, np.uint8))
             pictures += 1
     frames = [frame for frame, _ in samples.chosen()]

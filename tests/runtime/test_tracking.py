@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline
-from instance_flow.assembly.appearance import LOOK_SIZE
+from instance_flow.assembly.appearance import APPEARANCE_SIZE
 from instance_flow.assembly.matching import Matches
 from instance_flow.pipeline import Observation
 from instance_flow.settings import POLICIES
 from instance_flow.structures import LAST_ID, NEW, Image, Instances, ModelInfo, Prediction
 from instance_flow.tracking.memory import Reference, ReferenceMemory
 from instance_flow.tracking.tracker import Tracker
-from instance_flow_training.comparing.cli import out_of_reach
+from instance_flow_training.comparing.cli import unreferenced_recoveries
 from instance_flow_training.comparing.scoring import score_tracks, track_clip
 from instance_flow_training.worlds.oracle import OracleNetwork
 from instance_flow_training.worlds.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
@@ -58,8 +58,8 @@ def instances(centers: Sequence[tuple[float, float]], classes: Sequence[Sequence
         center_scores=np.ones(count, np.float32),
         class_scores=np.array(classes, np.float32).reshape(count, -1),
         flows=np.zeros((references, count, 2), np.float32),
-        spreads=np.zeros((references, count), np.float32),
-        looks=np.tile(np.eye(1, LOOK_SIZE, dtype=np.float32), (count, 1)),
+        flow_std=np.zeros((references, count), np.float32),
+        appearance=np.tile(np.eye(1, APPEARANCE_SIZE, dtype=np.float32), (count, 1)),
     )
 
 
@@ -138,7 +138,7 @@ def test_the_truth_through_the_oracle_scores_one(clip: Clip) -> None:
 def test_distances_alone_lose_just_what_no_reference_shows(clip: Clip, policy: str) -> None:
     pipeline = Pipeline(OracleNetwork(clip), AssemblyConfig(matching=policy))
     result = score_tracks([clip], [track_clip(pipeline, clip)])
-    assert result["tracking"]["class_agnostic"]["IDSW"] == out_of_reach(clip, 4)
+    assert result["tracking"]["class_agnostic"]["IDSW"] == unreferenced_recoveries(clip, 4)
 
 
 def test_the_papers_settings_lose_just_what_no_reference_shows(clip: Clip) -> None:
@@ -149,7 +149,7 @@ def test_the_papers_settings_lose_just_what_no_reference_shows(clip: Clip) -> No
     pipeline = Pipeline(network, replace(AssemblyConfig.paper(), center_window=0.0))
     pipeline.observer = lambda observed: seen.append([r.frame_index for r in observed.references])
     result = score_tracks([clip], [track_clip(pipeline, clip)])
-    assert result["tracking"]["class_agnostic"]["IDSW"] == out_of_reach(clip, 4)
+    assert result["tracking"]["class_agnostic"]["IDSW"] == unreferenced_recoveries(clip, 4)
     assert seen[4:] == [[0, t - 3, t - 2, t - 1] for t in range(4, 20)]
 
 
@@ -220,20 +220,20 @@ def test_nothing_survives_a_reset() -> None:
     assert tracker.update(instances([(5, 5)], [(1.0,)], 0), all_kept_as(0), [], 0).ages.tolist() == [0]
 
 
-def test_a_look_is_the_mean_of_all_sightings_and_not_the_last_one() -> None:
-    tracker, seen = Tracker(10), np.eye(2, LOOK_SIZE, dtype=np.float32)
+def test_appearance_is_the_mean_of_all_sightings() -> None:
+    tracker, seen = Tracker(10), np.eye(2, APPEARANCE_SIZE, dtype=np.float32)
     for t, kind in enumerate([0, 0, 0, 1]):
-        now = replace(instances([(5, 5)], [(1.0,)], 0), looks=seen[kind : kind + 1])
+        now = replace(instances([(5, 5)], [(1.0,)], 0), appearance=seen[kind : kind + 1])
         tracker.update(now, all_kept_as(min(t, 1)), [], t)
-    np.testing.assert_allclose(tracker.known(4).looks @ seen.T, [[3 / np.sqrt(10), 1 / np.sqrt(10)]], rtol=1e-6)
+    np.testing.assert_allclose(tracker.known(4).appearance @ seen.T, [[3 / np.sqrt(10), 1 / np.sqrt(10)]], rtol=1e-6)
 
 
-def test_a_look_follows_the_light() -> None:
-    tracker, seen = Tracker(10), np.eye(2, LOOK_SIZE, dtype=np.float32)
+def test_appearance_follows_the_light() -> None:
+    tracker, seen = Tracker(10), np.eye(2, APPEARANCE_SIZE, dtype=np.float32)
     for t in range(150):
-        now = replace(instances([(5, 5)], [(1.0,)], 0), looks=seen[int(t >= 100)][None])
+        now = replace(instances([(5, 5)], [(1.0,)], 0), appearance=seen[int(t >= 100)][None])
         tracker.update(now, all_kept_as(min(t, 1)), [], t)
-    assert float((tracker.known(150).looks @ seen.T)[0, 1]) > 0.9
+    assert float((tracker.known(150).appearance @ seen.T)[0, 1]) > 0.9
 
 
 def test_reset_starts_again_with_id_one(clip: Clip) -> None:

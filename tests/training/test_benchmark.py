@@ -16,7 +16,7 @@ import pytest
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, InstanceFlowError, IntArray, Prediction, Tracks
 from instance_flow_training.comparing.box_tracking import appearance
-from instance_flow_training.comparing.cli import format_report, main, out_of_reach
+from instance_flow_training.comparing.cli import format_report, main, unreferenced_recoveries
 from instance_flow_training.comparing.comparison import CONTENDERS
 from instance_flow_training.comparing.iou_tracking import LOST_FRAMES, MaskIouTracker
 from instance_flow_training.comparing.retracking import retrack, with_ids
@@ -153,11 +153,11 @@ def test_rows_follow_their_names() -> None:
 def test_appearance_is_the_colour_histogram_under_the_mask() -> None:
     frames, images = scene([[(4, 4, "r"), (30, 50, "g")]])
     images[0] = np.random.default_rng(0).integers(0, 256, images[0].shape)
-    looks = appearance(images[0], frames[0])
+    vectors = appearance(images[0], frames[0])
     for row, identity in enumerate(frames[0].ids):
         pixels = images[0][frames[0].label_map == identity]
         counts, _ = np.histogramdd(pixels, bins=8, range=[(0, 256)] * 3)
-        np.testing.assert_allclose(looks[row] ** 2, counts.ravel() / len(pixels), atol=1e-6)
+        np.testing.assert_allclose(vectors[row] ** 2, counts.ravel() / len(pixels), atol=1e-6)
 
 
 def seen(*frames: str) -> Clip:
@@ -182,7 +182,7 @@ REACHES = {
 
 @pytest.mark.parametrize(("frames", "expected"), REACHES.values(), ids=REACHES)
 def test_out_of_reach(frames: tuple[str, ...], expected: int) -> None:
-    assert out_of_reach(seen(*frames), 4) == expected
+    assert unreferenced_recoveries(seen(*frames), 4) == expected
 
 
 class Blind:

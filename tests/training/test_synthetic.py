@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from instance_flow.assembly.appearance import looks
+from instance_flow.assembly.appearance import appearance_vectors
 from instance_flow.formats.ytvis import decode_segmentation, load_ground_truth
 from instance_flow_training.worlds import layers, outlines
 from instance_flow_training.worlds.cli import main
@@ -101,7 +101,7 @@ def test_uniform_objects_have_the_same_colours_and_masks_as_before() -> None:
     usual, uniform = World(3, "mixed", config), World(3, "mixed", replace(config, uniform=True))
     (image, labels), (plain, same) = usual.render(9), uniform.render(9)
     np.testing.assert_array_equal(labels, same)
-    looked = [looks(picture, labels.astype(np.int32), int(labels.max()), 1) for picture in (image, plain)]
+    looked = [appearance_vectors(picture, labels.astype(np.int32), int(labels.max()), 1) for picture in (image, plain)]
     present = np.unique(labels)[1:] - 1
     assert len(present) >= 3
     alike = [float((rows[present] @ rows[present].T).min()) for rows in looked]

@@ -237,10 +237,10 @@ class AnnotatedClips(TrainingData):
         pixels = {t: change_colour(self._read(clip, t), colour) for t in set(frames)}
         painted = {t: paint_labels(clip, t) for t in set(frames)}
         truth = [painted[t] for t in frames]
-        views, labels = self._look(rng, truth, moves)
+        views, labels = self._view(rng, truth, moves)
         if not any((frame != IGNORE).any() for frame in labels):
             # Where labels are few, most views show none of them, and nothing could be learnt from those.
-            views, labels = self._look(rng, truth, moves, _known_point(rng, truth, moves))
+            views, labels = self._view(rng, truth, moves, _known_point(rng, truth, moves))
         images = [warp_image(pixels[t], view, self.config.crop) for t, view in zip(frames, views, strict=True)]
         return Sample(
             np.stack(images),
@@ -267,7 +267,7 @@ class AnnotatedClips(TrainingData):
         # One of the frames, any of them, shows the still in full.
         return [0] * count, moves @ np.linalg.inv(moves[rng.integers(count)])
 
-    def _look(
+    def _view(
         self,
         rng: np.random.Generator,
         painted: Sequence[NDArray[np.uint8]],

@@ -12,13 +12,13 @@ from instance_flow.kernels.label_stretches import stretch_end
 from instance_flow.structures import FloatArray, Image, LabelMap
 
 BINS = 8
-LOOK_SIZE = BINS**3
+APPEARANCE_SIZE = BINS**3
 
 
 @njit(cache=True, nogil=True)
 def _histograms(image: Image, labels: LabelMap, count: int, stride: int) -> NDArray[np.int32]:
     """Pixels of every colour: (count, 512) int32."""
-    out = np.zeros((count, LOOK_SIZE), np.int32)
+    out = np.zeros((count, APPEARANCE_SIZE), np.int32)
     h, w = labels.shape
     for y in range(h):
         x = 0
@@ -34,7 +34,7 @@ def _histograms(image: Image, labels: LabelMap, count: int, stride: int) -> NDAr
     return out
 
 
-def looks(image: Image, labels: LabelMap, count: int, stride: int) -> FloatArray:
+def appearance_vectors(image: Image, labels: LabelMap, count: int, stride: int) -> FloatArray:
     """Unit vectors (count, 512) float32, 0 for an object without pixels: square roots of 8 x 8 x 8 RGB histograms, so
     that the product of two is the Bhattacharyya coefficient of the histograms, 1 = the same colours.
 
@@ -48,29 +48,29 @@ def looks(image: Image, labels: LabelMap, count: int, stride: int) -> FloatArray
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
-def _products(looks: FloatArray, others: FloatArray) -> FloatArray:
-    out = np.empty((len(looks), len(others)), np.float32)
-    for start in range(0, len(looks), 8):  # so many rows stay in the cache beside one of the others
+def _products(vectors: FloatArray, others: FloatArray) -> FloatArray:
+    out = np.empty((len(vectors), len(others)), np.float32)
+    for start in range(0, len(vectors), 8):  # so many rows stay in the cache beside one of the others
         for k in range(len(others)):
-            for m in range(start, min(start + 8, len(looks))):
+            for m in range(start, min(start + 8, len(vectors))):
                 product = np.float32(0.0)
-                for i in range(LOOK_SIZE):
-                    product += looks[m, i] * others[k, i]
+                for i in range(APPEARANCE_SIZE):
+                    product += vectors[m, i] * others[k, i]
                 out[m, k] = min(max(product, np.float32(0.0)), np.float32(1.0))
     return out
 
 
-def likeness(looks: FloatArray, others: FloatArray) -> FloatArray:
-    """How alike (M, 512) and (K, 512) looks are: (M, K) float32, 0 = no colour in common, 1 = the same colours.
+def similarity(vectors: FloatArray, others: FloatArray) -> FloatArray:
+    """How alike (M, 512) and (K, 512) vectors are: (M, K) float32, 0 = no colour in common, 1 = the same colours.
 
-    ``looks @ others.T`` would do this on all cores: where another process keeps them busy, its threads wait for each
+    ``vectors @ others.T`` would do this on all cores: where another process keeps them busy, its threads wait for each
     other for tens of milliseconds.
     """
-    return _products(kernel_input(looks, np.float32), kernel_input(others, np.float32))
+    return _products(kernel_input(vectors, np.float32), kernel_input(others, np.float32))
 
 
 def blend(before: FloatArray, now: FloatArray, share: float) -> FloatArray:
-    """A running mean of looks (512,), of unit length again; share: weight of ``now``."""
+    """A running mean of vectors (512,), of unit length again; share: weight of ``now``."""
     mixed: NDArray[np.float32] = (1.0 - share) * before + share * now
     length = float(np.sqrt(mixed.dot(mixed)))
     return (mixed / length).astype(np.float32) if length > 0 else mixed

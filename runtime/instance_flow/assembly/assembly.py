@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.assembly.appearance import looks
+from instance_flow.assembly.appearance import appearance_vectors
 from instance_flow.assembly.grouping import all_finite, class_means, find_centers, group_pixels
-from instance_flow.assembly.matching import flows_and_spreads
+from instance_flow.assembly.matching import flows_with_std
 from instance_flow.assembly.preprocess import Fit, cells_inside, restore_labels, to_image, vectors_to_image
 from instance_flow.declare import chosen
 from instance_flow.settings import AssemblyConfig
@@ -44,7 +44,7 @@ class Assembly:
         self.flow_error = self.costs.flow_error * cells
         self.min_score = chosen(config, "min_score", info.min_score)
         self.confirm_frames = chosen(config, "confirm_frames", info.confirm_frames)
-        self._is_wanted = np.isin(np.arange(len(info.class_names)), config.class_ids(info))
+        self._is_published_class = np.isin(np.arange(len(info.class_names)), config.class_ids(info))
 
     def inside(self, prediction: Prediction, fitted: Fit) -> Prediction:
         """The maps of the picture's cells, without those of the padding. Raises ModelError for one that is not finite:
@@ -70,9 +70,9 @@ class Assembly:
         labels = group_pixels(maps.offset, foreground, centers)
         count = len(centers)
         class_scores = class_means(maps.semantic, labels, count)
-        flows, spreads = flows_and_spreads(maps.offset, maps.reference_offset, labels, count)
-        colours = looks(image, labels, count, self._stride)
-        return Instances(labels, centers, scores, class_scores, flows, spreads, colours)
+        flows, flow_std = flows_with_std(maps.offset, maps.reference_offset, labels, count)
+        appearance = appearance_vectors(image, labels, count, self._stride)
+        return Instances(labels, centers, scores, class_scores, flows, flow_std, appearance)
 
     def tracks(
         self,
@@ -127,9 +127,9 @@ class Assembly:
             {"product": semantic * center, "semantic": semantic, "center": center}[self._config.score],
         )
 
-    def is_wanted(self, class_ids: IntArray) -> NDArray[np.bool_]:
+    def is_published_class(self, class_ids: IntArray) -> NDArray[np.bool_]:
         """Whether a class is one of those that are published."""
-        return self._is_wanted[class_ids]
+        return self._is_published_class[class_ids]
 
 
 def _odd_window(cells: float) -> int:

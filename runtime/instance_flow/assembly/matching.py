@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from instance_flow.assembly.appearance import likeness
+from instance_flow.assembly.appearance import similarity
 from instance_flow.assembly.assignment import cheapest_pairs
 from instance_flow.kernels.input import kernel_input
 from instance_flow.kernels.label_stretches import stretch_end
@@ -38,13 +38,13 @@ class Matches(NamedTuple):
 class KnownIdentities:
     """K identities that an object may still be.
 
-    ids: (K,) int64.   looks: (K, 512) float32, see ``appearance``.
+    ids: (K,) int64.   appearance: (K, 512) float32, see ``appearance``.
     expected: (K, 2) float32 cells where the identity would be if it went on as it last did.
     gaps: (K,) int64 frames since it was seen.
     """
 
     ids: IntArray
-    looks: FloatArray
+    appearance: FloatArray
     expected: FloatArray
     gaps: IntArray
 
@@ -72,14 +72,14 @@ def _flows(offset: FloatArray, reference_offset: FloatArray, labels: LabelMap, c
                     sums[r, m, 0], sums[r, m, 1], sums[r, m, 2] = total_y, total_x, squares
             x = end
     flows = np.zeros((references, count, 2), np.float32)
-    spreads = np.zeros((references, count), np.float32)
+    flow_std = np.zeros((references, count), np.float32)
     for r in range(references):
         for m in range(count):
             if pixels[m] > 0:
                 y, x = sums[r, m, 0] / pixels[m], sums[r, m, 1] / pixels[m]
                 flows[r, m, 0], flows[r, m, 1] = y, x
-                spreads[r, m] = np.sqrt(max(sums[r, m, 2] / pixels[m] - y * y - x * x, 0.0))
-    return flows, spreads
+                flow_std[r, m] = np.sqrt(max(sums[r, m, 2] / pixels[m] - y * y - x * x, 0.0))
+    return flows, flow_std
 
 
 def instance_flows(offset: FloatArray, reference_offset: FloatArray, labels: LabelMap, count: int) -> FloatArray:
@@ -95,10 +95,10 @@ def instance_flows(offset: FloatArray, reference_offset: FloatArray, labels: Lab
     Raises:
         ValueError: for arrays of other shapes.
     """
-    return flows_and_spreads(offset, reference_offset, labels, count)[0]
+    return flows_with_std(offset, reference_offset, labels, count)[0]
 
 
-def flows_and_spreads(
+def flows_with_std(
     offset: FloatArray, reference_offset: FloatArray, labels: LabelMap, count: int
 ) -> tuple[FloatArray, FloatArray]:
     """``instance_flows``, and how far the pixels of each object disagree on its flow: (R, M) float32, the root of the
@@ -111,8 +111,8 @@ def flows_and_spreads(
             f"labels {size}: offset {offset.shape} must be (2, h, w) and "
             f"reference_offset {reference_offset.shape} (R, 2, h, w)"
         )
-    flows, spreads = _flows(offset, reference_offset, labels, count)
-    return flows, spreads
+    flows, flow_std = _flows(offset, reference_offset, labels, count)
+    return flows, flow_std
 
 
 def match_instances(
@@ -158,8 +158,8 @@ def match_instances(
 def match_by_evidence(
     centers: FloatArray,
     flows: FloatArray,
-    spreads: FloatArray,
-    looks: FloatArray,
+    flow_std: FloatArray,
+    appearance: FloatArray,
     reference_centers: Sequence[FloatArray],
     reference_ids: Sequence[IntArray],
     known: KnownIdentities,
@@ -178,17 +178,17 @@ def match_by_evidence(
 
     Args:
         centers, flows, reference_centers, reference_ids: as for ``match_instances``.
-        spreads: (R, M) float32 cells (``flows_and_spreads``).   looks: (M, 512) float32 (``appearance.looks``).
+        flow_std: (R, M) float32 cells (``flows_with_std``).   appearance: (M, 512) float32.
         known: every identity of the references, and those lost that may still come back.
         unit: cells that a flow misses by even where all pixels agree.   costs: the other weights, and the bound.
     """
-    compared = _compare(centers, flows, reference_centers, reference_ids, unit + spreads)
+    compared = _compare(centers, flows, reference_centers, reference_ids, unit + flow_std)
     row_of = {identity: k for k, identity in enumerate(known.ids.tolist())}
     shown = [row_of[identity] for identity in compared.ids.tolist()]
     is_lost = np.ones(len(known.ids), np.bool_)
     is_lost[shown] = False
     order = np.array([*shown, *np.flatnonzero(is_lost).tolist()], np.int64)
-    cost = costs.look_weight * np.log1p(costs.look_gain * (1.0 - likeness(looks, known.looks[order])))
+    cost = costs.look_weight * np.log1p(costs.look_gain * (1.0 - similarity(appearance, known.appearance[order])))
     strayed = _distances(_points(centers), _points(known.expected[order]))
     cost += costs.motion_weight * _log_cost(strayed, costs.motion_error * unit * np.sqrt(known.gaps[order]))
     cost[:, : len(shown)] += compared.mean

@@ -8,8 +8,8 @@ import platform
 import resource
 from pathlib import Path
 
-from instance_flow.doctor.machine import look_at_processor
-from instance_flow.network.gpu.nvidia import look_at_gpu
+from instance_flow.doctor.machine import inspect_processor
+from instance_flow.network.gpu.nvidia import inspect_gpu
 
 MEBIBYTE = 2**20
 
@@ -19,10 +19,10 @@ def machine() -> dict[str, str | int]:
 
     The load is that of the last minute: above 0.5, others have worked here and the figures are too high.
     """
-    gpu = look_at_gpu()
+    gpu = inspect_gpu()
     return {
         "processor": _processor_name(),
-        "cores": look_at_processor().cores,
+        "cores": inspect_processor().cores,
         "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MEBIBYTE,
         "gpu": "" if gpu is None else gpu.name,
         "load": f"{os.getloadavg()[0]:.1f}",

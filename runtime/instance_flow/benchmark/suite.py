@@ -127,7 +127,7 @@ def run_bench(settings: BenchSettings, progress: Callable[[str, int, int], objec
     turns = settings.frames * (len(settings.threads) * (1 + len(sizes)) + len(exact))
     finished = 0
 
-    def told(what: str, more: int = 1) -> None:
+    def report_progress(what: str, more: int = 1) -> None:
         nonlocal finished
         finished += more
         progress(what, finished, turns)
@@ -135,12 +135,12 @@ def run_bench(settings: BenchSettings, progress: Callable[[str, int, int], objec
     memory = {"before": memory_mib()}
     measurements: list[Measurement] = []
     for threads, size in product(settings.threads, (None, *sizes)):
-        done = partial(told, f"model at {size_name(size or info.input_size)}")
+        done = partial(report_progress, f"model at {size_name(size or info.input_size)}")
         done(0)
         measurements += _model(_open(settings, threads, size), threads, counts, size, settings.frames, done)
         memory.setdefault("model at its own size", memory_mib())
     for size, count in exact:
-        done = partial(told, f"{count} objects at {size_name(size)}")
+        done = partial(report_progress, f"{count} objects at {size_name(size)}")
         done(0)
         measurements.append(_exact(size, count, settings.frames, done))
     return {

@@ -17,7 +17,7 @@ import cv2
 from instance_flow.doctor import machine, providers, ros
 from instance_flow.doctor import python as node_side
 from instance_flow.doctor.finding import PROBLEM, WARNING, Finding, format_findings, worst_first
-from instance_flow.network.gpu.nvidia import look_at_nvidia
+from instance_flow.network.gpu.nvidia import inspect_nvidia
 
 LISTEN_SECONDS = 5.0
 
@@ -60,28 +60,28 @@ def doctor_command(options: argparse.Namespace) -> int:
 
 def examine_network(model: Path | None) -> list[Finding]:
     """The model, and what runs it."""
-    nvidia = look_at_nvidia()
-    path, info = providers.look_at_model(model)
+    nvidia = inspect_nvidia()
+    path, info = providers.inspect_model(model)
     findings = providers.judge_model(path, info)
     if path is not None and not isinstance(info, str):
-        findings += providers.judge_runtime(providers.look_at_runtime(path), nvidia)
+        findings += providers.judge_runtime(providers.inspect_runtime(path), nvidia)
     return findings + providers.judge_nvidia(nvidia)
 
 
 def examine_machine() -> list[Finding]:
     """What the runtime and the middleware need of the machine."""
     return [
-        *machine.judge_kernels(machine.look_at_kernels()),
-        *machine.judge_opencv(machine.look_at_opencv(), cv2.__version__),
-        *machine.judge_processor(machine.look_at_processor()),
-        *machine.judge_shared_memory(machine.look_at_shared_memory()),
-        *machine.judge_sockets(machine.look_at_sockets()),
+        *machine.judge_kernels(machine.inspect_kernels()),
+        *machine.judge_opencv(machine.inspect_opencv(), cv2.__version__),
+        *machine.judge_processor(machine.inspect_processor()),
+        *machine.judge_shared_memory(machine.inspect_shared_memory()),
+        *machine.judge_sockets(machine.inspect_sockets()),
     ]
 
 
 def examine_ros(environment: Mapping[str, str], listen: float, topic: str | None) -> list[Finding]:
     """The Python that runs the node, the settings of ROS, and what can be seen on the graph within some seconds."""
-    python = node_side.look_at_python(node_side.node_python(), environment)
+    python = node_side.inspect_python(node_side.node_python(), environment)
     findings = node_side.judge_python(python, environment)
     if not (python.has_ros and environment.get("AMENT_PREFIX_PATH")):
         return findings
@@ -89,7 +89,7 @@ def examine_ros(environment: Mapping[str, str], listen: float, topic: str | None
         *ros.judge_middleware(environment, ros.installed_middleware(environment)),
         *ros.judge_domain(environment),
         *ros.judge_discovery(environment),
-        *ros.judge_profile(ros.look_at_profile(environment), environment),
+        *ros.judge_profile(ros.inspect_profile(environment), environment),
         *ros.judge_log_folder(environment),
     ]
     if listen and python.can_run_the_node:

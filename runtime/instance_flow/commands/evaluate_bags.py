@@ -20,7 +20,7 @@ from instance_flow.formats.ytvis import load_ground_truth
 from instance_flow.replay.bag_evaluation import NOT_BEGUN, Job, Outcome, make_jobs, merge_and_evaluate, run_jobs
 from instance_flow.replay.bag_matching import Matching, find_bags, match_bags, match_categories
 from instance_flow.replay.run import stop_at_signal
-from instance_flow.replay.settings import NO_BAG, Wanted
+from instance_flow.replay.settings import NO_BAG, OutputOptions
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.replay.worker_processes import dask_cluster, local_processes, threads_for
 from instance_flow.structures import InstanceFlowError, SourceError
@@ -75,12 +75,12 @@ def evaluate_bags_command(options: argparse.Namespace) -> int:
     if not options.scheduler and not settings.execution.threads:
         settings = replace(settings, execution=replace(settings.execution, threads=threads_for(options.jobs)))
     categories = match_categories(settings.load().info.class_names, ground_truth)
-    wanted = Wanted(video=False, report=False, bag=options.bag, category_ids=categories)
+    output_options = OutputOptions(video=False, report=False, bag=options.bag, category_ids=categories)
     folder = output_folder(options.out)
     if folder.resolve() == options.folder.resolve():
         raise SourceError(f"{folder} holds the bags themselves; name another folder for --out")
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = make_jobs(matching, folder, settings, wanted, options.topic)
+    jobs = make_jobs(matching, folder, settings, output_options, options.topic)
     with stop_at_signal() as stopped:
         with dask_cluster(options.scheduler) if options.scheduler else local_processes(options.jobs) as executor:
             outcomes = dict(tqdm(run_jobs(jobs, executor, stopped), "bags", len(jobs), unit="bag", disable=None))

@@ -25,7 +25,7 @@ from instance_flow.replay import outputs
 from instance_flow.replay.bag_matching import videos_by_name
 from instance_flow.replay.run import stop_at_signal
 from instance_flow.replay.session import replay
-from instance_flow.replay.settings import NO_BAG, Wanted
+from instance_flow.replay.settings import NO_BAG, OutputOptions
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.structures import SourceError
 
@@ -66,11 +66,11 @@ def run_command(options: argparse.Namespace) -> int:
     source = open_source(options.source, _topics(options))
     network = settings.load()
     folder = output_folder(options.out or Path("out") / source.name)
-    wanted = _wanted(options, source.name)
+    output_options = _output_options(options, source.name)
     with stop_at_signal() as stopped:
-        summary = replay(source, options.source, folder, network, settings, wanted, stopped=stopped)
+        summary = replay(source, options.source, folder, network, settings, output_options, stopped=stopped)
         if summary["interrupted"]:
-            _hint(summary, wanted)
+            _hint(summary, output_options)
         print(format_report(summary, options.json))
         return SIGNALLED + stopped() if summary["interrupted"] else 0
 
@@ -134,9 +134,9 @@ def _topics(options: argparse.Namespace) -> list[str]:
     return [topic for topic, count in image_topics(options.source).items() if count]
 
 
-def _wanted(options: argparse.Namespace, name: str) -> Wanted:
+def _output_options(options: argparse.Namespace, name: str) -> OutputOptions:
     ground_truth = load_ground_truth(options.ground_truth) if options.ground_truth else None
-    return Wanted(
+    return OutputOptions(
         video=not options.no_video,
         report=not options.no_report,
         panels=options.panels,
@@ -160,6 +160,6 @@ def _video_id(ground_truth: GroundTruth, name: str) -> int:
     return video.id
 
 
-def _hint(summary: dict[str, Any], wanted: Wanted) -> None:
-    if not wanted.panels:
+def _hint(summary: dict[str, Any], output_options: OutputOptions) -> None:
+    if not output_options.panels:
         summary["to_go_on"] = "run the same command again"

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from instance_flow.commands.values import add_execution, format_report, image_size, read_execution
-from instance_flow.doctor.machine import look_at_kernels
+from instance_flow.doctor.machine import inspect_kernels
 from instance_flow.formats import messages
 from instance_flow.network.execution import ExecutionConfig, import_onnxruntime
 from instance_flow.network.gpu import engine_cache
@@ -54,7 +54,7 @@ def warmup_command(options: argparse.Namespace) -> int:
     steps = Steps(lambda progress: _warm_up(model, options.provider, execution, options.size, progress))
     provider: str = steps.wait()
     report: dict[str, Any] = {"model": str(model), "provider": provider, "seconds": steps.seconds}
-    kernels = look_at_kernels()
+    kernels = inspect_kernels()
     report["kernels"] = f"{kernels.compiled} in {kernels.folder}"
     if provider == "tensorrt":
         report |= _engines(model, execution, options.prune)

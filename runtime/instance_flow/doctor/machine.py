@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor's look at the machine: processor, shared memory, socket buffers, compiled kernels, OpenCV.
 
-Each part is two functions: `look_at_...` collects facts, `judge_...` makes findings of them and touches nothing.
+Each part is two functions: `inspect_...` collects facts, `judge_...` makes findings of them and touches nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Processor:
     quota: float | None
 
 
-def look_at_processor() -> Processor:
+def inspect_processor() -> Processor:
     """Count cores; read the quota of the control group, version 2 or 1."""
     quota = None
     for file in ("cpu.max", "cpu/cpu.cfs_quota_us"):
@@ -79,7 +79,7 @@ class SharedMemory:
     strangers: tuple[str, ...] = ()
 
 
-def look_at_shared_memory(folder: Path = Path("/dev/shm"), user: int | None = None) -> SharedMemory | None:
+def inspect_shared_memory(folder: Path = Path("/dev/shm"), user: int | None = None) -> SharedMemory | None:
     """None where there is no such folder. user: id of the one that looks, unless it is that of this process."""
     if not folder.is_dir():
         return None
@@ -144,7 +144,7 @@ def judge_shared_memory(memory: SharedMemory | None) -> list[Finding]:
     return findings
 
 
-def look_at_sockets(folder: Path = Path("/proc/sys/net/core")) -> dict[str, int]:
+def inspect_sockets(folder: Path = Path("/proc/sys/net/core")) -> dict[str, int]:
     """Largest socket buffers in bytes, by the kernel's names; those that cannot be read are left out."""
     texts = {f"net.core.{name}": _read(folder / name).strip() for name in ("rmem_max", "wmem_max")}
     return {name: int(text) for name, text in texts.items() if text.isdecimal()}
@@ -176,7 +176,7 @@ class Kernels:
     compiled: int
 
 
-def look_at_kernels() -> Kernels:
+def inspect_kernels() -> Kernels:
     """Ask a compiled function where it is kept: numba chooses by what can be written."""
     folder = Path(str(area.stats.cache_path))
     lasting = not folder.is_relative_to(tempfile.gettempdir())
@@ -194,7 +194,7 @@ def judge_kernels(kernels: Kernels) -> list[Finding]:
     return [Finding(OK, "compiled kernels", f"kept in {kernels.folder}, {count}")]
 
 
-def look_at_opencv() -> dict[str, str]:
+def inspect_opencv() -> dict[str, str]:
     """Versions of the distributions of OpenCV that pip has installed, by name."""
     return {name: found.version for name in _OPENCV for found in metadata.distributions(name=name)}
 

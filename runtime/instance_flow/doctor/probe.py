@@ -15,7 +15,7 @@ import sys
 MODULES = ("numpy", "rclpy", "instance_flow", "instance_flow_msgs.msg", "instance_flow_ros.bridge", "cv_bridge")
 
 
-def say(key: str, value: object) -> None:
+def emit(key: str, value: object) -> None:
     """Print one fact."""
     print(json.dumps([key, value]), flush=True)
 
@@ -23,25 +23,25 @@ def say(key: str, value: object) -> None:
 def main() -> None:
     """Say what this Python is, what it can import, and what it finds in it."""
     del sys.path[0]  # The folder of this file, whose modules would hide others of the same names.
-    say("python", platform.python_version())
-    say("executable", sys.executable)
+    emit("python", platform.python_version())
+    emit("executable", sys.executable)
     for name in MODULES:
-        say("importing", name)
+        emit("importing", name)
         try:
             importlib.import_module(name)
         except Exception as error:
-            say(name, f"{type(error).__name__}: {error}")
+            emit(name, f"{type(error).__name__}: {error}")
         else:
-            say(name, "")
+            emit(name, "")
     if "numpy" in sys.modules:
-        say("numpy version", sys.modules["numpy"].__version__)
+        emit("numpy version", sys.modules["numpy"].__version__)
     if "instance_flow_msgs.msg" in sys.modules:
-        say("messages", _messages(sys.modules["instance_flow_msgs.msg"]))
+        emit("messages", _messages(sys.modules["instance_flow_msgs.msg"]))
     if "instance_flow_ros.bridge" in sys.modules and "cv_bridge" in sys.modules:
         bridge = sys.modules["instance_flow_ros.bridge"]
-        say("importing", "cv_bridge")
-        say("own bridge", isinstance(bridge.choose_bridge(), bridge.ImageBridge))
-    say("importing", "")
+        emit("importing", "cv_bridge")
+        emit("own bridge", isinstance(bridge.choose_bridge(), bridge.ImageBridge))
+    emit("importing", "")
 
 
 def _messages(module: object) -> dict[str, dict[str, str]]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor's look at what runs the network: the model, ONNX Runtime, its execution providers, NVIDIA's libraries.
 
-As in doctor.machine: `look_at_...` collects facts, `judge_...` makes findings of them and touches nothing.
+As in doctor.machine: `inspect_...` collects facts, `judge_...` makes findings of them and touches nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Runtime:
     missing: str
 
 
-def look_at_model(path: Path | None) -> tuple[Path | None, ModelInfo | str]:
+def inspect_model(path: Path | None) -> tuple[Path | None, ModelInfo | str]:
     """Load a model, the bundled one unless given: its file and what it says of itself, or why it does not load."""
     try:
         path = path or bundled_model_path()
@@ -53,7 +53,7 @@ def judge_model(path: Path | None, info: ModelInfo | str) -> list[Finding]:
     return [Finding(OK, "model", f"{info.name}, {width} x {height} pixels, {len(info.class_names)} classes ({path})")]
 
 
-def look_at_runtime(model: Path) -> Runtime:
+def inspect_runtime(model: Path) -> Runtime:
     """Start a model on each provider."""
     import onnxruntime  # here, as the model that loaded proves that it is there
 

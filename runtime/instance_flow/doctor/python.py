@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The doctor's look at the Python that runs the node: whether it finds ROS, our packages, and messages in step.
 
-`look_at_python` collects facts, `judge_python` makes findings of them and touches nothing.
+`inspect_python` collects facts, `judge_python` makes findings of them and touches nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def node_python() -> str:
     return shutil.which("python3") or sys.executable
 
 
-def look_at_python(executable: str, environment: Mapping[str, str], opt: Path = Path("/opt/ros")) -> NodePython:
+def inspect_python(executable: str, environment: Mapping[str, str], opt: Path = Path("/opt/ros")) -> NodePython:
     """Let that Python say what it can import; see probe."""
     command = [executable, probe.__file__]
     try:
@@ -89,16 +89,16 @@ def look_at_python(executable: str, environment: Mapping[str, str], opt: Path = 
         output = ended.stdout
     except subprocess.TimeoutExpired as error:
         output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-    said = _facts(output)
+    reported = _facts(output)
     return NodePython(
-        executable=said.get("executable", executable),
-        version=said.get("python", ""),
-        numpy=said.get("numpy version", ""),
-        errors={name: said[name] for name in probe.MODULES if name in said},
-        ended_at=said.get("importing", "python"),
-        messages=said.get("messages", {}),
+        executable=reported.get("executable", executable),
+        version=reported.get("python", ""),
+        numpy=reported.get("numpy version", ""),
+        errors={name: reported[name] for name in probe.MODULES if name in reported},
+        ended_at=reported.get("importing", "python"),
+        messages=reported.get("messages", {}),
         definitions=_definitions(),
-        own_bridge=said.get("own bridge", False),
+        own_bridge=reported.get("own bridge", False),
         found=frozenset(name for name in (MESSAGES, NODE) if package_prefix(name, environment)),
         ros_installed=tuple(sorted(path.name for path in opt.glob("*") if (path / "setup.bash").is_file())),
     )

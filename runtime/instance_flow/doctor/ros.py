@@ -97,7 +97,7 @@ class Profile:
     segment: int = 0
 
 
-def look_at_profile(environment: Mapping[str, str]) -> Profile:
+def inspect_profile(environment: Mapping[str, str]) -> Profile:
     """Read the Fast DDS profiles that the environment names."""
     variable, other = _OLD_PROFILES, _NEW_PROFILES
     if environment.get("ROS_DISTRO", "") not in _WITH_FAST_DDS_2:

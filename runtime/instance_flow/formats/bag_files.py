@@ -136,10 +136,10 @@ def listed_files(folder: Path, metadata: Metadata | None) -> list[Path]:
         found += [] if there is None else [there]
         missing += [name] if there is None else []
     if not found:
-        found, said = storage_files(folder), f"{folder}: {METADATA} names {', '.join(missing)}, which is not there"
+        found, problem = storage_files(folder), f"{folder}: {METADATA} names {', '.join(missing)}, which is not there"
         if not found:
-            raise SourceError(f"{said}, and there is no other .mcap or .db3 file")
-        _warn(f"{said}; {', '.join(path.name for path in found)} is read instead")
+            raise SourceError(f"{problem}, and there is no other .mcap or .db3 file")
+        _warn(f"{problem}; {', '.join(path.name for path in found)} is read instead")
     elif missing:
         _warn(f"{folder}: {', '.join(missing)} of the recording is missing; the other files are read")
     return found
@@ -286,13 +286,13 @@ def ros1_advice(file: Path) -> str:
 def unreadable(file: Path, error: Exception) -> SourceError:
     """What to say of a file that a reader stumbled over."""
     reason = shown(" ".join(str(error).split()).rstrip("."), _REASON) or type(error).__name__
-    said = f"{file}: cannot be read as a ROS 2 bag: {reason}"
+    problem = f"{file}: cannot be read as a ROS 2 bag: {reason}"
     ending = ending_by_content(file)
     if file.is_file() and not ending:
-        said += "; it does not begin as an MCAP or SQLite file does"
+        problem += "; it does not begin as an MCAP or SQLite file does"
     elif ending == ".mcap" and _is_torn(file):
-        said += "; if it was cut off, `mcap recover` can save what is whole"
-    return SourceError(said)
+        problem += "; if it was cut off, `mcap recover` can save what is whole"
+    return SourceError(problem)
 
 
 def _is_torn(file: Path) -> bool:

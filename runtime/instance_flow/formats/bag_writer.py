@@ -60,7 +60,7 @@ class BagWriter:
     def __enter__(self) -> BagWriter:
         from rosbags.rosbag2 import StoragePlugin, Writer
 
-        with _told(self.path), ExitStack() as stack:
+        with _naming_the_bag(self.path), ExitStack() as stack:
             whole = stack.enter_context(replacing(self.path))
             folder = whole.with_name("bag") if self._single else whole
             if self._storage == "sqlite3" and any(character in str(folder) for character in URI_CHARACTERS):
@@ -86,7 +86,7 @@ class BagWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _told(self.path):
+        with _naming_the_bag(self.path):
             self._stack.__exit__(kind, error, trace)
 
     def register(self, definitions: Mapping[str, str]) -> None:
@@ -106,7 +106,7 @@ class BagWriter:
         latched: players offer the topic to those who come later, too (transient local); the topic's first message says.
         """
         key = (topic, message_type)
-        with _told(self.path):
+        with _naming_the_bag(self.path):
             if key not in self._connections:
                 if message_type not in self.typestore.fielddefs:
                     raise ValueError(f"message type {message_type} is not known; register its definition first")
@@ -187,7 +187,7 @@ def is_written(folder: Path) -> bool:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _naming_the_bag(path: Path) -> Iterator[None]:
     """Say which bag SQLite could not write; it is no OSError that it raises then."""
     try:
         yield

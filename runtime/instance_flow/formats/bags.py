@@ -119,7 +119,7 @@ class BagImages:
     def images(self, refuse: Refuse) -> Iterator[BagImage]:
         """The images that can be used; ``refuse`` is called for every other one."""
         types = typestore()
-        numbers, said_of = dict.fromkeys(self.topics, -1), set[str]()
+        numbers, reported = dict.fromkeys(self.topics, -1), set[str]()
         with _open_bag(self.path) as readers:
             for connection, received, data in _messages(readers, self.topics):
                 topic = connection.topic
@@ -130,19 +130,19 @@ class BagImages:
                 except ValueError as error:
                     refuse(topic, numbers[topic], str(error))
                     continue
-                header, said = message.header, message.header.stamp
-                if topic not in said_of and (problem := stamp_problem(said)):
-                    said_of.add(topic)
+                header, header_stamp = message.header, message.header.stamp
+                if topic not in reported and (problem := stamp_problem(header_stamp)):
+                    reported.add(topic)
                     _log.warning("%s: image %d of %s: %s", self.path, numbers[topic] + 1, topic, problem)
                 yield BagImage(
-                    stamp=to_nanoseconds(said),
+                    stamp=to_nanoseconds(header_stamp),
                     received=received,
                     frame_id=header.frame_id,
                     image=image,
                     encoding=_encoding(message),
                     topic=topic,
                     number=numbers[topic],
-                    time=(int(said.sec), int(said.nanosec)),
+                    time=(int(header_stamp.sec), int(header_stamp.nanosec)),
                 )
 
     def arrivals(self) -> list[tuple[int, str]]:

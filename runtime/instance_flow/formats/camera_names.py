@@ -17,12 +17,12 @@ def camera_names(topics: Sequence[str]) -> list[str]:
     parts = [[part for part in topic.split("/") if part] for topic in topics]
     telling = [[part for part in own if not _SAYS_NOTHING.fullmatch(part)] or own for own in parts]
     for candidates in ([own[-1:] for own in telling], telling, parts):
-        names = [_fit_for_topic("_".join(own)) for own in candidates]
+        names = [_topic_name("_".join(own)) for own in candidates]
         if len(set(names)) == len(names):
             return names
     return [f"{name}_{number}" for number, name in enumerate(names, start=1)]
 
 
-def _fit_for_topic(text: str) -> str:
+def _topic_name(text: str) -> str:
     name = re.sub(r"\W|__+", "_", text, flags=re.ASCII).strip("_") or "camera"
     return f"camera_{name}" if name[0].isdigit() else name

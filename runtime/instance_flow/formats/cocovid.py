@@ -110,7 +110,7 @@ def _tracks(
                 **{"id": number, "video_id": video_id, "segmentations": [None] * length, "bboxes": [None] * length},
             },
         )
-        name = f"{_said(entry, _INSTANCE)} of video {video_id}"
+        name = f"{_described(entry, _INSTANCE)} of video {video_id}"
         if entry.get("category_id") != track.get("category_id"):
             raise SourceError(
                 f"{where} has the category_id {entry.get('category_id')}, but the same {name} has "
@@ -151,7 +151,7 @@ def _instance(entry: Mapping[str, Any], where: str) -> tuple[Any, ...]:
     )
 
 
-def _said(entry: Mapping[str, Any], keys: Sequence[str]) -> str:
+def _described(entry: Mapping[str, Any], keys: Sequence[str]) -> str:
     return next((f"{key} {entry[key]}" for key in keys if key in entry), "crowd")
 
 

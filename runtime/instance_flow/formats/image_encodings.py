@@ -84,7 +84,7 @@ def decode_raw(data: Any, height: int, width: int, step: int, encoding: str, is_
     if encoding == _FULL_CHROMA:
         return _decode_full_chroma(data, height, width, step)
     if encoding not in _PACKED:
-        raise ValueError(_why_not(encoding))
+        raise ValueError(_why_unsupported(encoding))
     size, channels, conversion = _PACKED[encoding]
     _check_grid(height, width, channels, encoding)
     dtype = np.dtype(np.uint8 if size == 1 else ">u2" if is_bigendian else "<u2")
@@ -155,7 +155,7 @@ def _check_grid(height: int, width: int, channels: int, encoding: str) -> None:
         raise ValueError(f"{encoding} needs at least 3 x 3 pixels, not {height} x {width}")
 
 
-def _why_not(encoding: str) -> str:
+def _why_unsupported(encoding: str) -> str:
     name = shown(encoding)
     if len(encoding) > _LONGEST_NAME:  # Nothing is near it, and looking would take seconds.
         return f"image encoding '{name}' is not supported; supported are {', '.join(ENCODINGS)}"

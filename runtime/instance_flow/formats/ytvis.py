@@ -331,14 +331,14 @@ def _segmentations(entry: Mapping[str, Any], video: Video) -> Sequence[Segmentat
             "give one mask or null per frame"
         )
     # Masks are many: the usual ones pass at once, the check that says what is wrong is for the others.
-    if not _all_usual(masks, [video.height, video.width]):
+    if not _all_run_lengths(masks, [video.height, video.width]):
         for frame, mask in enumerate(masks):
             if mask is not None:
                 _check_mask(mask, frame, video)
     return masks
 
 
-def _all_usual(masks: Sequence[Any], size: Sequence[int]) -> bool:
+def _all_run_lengths(masks: Sequence[Any], size: Sequence[int]) -> bool:
     """Whether every mask is null or a dict of that size with compressed or plain run lengths."""
     shown = [mask for mask in masks if mask is not None]
     try:

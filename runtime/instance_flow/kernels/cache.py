@@ -24,11 +24,13 @@ def prepare() -> None:
         folder = Path(tempfile.gettempdir()) / f"instance-flow-kernels-{os.getuid()}"
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-        os.environ[_VARIABLE] = str(folder) if _is_ours(folder) else tempfile.mkdtemp(prefix="instance-flow-kernels-")
+        os.environ[_VARIABLE] = (
+            str(folder) if _is_private(folder) else tempfile.mkdtemp(prefix="instance-flow-kernels-")
+        )
         numba.config.reload_config()
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_private(folder: Path) -> bool:
     """Whether it is a folder of this user's that nobody else can write or look into, and no link to one.
 
     Compiled kernels are code: none may come from what somebody else has put there, or may put there later.

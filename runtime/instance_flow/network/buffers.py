@@ -11,8 +11,8 @@ from weakref import ref
 Item = TypeVar("Item")
 
 
-class Held(Generic[Item]):
-    """A buffer that is somebody's for as long as this object is referred to.
+class Lease(Generic[Item]):
+    """A buffer that is in use for as long as this object is referenced.
 
     number: which one of its pool, from 0.
     """
@@ -33,20 +33,20 @@ class Pool(Generic[Item]):
     def __init__(self, make: Callable[[], Item]) -> None:
         self._make = make
         self._items: list[Item] = []
-        self._holders: list[ref[Held[Item]] | None] = []
+        self._holders: list[ref[Lease[Item]] | None] = []
         self._lock = Lock()
 
     def __len__(self) -> int:
         """How many buffers there are, held or free."""
         return len(self._items)
 
-    def take(self) -> Held[Item]:
+    def take(self) -> Lease[Item]:
         """A buffer that nobody holds."""
         with self._lock:
             number = next((k for k, holder in enumerate(self._holders) if not holder or not holder()), len(self))
             if number == len(self):
                 self._items.append(self._make())
                 self._holders.append(None)
-            held = Held(self._items[number], number)
-            self._holders[number] = ref(held)
-            return held
+            lease = Lease(self._items[number], number)
+            self._holders[number] = ref(lease)
+            return lease

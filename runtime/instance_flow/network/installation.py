@@ -11,7 +11,7 @@ import cv2
 
 from instance_flow.formats.messages import PACKAGE
 from instance_flow.network.execution import PROVIDERS, import_onnxruntime
-from instance_flow.network.gpu.provider_check import look_at_provider, why_not
+from instance_flow.network.gpu.provider_check import inspect_provider, why_unavailable
 from instance_flow.network.onnx import OnnxNetwork
 from instance_flow.structures import ModelError, SourceError
 
@@ -74,7 +74,7 @@ def _try(model: Path, provider: str) -> str:
         if provider == "tensorrt":
             # To start it is to build an engine, which takes minutes.
             runtime = import_onnxruntime()
-            return why_not(provider, look_at_provider(runtime, provider)) or "works"
+            return why_unavailable(provider, inspect_provider(runtime, provider)) or "works"
         OnnxNetwork(model, provider)
     except ModelError as error:
         return str(error)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.formats.foreign_text import shown
-from instance_flow.network.buffers import Held, Pool
+from instance_flow.network.buffers import Lease, Pool
 from instance_flow.network.description import LARGEST_SIDE, input_step, parse_description
 from instance_flow.network.execution import ExecutionConfig, first_line, open_session
 from instance_flow.network.gpu.session import unreadable
@@ -92,14 +92,14 @@ def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
 class CachedFeatures:
     """One frame's features on the network's device; their buffers are used again when this is referred to no more."""
 
-    __slots__ = ("held",)
+    __slots__ = ("lease",)
 
-    def __init__(self, held: Held[tuple[Any, ...]]) -> None:
-        self.held = held
+    def __init__(self, lease: Lease[tuple[Any, ...]]) -> None:
+        self.lease = lease
 
     def to_arrays(self) -> Arrays:
         """A copy on the host."""
-        return tuple(np.array(value.numpy()) for value in self.held.item)
+        return tuple(np.array(value.numpy()) for value in self.lease.item)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Launched:
 
     features: CachedFeatures
     references: int
-    workspace: Held[_Workspace]
+    workspace: Lease[_Workspace]
 
     def download(self) -> Prediction:
         """The maps, in single precision."""
@@ -155,7 +155,7 @@ class OnnxNetwork:
             raise ModelError(f"{path}: no such model file; give the .onnx file that instance-flow-export wrote")
         self._execution = execution or ExecutionConfig()
         self.provider, self._session = open_session(path, provider, self._execution)
-        metadata, inputs, outputs = _look_into(path, self._session)
+        metadata, inputs, outputs = _read_graph(path, self._session)
         self.info = read_metadata(path, metadata)
         _check_graph(path, self.info, inputs, outputs)
         self._levels = len(self.info.feature_sizes(0, 0))
@@ -228,7 +228,7 @@ class OnnxNetwork:
             raise ModelError(f"{references} references were given, but this model takes {self.info.max_references}")
 
     def _bind(
-        self, workspace: Held[_Workspace], cached: Sequence[CachedFeatures], own: CachedFeatures, size: tuple[int, int]
+        self, workspace: Lease[_Workspace], cached: Sequence[CachedFeatures], own: CachedFeatures, size: tuple[int, int]
     ) -> Any:
         """Name the buffers that the graph reads and writes; no two of them overlap."""
         binding = self._session.io_binding()
@@ -236,21 +236,21 @@ class OnnxNetwork:
         missing = self._missing(size)
         for level in range(self._levels):
             for k in range(self.info.max_references):
-                value = cached[k].held.item[level] if k < len(cached) else missing[level]
+                value = cached[k].lease.item[level] if k < len(cached) else missing[level]
                 binding.bind_ortvalue_input(reference_input(level, k), value)
-        for name, value in (*workspace.item.maps.items(), *zip(self._features, own.held.item, strict=True)):
+        for name, value in (*workspace.item.maps.items(), *zip(self._features, own.lease.item, strict=True)):
             binding.bind_ortvalue_output(name, value)
         return binding
 
     def _run_options(
-        self, workspace: Held[_Workspace], cached: Sequence[CachedFeatures], own: CachedFeatures, size: tuple[int, int]
+        self, workspace: Lease[_Workspace], cached: Sequence[CachedFeatures], own: CachedFeatures, size: tuple[int, int]
     ) -> Any:
         """Which CUDA graph to start: one is recorded for each set of buffers, whose addresses it keeps."""
         if not self.records_graphs:
             return None
         import onnxruntime
 
-        buffers = (*size, workspace.number, own.held.number, *(features.held.number for features in cached))
+        buffers = (*size, workspace.number, own.lease.number, *(features.lease.number for features in cached))
         number = self._graphs.get(buffers, len(self._graphs) + 1)
         if number <= MOST_GRAPHS:
             self._graphs[buffers] = number
@@ -276,10 +276,10 @@ class OnnxNetwork:
         """Features on the device; those of a snapshot come from the host."""
         if isinstance(features, CachedFeatures):
             return features
-        held = self._feature_pool(size).take()
-        for value, name, array in zip(held.item, self._features, features, strict=True):
+        lease = self._feature_pool(size).take()
+        for value, name, array in zip(lease.item, self._features, features, strict=True):
             value.update_inplace(np.ascontiguousarray(array, self._dtypes[name]))
-        return CachedFeatures(held)
+        return CachedFeatures(lease)
 
     def _missing(self, size: tuple[int, int]) -> tuple[Any, ...]:
         """What stands for a reference that there is not: nothing, or zeros where the graph always takes all of them.
@@ -333,7 +333,7 @@ def _to_host(value: Any) -> FloatArray:
     return np.array(value.numpy(), np.float32)
 
 
-def _look_into(path: Path, session: Any) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+def _read_graph(path: Path, session: Any) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
     """Metadata, and inputs and outputs by name. Raises ModelError where one of their texts is damaged."""
     try:
         metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map

@@ -19,7 +19,7 @@ from instance_flow.formats.ytvis import GroundTruth, write_results
 from instance_flow.replay import outputs
 from instance_flow.replay.bag_matching import Matching
 from instance_flow.replay.session import identify, replay
-from instance_flow.replay.settings import NO_BAG, Settings, Wanted
+from instance_flow.replay.settings import NO_BAG, OutputOptions, Settings
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.structures import InstanceFlowError, Network, SourceError
 
@@ -46,7 +46,7 @@ class Job:
     bag: Path
     folder: Path
     settings: Settings
-    wanted: Wanted
+    output_options: OutputOptions
     topics: tuple[str, ...]
     length: int
     stop: Path
@@ -62,7 +62,7 @@ class Outcome:
 
 
 def make_jobs(
-    matching: Matching, folder: Path, settings: Settings, wanted: Wanted, topics: Sequence[str] = ()
+    matching: Matching, folder: Path, settings: Settings, output_options: OutputOptions, topics: Sequence[str] = ()
 ) -> dict[str, Job]:
     """One job per matched bag, by its name; its files go into a folder of that name.
 
@@ -75,7 +75,7 @@ def make_jobs(
             bag.absolute(),
             folder / name,
             settings,
-            replace(wanted, video_id=video.id),
+            replace(output_options, video_id=video.id),
             tuple(topics),
             video.length,
             folder / STOP,
@@ -128,13 +128,13 @@ def merge_and_evaluate(
 
     Writes results.json and evaluation.json; gives the numbers of ``evaluation.evaluate``.
     """
-    ids = {job.wanted.video_id for job in jobs.values()}
+    ids = {job.output_options.video_id for job in jobs.values()}
     truth = replace(
         ground_truth,
         videos=tuple(video for video in ground_truth.videos if video.id in ids),
         annotations=tuple(entry for entry in ground_truth.annotations if entry.video_id in ids),
     )
-    ordered = sorted(jobs.values(), key=lambda job: job.wanted.video_id)
+    ordered = sorted(jobs.values(), key=lambda job: job.output_options.video_id)
     results = [entry for job in ordered for entry in read_json(job.folder / outputs.RESULTS)]
     numbers = evaluate_data(truth, results, size_limits=size_limits)
     write_results(folder / outputs.RESULTS, results)
@@ -147,8 +147,8 @@ def _run(job: Job) -> Outcome:
     belongs_to = {
         **identify(job.bag, source),
         **job.settings.facts(),
-        "video_id": job.wanted.video_id,
-        "category_ids": list(job.wanted.category_ids or ()),
+        "video_id": job.output_options.video_id,
+        "category_ids": list(job.output_options.category_ids or ()),
     }
     finished = job.folder / FINISHED
     if (known := _finished(finished, belongs_to, job)) is not None:
@@ -158,7 +158,7 @@ def _run(job: Job) -> Outcome:
     finished.unlink(missing_ok=True)
     network = _load(job.settings, belongs_to["model"])
     summary = replay(
-        source, job.bag, job.folder, network, job.settings, job.wanted, stopped=job.stop.exists, progress=False
+        source, job.bag, job.folder, network, job.settings, job.output_options, stopped=job.stop.exists, progress=False
     )
     if not summary["interrupted"]:
         write_json(finished, {"belongs_to": belongs_to, "summary": summary}, indent=2)
@@ -175,8 +175,8 @@ def _load(settings: Settings, _model: str) -> Network:
 
 
 def _finished(path: Path, belongs_to: Mapping[str, Any], job: Job) -> dict[str, Any] | None:
-    """The summary of a bag that was run to its end with just this, and has the wanted files; None where it was not."""
-    needed = [path.name, outputs.RESULTS, *(FORMS[form] for form in [job.wanted.bag] if form != NO_BAG)]
+    """The summary of a bag that was run to its end with just this, and has its files; None where it was not."""
+    needed = [path.name, outputs.RESULTS, *(FORMS[form] for form in [job.output_options.bag] if form != NO_BAG)]
     if not all((job.folder / name).exists() for name in needed):
         return None
     try:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The journal of a run: every answer so far, and now and then the state of its streams, so that a run that was stopped
+"""The journal of a run: every result so far, and now and then the state of its streams, so that a run that was stopped
 in any way goes on from there.
 
-A folder of two files. ``answers``: a line of JSON that says what the run belongs to, then one record per answer: its
-length, the CRC-32 of its bytes (both uint32, little-endian), its bytes (``answers.pack``). It is only ever appended to.
-``snapshot.npz``: the streams (``Stream.snapshot``), and how many of the answers and bytes led to them; what comes after
-these is cut off when the run goes on.
+A folder of two files. ``answers``: a line of JSON that says what the run belongs to, then one record per result: its
+length, the CRC-32 of its bytes (both uint32, little-endian), its bytes (``frame_results.pack``). It is only
+appended to. ``snapshot.npz``: the streams (``Stream.snapshot``), and how many of the results and bytes led to
+them; what comes after these is cut off when the run goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zlib import crc32
 
 import numpy as np
 
-from instance_flow.replay.answers import Answer, pack, unpack
+from instance_flow.replay.frame_results import FrameResult, pack, unpack
 from instance_flow.stream import Stream
 from instance_flow.structures import InstanceFlowError
 from instance_flow.tracking.snapshot import Snapshot, read_snapshot, take, write_snapshot
@@ -55,11 +55,11 @@ class Journal:
 
     Args:
         folder: its own; made where it is missing.
-        belongs_to: what the answers depend on, of values that JSON can say. A journal of anything else is begun anew.
+        belongs_to: what the results depend on, of values that JSON can say. A journal of anything else is begun anew.
         interval: frames between two snapshots.
 
     Attributes:
-        length: number of answers of the run before, which ``past`` gives.
+        length: number of results of the run before, which ``past`` gives.
 
     Raises InstanceFlowError where another run has it open.
     """
@@ -93,8 +93,8 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._stack.close()
 
-    def past(self) -> Iterator[Answer]:
-        """The answers of the run before, as far as its last snapshot; to be taken before anything is added."""
+    def past(self) -> Iterator[FrameResult]:
+        """The results of the run before, as far as its last snapshot; to be taken before anything is added."""
         self._file.seek(len(self._heading))
         for _ in range(self.length):
             data = self._read_record()
@@ -120,9 +120,9 @@ class Journal:
         for stream, own in zip(streams, snapshots, strict=False):
             stream.restore(own)
 
-    def add(self, answer: Answer) -> None:
-        """Append the next answer."""
-        data = pack(answer)
+    def add(self, result: FrameResult) -> None:
+        """Append the next result."""
+        data = pack(result)
         self._file.seek(0, os.SEEK_END)
         self._file.write(_RECORD.pack(len(data), crc32(data)) + data)
         # What the system has is kept even if the process is killed.
@@ -137,7 +137,7 @@ class Journal:
 
     def save(self, streams: Sequence[Stream]) -> None:
         """Save the streams: a run that is stopped later goes on from here."""
-        # A snapshot of answers that a power failure takes away would be worse than none.
+        # A snapshot of results that a power failure takes away would be worse than none.
         os.fsync(self._file.fileno())
         states = {
             f"{number}/{name}": array

@@ -134,7 +134,7 @@ def panels_output(folder: Path, pipeline: Pipeline, rate: float) -> Iterator[Add
             def add(frame: Frame, _: Tracks) -> None:
                 picture, place = sizes.scaled(panels.draw(frame.image, latest[0])), next(count)
                 video.write(picture)
-                if samples.wants(place):
+                if samples.accepts(place):
                     samples.add(place, picture)
 
             yield add
@@ -217,7 +217,7 @@ def _sampling(samples: EvenSamples, class_names: Sequence[str]) -> Add:
 
     def add(frame: Frame, tracks: Tracks) -> None:
         place = next(count)
-        if samples.wants(place):
+        if samples.accepts(place):
             samples.add(place, _shrunk(overlay(frame.image, tracks, class_names)))
 
     return add

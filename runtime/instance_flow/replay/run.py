@@ -17,7 +17,7 @@ from tqdm import tqdm
 from instance_flow.formats.foreign_text import shown
 from instance_flow.formats.video import Frame, Source
 from instance_flow.pipeline import Pipeline
-from instance_flow.replay.answers import Answer
+from instance_flow.replay.frame_results import FrameResult
 from instance_flow.replay.journal import Journal
 from instance_flow.replay.numbers import RunNumbers
 from instance_flow.replay.outputs import Add
@@ -57,35 +57,35 @@ class Lane:
         """Open the outputs; they are finished with the stack."""
         self._adders = [stack.enter_context(output) for output in self.outputs]
 
-    def wants(self, camera: int, number: int) -> bool:
+    def accepts(self, camera: int, number: int) -> bool:
         """Whether a frame is to be worked on here."""
         return camera == self.camera and (self.chosen is None or number in self.chosen)
 
-    def answer(self, frame: Frame) -> Answer:
+    def process(self, frame: Frame) -> FrameResult:
         """Work on a frame; one that cannot be used is refused, as the live node does."""
         start, self._break, self._jitter = perf_counter(), "", ""
         try:
             tracks = self.stream.step(frame.image, frame.stamp, frame.encoding)
         except (ValueError, InstanceFlowError) as error:
-            return Answer(None, refusal=f"frame {frame.number}: {error}", breaks=self._break, jitter=self._jitter)
-        return Answer(tracks, perf_counter() - start, breaks=self._break, jitter=self._jitter)
+            return FrameResult(None, refusal=f"frame {frame.number}: {error}", breaks=self._break, jitter=self._jitter)
+        return FrameResult(tracks, perf_counter() - start, breaks=self._break, jitter=self._jitter)
 
-    def take(self, frame: Frame, answer: Answer) -> None:
-        """Hand an answer to the outputs."""
-        if answer.breaks:
-            self.statistics.note_break(f"frame {frame.number}: {answer.breaks}")
-        if answer.jitter:
+    def take(self, frame: Frame, result: FrameResult) -> None:
+        """Hand a result to the outputs."""
+        if result.breaks:
+            self.statistics.note_break(f"frame {frame.number}: {result.breaks}")
+        if result.jitter:
             if not self.statistics.jitter:
                 _log.warning(
-                    "frame %d: %s; it is tracked without a time, and so are others", frame.number, answer.jitter
+                    "frame %d: %s; it is tracked without a time, and so are others", frame.number, result.jitter
                 )
             self.statistics.jitter += 1
-        if answer.tracks is None:
-            self.refuse(answer.refusal)
+        if result.tracks is None:
+            self.refuse(result.refusal)
             return
-        self.statistics.add(self._numbers(answer.tracks), answer.seconds)
+        self.statistics.add(self._numbers(result.tracks), result.seconds)
         for add in self._adders:
-            add(frame, answer.tracks)
+            add(frame, result.tracks)
 
     def refuse(self, reason: str) -> None:
         """Count a frame that cannot be used, and say so once."""
@@ -119,7 +119,7 @@ def run(
     """
     lanes[0].pipeline.warmup(lanes[0].pipeline.info.input_size)
     streams = [lane.stream for lane in lanes]
-    past: Iterator[Answer] = iter(())
+    past: Iterator[FrameResult] = iter(())
     if journal is not None:
         journal.restore(streams)
         past = journal.past()
@@ -171,30 +171,30 @@ def _frames(source: Source, lanes: Sequence[Lane], max_frames: int | None, progr
         for lane in lanes:
             if lane.camera == camera:
                 lane.statistics.seen = number + 1
-            if lane.wants(camera, number):
+            if lane.accepts(camera, number):
                 lane.refuse(reason)
 
     frames = islice(source.frames(refuse), max_frames)
     return tqdm(frames, shown(source.name), total, unit="frame", disable=None if progress else True)
 
 
-def _step(lanes: Sequence[Lane], frame: Frame, past: Iterator[Answer], journal: Journal | None) -> bool:
-    """Answer a frame in every lane, out of the journal as far as it goes; tells whether one had to be worked on."""
+def _step(lanes: Sequence[Lane], frame: Frame, past: Iterator[FrameResult], journal: Journal | None) -> bool:
+    """Process a frame in every lane, out of the journal as far as it goes; tells whether one had to be worked on."""
     fresh = False
     for lane in lanes:
         if lane.camera == frame.camera:
             lane.statistics.seen = frame.number + 1
-        if not lane.wants(frame.camera, frame.number):
+        if not lane.accepts(frame.camera, frame.number):
             continue
-        answer = next(past, None)
-        if answer is None:
-            fresh, answer = True, lane.answer(frame)
+        result = next(past, None)
+        if result is None:
+            fresh, result = True, lane.process(frame)
             if journal is not None:
-                journal.add(answer)
+                journal.add(result)
         else:
             lane.taken_over += 1
-            lane.seconds_before += answer.seconds
-        lane.take(frame, answer)
+            lane.seconds_before += result.seconds
+        lane.take(frame, result)
     return fresh
 
 

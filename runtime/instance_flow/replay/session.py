@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source run into a folder: its cameras, the files that are wanted of each, and the journal to go on with."""
+"""A source run into a folder: its cameras, the files that are written for each, and the journal to go on with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from instance_flow.replay.as_live import Comparison, chosen_frames, find_video
 from instance_flow.replay.journal import FOLDER, Journal, hold
 from instance_flow.replay.outputs import Add
 from instance_flow.replay.run import Lane, run
-from instance_flow.replay.settings import NO_BAG, Settings, Wanted
+from instance_flow.replay.settings import NO_BAG, OutputOptions, Settings
 from instance_flow.replay.summary import about_run, describe_as_live, summarise_as_live, summarise_camera, summarise_run
 from instance_flow.replay.tracks_bag import FORMS, tracks_bag_output
 from instance_flow.report.run_statistics import Statistics
@@ -54,7 +54,7 @@ def replay(
     folder: Path,
     network: Network,
     settings: Settings,
-    wanted: Wanted,
+    output_options: OutputOptions,
     *,
     stopped: Callable[[], object] = lambda: False,
     progress: bool = True,
@@ -64,20 +64,22 @@ def replay(
     path: where the source was opened.   network: of these settings.
     One camera's files go into the folder itself, those of several into a folder per camera. Files of earlier runs that
     this one does not write are removed at its end.
-    Raises what ``run`` does, ValueError where the source cannot do what is wanted, and SourceError where the folder is
+    Raises what ``run`` does, ValueError where the source cannot do what is asked, and SourceError where the folder is
     the source's own.
     """
-    parts = _parts(source, path, folder, network, settings, wanted)
+    parts = _parts(source, path, folder, network, settings, output_options)
     _check_apart(path, parts)
     lanes = [lane for part in parts for lane in part.lanes]
-    facts = {**identify(path, source), **settings.facts(), "as_live": wanted.as_live}
+    facts = {**identify(path, source), **settings.facts(), "as_live": output_options.as_live}
     with ExitStack() as stack:
-        journal = stack.enter_context(_journal(folder, {**facts, "runs_on": lanes[0].pipeline.provider}, wanted))
+        journal = stack.enter_context(
+            _journal(folder, {**facts, "runs_on": lanes[0].pipeline.provider}, output_options)
+        )
         for part in parts:
             stack.enter_context(locked(part.folder))
             for name in _FILES:
                 remove_leftovers(part.folder / name)
-        run(source, lanes, journal=journal, max_frames=wanted.max_frames, stopped=stopped, progress=progress)
+        run(source, lanes, journal=journal, max_frames=output_options.max_frames, stopped=stopped, progress=progress)
     taken_over = sum(part.lanes[-1].taken_over for part in parts)
     summary = summarise_run(source.name, lanes[0].pipeline, lanes[0].statistics.interrupted, taken_over)
     cameras = {part.camera.name: _summarise(part) for part in parts}
@@ -103,13 +105,13 @@ def _check_apart(path: Path, parts: Sequence[_Part]) -> None:
 
 
 @contextmanager
-def _journal(folder: Path, belongs_to: Mapping[str, Any], wanted: Wanted) -> Iterator[Journal | None]:
+def _journal(folder: Path, belongs_to: Mapping[str, Any], output_options: OutputOptions) -> Iterator[Journal | None]:
     """It keeps other runs away from the folder, also where this one cannot be gone on with."""
-    with Journal(folder / FOLDER, {**belongs_to, "panels": wanted.panels}) as journal:
+    with Journal(folder / FOLDER, {**belongs_to, "panels": output_options.panels}) as journal:
         if journal.length:
             _log.warning("%s: going on with the run that was stopped; remove it to begin anew", journal.folder)
         # Panels show what the network said of every frame, which no journal holds.
-        yield None if wanted.panels else journal
+        yield None if output_options.panels else journal
 
 
 @contextmanager
@@ -127,20 +129,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _parts(
-    source: Source, path: Path, folder: Path, network: Network, settings: Settings, wanted: Wanted
+    source: Source, path: Path, folder: Path, network: Network, settings: Settings, output_options: OutputOptions
 ) -> list[_Part]:
     chosen: list[frozenset[int]] | None = None
-    if wanted.ground_truth is not None:
-        find_video(wanted.ground_truth, wanted.video_id)  # told now, and not after hours
-    if wanted.as_live is not None:
+    if output_options.ground_truth is not None:
+        find_video(output_options.ground_truth, output_options.video_id)  # told now, and not after hours
+    if output_options.as_live is not None:
         if not isinstance(source, BagSource):
             raise ValueError(f"{path}: only a bag says when its images arrived, so nothing else can be played as live")
-        chosen = chosen_frames(source.arrivals(), wanted.as_live)
+        chosen = chosen_frames(source.arrivals(), output_options.as_live)
     parts = []
     for index, camera in enumerate(source.cameras):
         frames = chosen[index] if chosen is not None and index < len(chosen) else None
         own = folder / camera.name if camera.name else folder
-        parts.append(_part(index, camera, frames, path, own, network, settings, wanted))
+        parts.append(_part(index, camera, frames, path, own, network, settings, output_options))
     return parts
 
 
@@ -152,24 +154,24 @@ def _part(
     folder: Path,
     network: Network,
     settings: Settings,
-    wanted: Wanted,
+    output_options: OutputOptions,
 ) -> _Part:
     pipeline, statistics = Pipeline(network, settings.config), Statistics()
     comparison = None if chosen is None else Comparison(chosen)
 
     @cache
     def as_live() -> dict[str, Any]:
-        if chosen is None or comparison is None or wanted.as_live is None:
+        if chosen is None or comparison is None or output_options.as_live is None:
             return {}
         dropped = sum(number not in chosen for number in range(statistics.seen))
-        cost = comparison.cost(statistics.seen, wanted.ground_truth, wanted.video_id)
-        return summarise_as_live(wanted.as_live, statistics.seen, dropped, cost)
+        cost = comparison.cost(statistics.seen, output_options.ground_truth, output_options.video_id)
+        return summarise_as_live(output_options.as_live, statistics.seen, dropped, cost)
 
     def about() -> dict[str, dict[str, Any]]:
         facts = about_run(path, camera, pipeline, settings)
         return {**facts, "As live": describe_as_live(as_live())} if as_live() else facts
 
-    own = _outputs(folder, camera, pipeline, statistics, about, wanted)
+    own = _outputs(folder, camera, pipeline, statistics, about, output_options)
     lanes = [Lane(pipeline, list(own.values()), statistics, index, chosen, settings.max_gap)]
     if comparison is not None:
         lanes[0].outputs = [*lanes[0].outputs, comparison.live()]
@@ -184,30 +186,32 @@ def _outputs(
     pipeline: Pipeline,
     statistics: Statistics,
     about: Callable[[], Mapping[str, Mapping[str, Any]]],
-    wanted: Wanted,
+    output_options: OutputOptions,
 ) -> dict[tuple[str, ...], AbstractContextManager[Add]]:
     """What writes the files of one camera, by their names."""
     names = pipeline.info.class_names
     chosen: dict[tuple[str, ...], AbstractContextManager[Add]] = {
-        (outputs.RESULTS,): outputs.results_output(folder, statistics, wanted.video_id, wanted.category_ids),
+        (outputs.RESULTS,): outputs.results_output(
+            folder, statistics, output_options.video_id, output_options.category_ids
+        ),
         (outputs.TABLE,): outputs.table_output(folder, names),
         (outputs.SHEET,): outputs.sheet_output(folder, names),
     }
     # Only a bag has the headers and times that its companion is made of.
-    if camera.topic and wanted.bag != NO_BAG:
-        name = FORMS[wanted.bag]
+    if camera.topic and output_options.bag != NO_BAG:
+        name = FORMS[output_options.bag]
         chosen[name,] = tracks_bag_output(
             folder / name,
             pipeline.info,
             camera.name,
-            label_images=wanted.label_images,
-            mask_budget=wanted.mask_budget,
+            label_images=output_options.label_images,
+            mask_budget=output_options.mask_budget,
         )
-    if wanted.video:
+    if output_options.video:
         chosen[outputs.VIDEO,] = outputs.video_output(folder, names, camera.rate)
-    if wanted.panels:
+    if output_options.panels:
         chosen[outputs.PANELS, outputs.PANELS_SHEET] = outputs.panels_output(folder, pipeline, camera.rate)
-    if wanted.report:
+    if output_options.report:
         chosen[outputs.REPORT,] = outputs.report_output(folder, about, names, statistics)
     return chosen
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decides about a run's tracks, and what is wanted of them."""
+"""What decides about a run's tracks, and what is written of them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class OutputOptions:
     """Which files a run writes beside those that every run writes, and of what.
 
     bag: a form of ``tracks_bag.FORMS``, or "none".   label_images: a topic of that bag as well.

@@ -142,8 +142,8 @@ def _header(title: str, statistics: Statistics) -> str:
         stamps = "1 stamp" if statistics.jitter == 1 else f"{statistics.jitter:,} stamps"
         notes.append(f"{stamps} ran back a little; these frames are tracked without a time.")
     note = "".join(f'<p class="note">{escape(text)}</p>' for text in notes)
-    said = f"instance-flow run, {width} x {height} pixels, {statistics.objects:,} objects in all frames"
-    return f'<h1>{escape(title)}</h1><p class="soft">{said}</p>{note}<div class="tiles">{tiles}</div>'
+    subtitle = f"instance-flow run, {width} x {height} pixels, {statistics.objects:,} objects in all frames"
+    return f'<h1>{escape(title)}</h1><p class="soft">{subtitle}</p>{note}<div class="tiles">{tiles}</div>'
 
 
 def _samples(samples: Sequence[tuple[int, Image]]) -> str:
@@ -162,12 +162,12 @@ def _timeline(records: Sequence[TrackRecord], statistics: Statistics, class_name
         return _section("Tracks over time", "", "<p>No object was found in any frame.</p>")
     more = len(statistics.ids) - len(records)
     left_out = f" The {len(records)} tracks seen in most frames; {more:,} more are left out." if more else ""
-    said = (
+    subtitle = (
         "A bar where an object was seen, a thin line where it was not, a diamond where it came back. "
         f"Point at a row or a diamond to see why the id was kept.{left_out}"
     )
     chart = timeline(records, statistics.frames, class_names)
-    return _section("Tracks over time", said, f'<div class="scroll">{chart}</div>')
+    return _section("Tracks over time", subtitle, f'<div class="scroll">{chart}</div>')
 
 
 def _classes(statistics: Statistics, class_names: Sequence[str]) -> str:
@@ -194,8 +194,8 @@ def _kept(statistics: Statistics) -> str:
         for age in sorted(statistics.kept, key=lambda age: (age <= 0, age))
     )
     head = '<tr><th class="text">reference</th><th>objects</th><th class="text">share</th></tr>'
-    said = "which reference frame an object's id was kept by"
-    return _section("Why ids were kept", said, f"<table><thead>{head}</thead>{rows}</table>")
+    subtitle = "which reference frame an object's id was kept by"
+    return _section("Why ids were kept", subtitle, f"<table><thead>{head}</thead>{rows}</table>")
 
 
 def _share_row(dot: str, name: str, ids: int | None, count: int, total: int) -> str:
@@ -212,10 +212,10 @@ def _tracks(records: Sequence[TrackRecord], statistics: Statistics, class_names:
     head = '<tr><th class="text">id</th><th class="text">class</th>' + "".join(f"<th>{name}</th>" for name in heads)
     rows = "".join(_track_row(record, class_names) for record in records)
     more = len(statistics.ids) - len(records)
-    said = "frames are counted from 0; distance to the reference's center that kept the id, and path, in pixels"
-    said += f"; {more:,} more tracks are left out" if more else ""
+    subtitle = "frames are counted from 0; distance to the reference's center that kept the id, and path, in pixels"
+    subtitle += f"; {more:,} more tracks are left out" if more else ""
     table = f'<div class="scroll"><table><thead>{head}</tr></thead>{rows}</table></div>'
-    return _section("Tracks", said, table)
+    return _section("Tracks", subtitle, table)
 
 
 def _track_row(record: TrackRecord, class_names: Sequence[str]) -> str:
@@ -247,8 +247,8 @@ def _about(about: Mapping[str, Mapping[str, Any]]) -> str:
     return _section("What ran", "", f'<div class="pair">{blocks}</div>')
 
 
-def _section(title: str, said: str, content: str) -> str:
-    note = f'<p class="soft">{escape(said)}</p>' if said else ""
+def _section(title: str, subtitle: str, content: str) -> str:
+    note = f'<p class="soft">{escape(subtitle)}</p>' if subtitle else ""
     return f"<section><h2>{escape(title)}</h2>{note}{content}</section>"
 
 

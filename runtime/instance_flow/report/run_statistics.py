@@ -22,12 +22,12 @@ _SCORE_PARTS = 40
 _CURVE_STEPS = 1024
 _MOST_RECORDS = 1000
 _MOST_SPANS = 64
-_MOST_RETURNS = 12
+_MOST_RECOVERIES = 12
 _MOST_REASONS = 10
 
 
 @dataclass(frozen=True)
-class Return:
+class Recovery:
     """A track that was found again at ``frame`` after ``missed`` frames; ``reference_frame`` (NEW = none) kept its id,
     and its center there lay ``distance`` pixels from where the instance flow led."""
 
@@ -42,7 +42,7 @@ class TrackRecord:
     """One track's history.
 
     class_id: by the votes so far.   spans: first and last frame of each time that it was seen without a gap; where
-    these are very many, the smallest gaps between them are closed.   returns: the first few.
+    these are very many, the smallest gaps between them are closed.   recoveries: the first few.
     path: pixels that its center moved.   distances, kept: sum and number of the distances that kept its id.
     """
 
@@ -56,7 +56,7 @@ class TrackRecord:
     distances: float = 0.0
     kept: int = 0
     longest_gap: int = 0
-    returns: list[Return] = field(default_factory=list)
+    recoveries: list[Recovery] = field(default_factory=list)
 
     @property
     def first(self) -> int:
@@ -84,8 +84,8 @@ class TrackRecord:
         missed = frame - self.last - 1
         if missed > 0:
             self.longest_gap = max(self.longest_gap, missed)
-            if len(self.returns) < _MOST_RETURNS:
-                self.returns.append(Return(frame, missed, int(tracks.reference_frames[row]), distance))
+            if len(self.recoveries) < _MOST_RECOVERIES:
+                self.recoveries.append(Recovery(frame, missed, int(tracks.reference_frames[row]), distance))
             self.spans.append((frame, frame))
         else:
             self.spans[-1] = (self.spans[-1][0], frame)

@@ -15,7 +15,7 @@ class EvenSamples:
         self._count, self._step = count, 1
         self._kept: list[tuple[int, Image]] = []
 
-    def wants(self, frame_index: int) -> bool:
+    def accepts(self, frame_index: int) -> bool:
         """True where this frame's picture is worth making."""
         return frame_index % self._step == 0
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.pictures.draw import colours
-from instance_flow.report.run_statistics import Curve, Latencies, Return, TrackRecord
+from instance_flow.report.run_statistics import Curve, Latencies, Recovery, TrackRecord
 from instance_flow.structures import NEW
 
 _WIDTH = 1100
@@ -92,7 +92,7 @@ def hex_colour(colour: NDArray[np.uint8]) -> str:
 def _timeline_row(record: TrackRecord, top: int, scale: float, class_names: Sequence[str], tint: str) -> str:
     name = class_name(record.class_id, class_names)
     middle, y = top + _ROW / 2, top + (_ROW - _BAR) / 2
-    said = (
+    caption = (
         f"id {record.track_id}, {name}, mean score {record.mean_score:.2f}\n"
         f"frames {record.first} to {record.last}, seen in {record.seen}, longest gap {record.longest_gap}\n"
         f"{_kept(record)}"
@@ -104,15 +104,15 @@ def _timeline_row(record: TrackRecord, top: int, scale: float, class_names: Sequ
     )
     start, end = _LEFT + record.first * scale, _LEFT + (record.last + 1) * scale
     marks, free_from = [], 0.0
-    for back in record.returns:
+    for back in record.recoveries:
         x = _LEFT + back.frame * scale
         if x >= free_from:
             path = f'<path class="back" stroke="{tint}" d="M{x:.1f} {middle - 5:g}l5 5l-5 5l-5-5z">'
-            marks.append(f"{path}<title>{escape(_came_back(record.track_id, back))}</title></path>")
+            marks.append(f"{path}<title>{escape(_recovery(record.track_id, back))}</title></path>")
             free_from = x + _BAR
     label = escape(f"{record.track_id} {name}" if len(name) <= 16 else f"{record.track_id} {name[:15]}…")
     return (
-        f'<g><title>{escape(said)}</title><rect class="row" x="0" y="{top}" width="{_WIDTH}" height="{_ROW}"/>'
+        f'<g><title>{escape(caption)}</title><rect class="row" x="0" y="{top}" width="{_WIDTH}" height="{_ROW}"/>'
         f'<text class="label" x="{_LEFT - 12}" y="{middle + 4:g}" text-anchor="end">{label}</text>'
         f'<path class="gap" stroke="{tint}" d="M{start:.1f} {middle:g}H{end:.1f}"/>'
         f'<path class="seen" fill="{tint}" d="{bars}"/>'
@@ -127,7 +127,7 @@ def _kept(record: TrackRecord) -> str:
     return f"its id was kept {record.kept} times, {record.mean_distance:.1f} px from a reference's center on average"
 
 
-def _came_back(track_id: int, back: Return) -> str:
+def _recovery(track_id: int, back: Recovery) -> str:
     frames = "1 frame" if back.missed == 1 else f"{back.missed} frames"
     again = f"id {track_id} found again in frame {back.frame} after {frames}"
     if back.reference_frame == NEW:
@@ -148,9 +148,9 @@ def _histogram(counts: NDArray[Any], low: float, high: float, unit: str, noun: s
     edges = np.linspace(low, high, len(counts) + 1)
     for k, y in enumerate(_heights(counts, top)):
         if counts[k]:
-            said = f"{counts[k]:g} {noun}, {edges[k]:.3g} to {edges[k + 1]:.3g} {unit}"
+            caption = f"{counts[k]:g} {noun}, {edges[k]:.3g} to {edges[k + 1]:.3g} {unit}"
             box = f'x="{_PLOT_LEFT + k * width:.1f}" y="{y:.1f}" width="{width - 1.5:.1f}" height="{floor - y:.1f}"'
-            parts.append(f'<rect class="bar" {box}><title>{said}</title></rect>')
+            parts.append(f'<rect class="bar" {box}><title>{caption}</title></rect>')
     for tick in _ticks(low, high, 6):
         at = _PLOT_LEFT + (tick - low) / (high - low) * (_PLOT_WIDTH - _PLOT_LEFT - _PLOT_RIGHT)
         parts.append(
@@ -168,9 +168,9 @@ def _axes(top: float, unit: str) -> str:
     parts = []
     for value in (0.0, top / 2, top):
         y = float(_heights(np.array([value]), top)[0])
-        said = f"{_short(value)} {escape(unit)}".rstrip() if value == top else _short(value)
+        caption = f"{_short(value)} {escape(unit)}".rstrip() if value == top else _short(value)
         parts.append(f'<path class="grid" d="M{_PLOT_LEFT} {y:.1f}H{_PLOT_WIDTH - _PLOT_RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{_PLOT_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{said}</text>')
+        parts.append(f'<text class="tick" x="{_PLOT_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{caption}</text>')
     return "".join(parts) + f'<path class="axis" d="M{_PLOT_LEFT} {floor}H{_PLOT_WIDTH - _PLOT_RIGHT}"/>'
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.assembly.appearance import LOOK_SIZE, blend
+from instance_flow.assembly.appearance import APPEARANCE_SIZE, blend
 from instance_flow.assembly.matching import KnownIdentities, Matches
 from instance_flow.structures import (
     LAST_ID,
@@ -26,9 +26,11 @@ from instance_flow.tracking.memory import Reference
 from instance_flow.tracking.snapshot import Snapshot, pack_stamp, take, take_counts, unpack_stamp
 
 LEAST_SHARE = 0.05
-"""Weight of the newest look in an id's mean: it follows the light, but not one bad mask."""
+"""Weight of the newest appearance in an id's mean: it follows the light, but not one bad mask."""
 MOST_LOST = 100
 """Lost ids that are kept at most, so that no flood of ghosts costs time or memory."""
+_STORED_AS = {"appearance": "look"}
+"""Fields of a track that a snapshot holds under another name; the format keeps it."""
 
 
 @dataclass
@@ -36,7 +38,7 @@ class _Track:
     """first_frame, last_frame: frame indices of the id's first and latest appearance.   sightings: their number.
 
     first_stamp: nanoseconds of the first one, None where unknown.
-    votes: (C,) float64, sum of its class probabilities.   look: (512,) float32, mean of what it looked like.
+    votes: (C,) float64, sum of its class probabilities.   appearance: (512,) float32, mean over its sightings.
     center, velocity: (2,) float32 cells where it was last, and cells per frame.
     streak: in how many frames in a row it was seen.   published: whether it was, when it was last seen.
     shown: whether it ever was.
@@ -48,7 +50,7 @@ class _Track:
     last_frame: int
     sightings: int
     votes: NDArray[np.float64]
-    look: FloatArray
+    appearance: FloatArray
     center: FloatArray
     velocity: FloatArray
     streak: int = 0
@@ -56,12 +58,12 @@ class _Track:
     shown: bool = False
     confirmed: bool = False
 
-    def see(self, frame_index: int, votes: FloatArray, look: FloatArray, center: FloatArray) -> None:
+    def see(self, frame_index: int, votes: FloatArray, appearance: FloatArray, center: FloatArray) -> None:
         """Take the next sighting."""
         self.sightings += 1
         self.streak = self.streak + 1 if frame_index == self.last_frame + 1 else 1
         self.votes += votes
-        self.look = blend(self.look, look, max(1 / self.sightings, LEAST_SHARE))
+        self.appearance = blend(self.appearance, appearance, max(1 / self.sightings, LEAST_SHARE))
         if frame_index > self.last_frame:
             moved = (center - self.center) / (frame_index - self.last_frame)
             self.velocity = (moved if self.sightings == 2 else (self.velocity + moved) / 2).astype(np.float32)
@@ -69,7 +71,7 @@ class _Track:
 
 
 class Tracker:
-    """Gives ids, starting at 1 and never twice, and accumulates each id's class votes (section III-C-3) and look.
+    """Gives ids, starting at 1 and never twice, and accumulates each id's class votes (section III-C-3) and appearance.
 
     Args:
         lost_frames: for how long an id that no reference shows any more may still be given back to an object.
@@ -88,11 +90,11 @@ class Tracker:
         """Every identity that may still be handed on to an object of this frame."""
         tracks = list(self._tracks.values())
         gaps = np.array([frame_index - track.last_frame for track in tracks], np.int64)
-        looks = np.array([track.look for track in tracks], np.float32).reshape(len(tracks), LOOK_SIZE)
+        appearance = np.array([track.appearance for track in tracks], np.float32).reshape(len(tracks), APPEARANCE_SIZE)
         centers = np.array([track.center for track in tracks], np.float32).reshape(-1, 2)
         velocities = np.array([track.velocity for track in tracks], np.float32).reshape(-1, 2)
         expected = centers + velocities * gaps[:, None].astype(np.float32)
-        return KnownIdentities(np.array(list(self._tracks), np.int64), looks, expected, gaps)
+        return KnownIdentities(np.array(list(self._tracks), np.int64), appearance, expected, gaps)
 
     def update(
         self,
@@ -134,14 +136,15 @@ class Tracker:
         self,
         identities: Identities,
         scores: FloatArray,
-        wanted: NDArray[np.bool_],
+        class_published: NDArray[np.bool_],
         min_score: float,
         confirm_frames: int,
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which objects of the frame that ``update`` was told of are published, (M,), and which of these for the first
         time; no id depends on it.
 
-        scores: (M,).   wanted: (M,) whether its class is.   min_score, confirm_frames: as in ``AssemblyConfig``.
+        scores: (M,).   class_published: (M,) whether its class is.
+        min_score, confirm_frames: as in ``AssemblyConfig``.
         """
         published, first = np.zeros(len(scores), bool), np.zeros(len(scores), bool)
         for row, identity in enumerate(identities.ids.tolist()):
@@ -151,20 +154,20 @@ class Tracker:
             # One that is there stays where its score falls a little: else it would flicker.
             least = min_score / 2 if track.published else min_score
             track.published = bool(track.confirmed and scores[row] >= least)
-            published[row] = track.published and wanted[row]
+            published[row] = track.published and class_published[row]
             first[row] = published[row] and not track.shown
             track.shown |= bool(published[row])
         return published, first
 
     def _remember(self, ids: IntArray, instances: Instances, frame_index: int, stamp: int | None) -> None:
         for row, identity in enumerate(ids.tolist()):
-            votes, look, center = instances.class_scores[row], instances.looks[row], instances.centers[row]
+            votes, appearance, center = instances.class_scores[row], instances.appearance[row], instances.centers[row]
             if identity not in self._tracks:
                 nothing = np.zeros(len(votes), np.float64)
                 self._tracks[identity] = _Track(
-                    frame_index, stamp, frame_index, 0, nothing, look, center, np.zeros(2, np.float32)
+                    frame_index, stamp, frame_index, 0, nothing, appearance, center, np.zeros(2, np.float32)
                 )
-            self._tracks[identity].see(frame_index, votes, look, center)
+            self._tracks[identity].see(frame_index, votes, appearance, center)
 
     def forget(self, references: Sequence[Reference], frame_index: int) -> None:
         """Drop ids that nothing can claim any more: in none of the references that there are after a frame, and unseen
@@ -193,7 +196,7 @@ class Tracker:
             "tracker.next_id": np.array(self._next_id),
             "tracker.ids": np.array(list(self._tracks), np.int64),
             "tracker.first_stamp": np.array([pack_stamp(track.first_stamp) for track in tracks], np.int64),
-            **{f"tracker.{name}": column for name, column in columns.items()},
+            **{f"tracker.{_STORED_AS.get(name, name)}": column for name, column in columns.items()},
         }
 
     def restored(self, snapshot: Mapping[str, NDArray[Any]], classes: int, frame_index: int) -> Tracker:
@@ -212,7 +215,11 @@ class Tracker:
                 f"most {LAST_ID + 1}; start the stream anew"
             )
         column = {
-            name: take(snapshot, f"tracker.{name}", *((kind, len(ids), *shape) if len(ids) else (np.generic, 0)))
+            name: take(
+                snapshot,
+                f"tracker.{_STORED_AS.get(name, name)}",
+                *((kind, len(ids), *shape) if len(ids) else (np.generic, 0)),
+            )
             for name, (kind, *shape) in _columns(classes).items()
         }
         for name in ("sightings", "streak") if len(ids) else ():
@@ -230,7 +237,7 @@ class Tracker:
                 last_frame=int(column["last_frame"][k]),
                 sightings=int(column["sightings"][k]),
                 votes=column["votes"][k].copy(),
-                look=column["look"][k].copy(),
+                appearance=column["appearance"][k].copy(),
                 center=column["center"][k].copy(),
                 velocity=column["velocity"][k].copy(),
                 streak=int(column["streak"][k]),
@@ -254,7 +261,7 @@ def _columns(classes: int) -> dict[str, tuple[Any, ...]]:
         **dict.fromkeys(numbers, (np.integer,)),
         **dict.fromkeys(("published", "confirmed", "shown"), (np.bool_,)),
         "votes": (np.floating, classes),
-        "look": (np.floating, LOOK_SIZE),
+        "appearance": (np.floating, APPEARANCE_SIZE),
         "center": (np.floating, 2),
         "velocity": (np.floating, 2),
     }

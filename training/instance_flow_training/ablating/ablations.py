@@ -112,9 +112,9 @@ def flow_errors(network: Network, clips: Sequence[Clip]) -> dict[str, float]:
             gaps = [gap for gap in FRAMES_BACK if gap <= t]
             if not gaps:
                 continue
-            said = network.predict(clip.images[t], [features[t - gap] for gap in gaps])
+            prediction = network.predict(clip.images[t], [features[t - gap] for gap in gaps])
             labels = targets[t].labels.astype(np.int32)
-            flows = instance_flows(said.offset, said.reference_offset, labels, len(clip.class_ids))
+            flows = instance_flows(prediction.offset, prediction.reference_offset, labels, len(clip.class_ids))
             for gap, flow in zip(gaps, flows, strict=True):
                 missed = np.linalg.norm(flow - (targets[t - gap].centers - targets[t].centers), axis=1)
                 errors[gap].extend((missed[np.isfinite(missed)] * OUTPUT_STRIDE).tolist())

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from instance_flow.assembly.appearance import looks
+from instance_flow.assembly.appearance import appearance_vectors
 from instance_flow.structures import FloatArray, Image, InstanceFlowError, IntArray, Tracks
 from instance_flow_training.comparing.retracking import NO_ID
 
@@ -45,7 +45,7 @@ class SortTracker:
     """Implements ``retracking.Retracker`` by SORT (Bewley et al., 2016): Kalman boxes and IoU."""
 
     def __init__(self, lost_frames: int = LOST_FRAMES, minimum_giou: float = MINIMUM_GIOU) -> None:
-        self._tracks = _Births("SORTTracker", lost_frames, minimum_giou)
+        self._tracks = _FromFirstDetection("SORTTracker", lost_frames, minimum_giou)
 
     def update(self, frame: Tracks, image: Image) -> IntArray:  # noqa: ARG002
         """See ``retracking.Retracker``."""
@@ -61,14 +61,16 @@ class ByteTracker:
     def __init__(
         self, lost_frames: int = LOST_FRAMES, minimum_giou: float = MINIMUM_GIOU, high_score: float = 0.1
     ) -> None:
-        self._tracks = _Births("ByteTrackTracker", lost_frames, minimum_giou, high_conf_det_threshold=high_score)
+        self._tracks = _FromFirstDetection(
+            "ByteTrackTracker", lost_frames, minimum_giou, high_conf_det_threshold=high_score
+        )
 
     def update(self, frame: Tracks, image: Image) -> IntArray:  # noqa: ARG002
         """See ``retracking.Retracker``."""
         return self._tracks.update(frame)
 
 
-class _Births:
+class _FromFirstDetection:
     """A tracker of the package ``trackers`` that names a track at its first detection.
 
     The package gives an id only with the second one, which would cost each track a switch that is not the method's.
@@ -157,6 +159,6 @@ class AppearanceTracker:
 
 
 def appearance(image: Image, frame: Tracks) -> FloatArray:
-    """What instance flow goes by too (``appearance.looks``), of whole masks: (N, 512), of length 1."""
+    """What instance flow goes by too (``appearance.appearance_vectors``), of whole masks: (N, 512), of length 1."""
     rows = np.where(frame.label_map > 0, np.searchsorted(frame.ids, frame.label_map) + 1, 0)
-    return looks(image, rows, len(frame), stride=1)
+    return appearance_vectors(image, rows, len(frame), stride=1)

@@ -116,7 +116,7 @@ def _identities(clip: FoundClip, costs: MatchCosts, unit: float, lost_frames: in
         found = frame.instances
         references = [Reference(r, None, None, clip.frames[r].instances.centers, ids[r]) for r in frame.references]
         matches = match_by_evidence(
-            *(found.centers, found.flows, found.spreads, found.looks),
+            *(found.centers, found.flows, found.flow_std, found.appearance),
             [reference.centers for reference in references],
             [reference.ids for reference in references],
             tracker.known(t),
@@ -140,7 +140,7 @@ def _one_to_one(pairs: dict[tuple[int, int], int]) -> int:
 
 
 def calibrate(
-    info: ModelInfo, clips: Sequence[FoundClip], say: Callable[[str], None] = lambda _: None
+    info: ModelInfo, clips: Sequence[FoundClip], report: Callable[[str], None] = lambda _: None
 ) -> tuple[MatchCosts, Score, Score]:
     """The best constants that a search along each of them finds, and the scores before and after.
 
@@ -166,7 +166,7 @@ def calibrate(
                 found = judge(tried)
                 if (found.idf1, -found.switches) > (best.idf1, -best.switches):
                     costs, best = tried, found
-            say(f"round {turn + 1} of {ROUNDS}, {field.name} {getattr(costs, field.name):.4g}: {best}")
+            report(f"round {turn + 1} of {ROUNDS}, {field.name} {getattr(costs, field.name):.4g}: {best}")
     return costs, before, best
 
 

@@ -43,7 +43,7 @@ ALL = "all"
 """Value of ``--trackers``: every tracker whose package is installed."""
 
 
-def out_of_reach(clip: Clip, references: int) -> int:
+def unreferenced_recoveries(clip: Clip, references: int) -> int:
     """How often an object comes back that no reference shows: away longer than the recent frames, not in the anchor."""
     anchor = next((t for t, labels in enumerate(clip.labels) if labels.any()), 0)
     count = 0
@@ -75,7 +75,7 @@ def run(
         name: {
             "clips": len(rows),
             **comparison.numbers(rows),
-            "out of reach": sum(out_of_reach(clips[i], 4) for i in rows),
+            "out of reach": sum(unreferenced_recoveries(clips[i], 4) for i in rows),
         }
         for name, rows in comparison.groups()
     }

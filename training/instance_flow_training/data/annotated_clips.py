@@ -124,8 +124,8 @@ def make_clip_set(
             f"{source}: no annotation shows an object of the classes to train, {gathered.left_out()}; "
             "check data.classes and data.crowds"
         )
-    told = (*notes, *gathered.notes(class_names, len(clips)))
-    return ClipSet(images, tuple(class_names), clips, told)
+    all_notes = (*notes, *gathered.notes(class_names, len(clips)))
+    return ClipSet(images, tuple(class_names), clips, all_notes)
 
 
 class _Gathered:

@@ -108,7 +108,7 @@ def check_pictures(images: Path, videos: Iterable[Video]) -> tuple[list[str], li
     """
     frames = [(images / name, video.height, video.width) for video in videos for name in video.file_names]
 
-    def look(frame: tuple[Path, int, int]) -> tuple[str, bool]:
+    def examine(frame: tuple[Path, int, int]) -> tuple[str, bool]:
         path, height, width = frame
         try:
             header = read_header(path)
@@ -121,10 +121,10 @@ def check_pictures(images: Path, videos: Iterable[Video]) -> tuple[list[str], li
         log.info(f"looking at the headers of {len(frames)} pictures in {images}")
     with warnings.catch_warnings(), ThreadPoolExecutor(_READERS) as pool:
         warnings.simplefilter("ignore")  # Pillow's, of odd metadata
-        looked = list(pool.map(look, frames))
-    turned = sum(is_turned for _, is_turned in looked)
+        examined = list(pool.map(examine, frames))
+    turned = sum(is_turned for _, is_turned in examined)
     notes = [f"{turned} picture(s) are turned upright, as their EXIF orientation says"] if turned else []
-    return [problem for problem, _ in looked if problem], notes
+    return [problem for problem, _ in examined if problem], notes
 
 
 def read_frame(path: Path, height: int, width: int) -> Image:

@@ -52,7 +52,7 @@ def training_panels(
     inside = (objects > 0) & (objects != IGNORE)
     mask = cv2.resize(inside.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
     true = [_array(offsets_to(labels, targets.centers[[frame]])[0]) * OUTPUT_STRIDE for frame in frames]
-    said = [_array(offset) * OUTPUT_STRIDE for offset in (maps.offset[here], *reference_offset[pair:][:1])]
+    predicted = [_array(offset) * OUTPUT_STRIDE for offset in (maps.offset[here], *reference_offset[pair:][:1])]
     rims = [_rim(offset[:, inside]) for offset in true]
     classes = _array(targets.semantic[here]).astype(np.int64)
     shown = [class_names[k - 1] for k in np.unique(classes) if k not in (0, IGNORE)]
@@ -62,7 +62,7 @@ def training_panels(
         [_picture(images[frame], size) for frame in (here, frames[-1])],
         [semantic_tile(semantic, size), _true_classes(classes, size)],
         [heat_tile(_array(heat), size, nowhere) for heat in heats],
-        *([offset_tile(vectors[k], rims[k], size, mask) for vectors in (said, true)] for k in range(len(frames))),
+        *([offset_tile(vectors[k], rims[k], size, mask) for vectors in (predicted, true)] for k in range(len(frames))),
     ]
     titles = [
         ("Frame", "", "Reference" if len(frames) > 1 else "Frame", ""),

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from instance_flow.doctor.machine import look_at_processor
+from instance_flow.doctor.machine import inspect_processor
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class StepClock:
     def done(self) -> None:
         """One more step is done."""
         if self._since is None:
-            self._go_on()
+            self._start()
         else:
             self._timing += Timing(1)
 
@@ -81,13 +81,13 @@ class StepClock:
         """What is done meanwhile, such as a validation, is no part of a step."""
         self._stop()
         yield
-        self._go_on()
+        self._start()
 
     def take(self) -> Timing:
         """The time since the last call."""
         if self._since is not None:
             self._stop()
-            self._go_on()
+            self._start()
         timing, self._timing = self._timing, Timing()
         return timing
 
@@ -98,7 +98,7 @@ class StepClock:
             self._timing += Timing(0, time.perf_counter() - self._since, waited)
         self._since, self._waits = None, []
 
-    def _go_on(self) -> None:
+    def _start(self) -> None:
         self._wait_for_device()
         self._since = time.perf_counter()
 
@@ -120,7 +120,7 @@ class StepClock:
 
 def cores_per_process() -> int:
     """How many cores each of the training processes on this machine can count on."""
-    processor = look_at_processor()
+    processor = inspect_processor()
     cores = min(processor.cores, processor.quota or processor.cores)
     return max(1, int(cores) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 

@@ -191,11 +191,11 @@ def report_of(checkpoint: Path) -> str:
     if not is_first_process():
         return ""
     state = load_checkpoint(checkpoint)
-    best, exported, said = state.get("best"), checkpoint, ""
+    best, exported, best_note = state.get("best"), checkpoint, ""
     if best:
         exported = checkpoint.with_name("best.pt")
-        said = f" best {best['metric']} {best['value']:.3f} at step {best['step']};"
-    return f"trained {state['step']} steps;{said} export with: instance-flow-export {exported} model.onnx"
+        best_note = f" best {best['metric']} {best['value']:.3f} at step {best['step']};"
+    return f"trained {state['step']} steps;{best_note} export with: instance-flow-export {exported} model.onnx"
 
 
 def is_first_process() -> bool:

@@ -67,11 +67,11 @@ class TrainingLog:
             self._warn()
 
     def _warn(self) -> None:
-        said = advice(self._whole, self._workers, cores_per_process())
-        if said:
+        hint = advice(self._whole, self._workers, cores_per_process())
+        if hint:
             self._warned = True
             self._progress.clear()
-            log.warning(said)
+            log.warning(hint)
 
     def summary(self) -> str:
         """The speed of all steps so far in a line."""

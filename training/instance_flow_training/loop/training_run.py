@@ -122,7 +122,7 @@ def open_run(config: TrainConfig, checkpoint: Path | None) -> TrainingRun:
     if state is None:
         initialise(network, data.class_names, config.init)
     else:
-        go_on(run, state, str(checkpoint))
+        resume(run, state, str(checkpoint))
     run.module, run.optimizer = fabric.setup(step, optimizer, move_to_device=False)
     return run
 
@@ -139,7 +139,7 @@ def check_parts(network: InstanceFlowNet, config: TrainConfig) -> None:
                 )
 
 
-def go_on(run: TrainingRun, state: dict[str, Any], source: str) -> None:
+def resume(run: TrainingRun, state: dict[str, Any], source: str) -> None:
     """Take up a checkpoint's state. Raises ConfigError where it belongs to another network or other classes."""
     hint = f"give another --out, or begin a new run from it with --set init.checkpoint={source}"
     theirs, ours = list(state["class_names"]), list(run.data.class_names)

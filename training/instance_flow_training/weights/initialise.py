@@ -92,8 +92,8 @@ def take_checkpoint(network: InstanceFlowNet, class_names: Sequence[str], path: 
             taken.append(part)
     if "backbone" in fresh:
         model, ours_is = state["config"].get("model"), network.config
-        said = model if isinstance(model, dict) else {}
-        backbone, stride = (shown(said.get(name)) for name in ("backbone", "output_stride"))
+        described = model if isinstance(model, dict) else {}
+        backbone, stride = (shown(described.get(name)) for name in ("backbone", "output_stride"))
         raise ConfigError(
             f"init.checkpoint: {path} does not fit: its backbone is {backbone} of output stride {stride}, here it is "
             f"{ours_is.backbone} of {ours_is.output_stride}; give a checkpoint of the same backbone"

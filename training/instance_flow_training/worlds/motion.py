@@ -129,7 +129,7 @@ class _Director:
             elif role == "wander":
                 things.append(self._perform(actor, self._wander(actor.size, actor.speed)))
         order = [int(k) for k in self.rng.permutation(len(things))]
-        things += [self._stand(actor, path) for actor, path in occluders]
+        things += [self._pose_static(actor, path) for actor, path in occluders]
         order += range(len(order), len(things))
         class_ids = np.array([actor.class_id for actor in cast], np.int64)
         ground = cut(self.camera.ground_velocities(), self.situation.step)
@@ -179,8 +179,8 @@ class _Director:
         """Take kind, and nearly look and size, from the model; the speed in sizes per frame stays the actor's own."""
         size = model.size * float(self.rng.uniform(0.85, 1.0))
         shape = (0.8 * model.shape + 0.2 * actor.shape).astype(np.float32)
-        look = textures.look_alike(model.texture, self.rng)
-        return replace(model, texture=look, shape=shape, size=size, speed=actor.speed * size / actor.size)
+        texture = textures.look_alike(model.texture, self.rng)
+        return replace(model, texture=texture, shape=shape, size=size, speed=actor.speed * size / actor.size)
 
     def _occluders(self, hidden: list[float]) -> list[tuple[_Actor, Path]]:
         """Occluders and their paths on the stage; the first, at most three, are large enough for the hidden objects."""
@@ -293,7 +293,7 @@ class _Director:
             angles = _facing(stage) + swing(self.rng, self.time, 0.15)
         return self._seen(actor, stage, actor.size * depth, angles, beat)
 
-    def _stand(self, actor: _Actor, stage: Path) -> Thing:
+    def _pose_static(self, actor: _Actor, stage: Path) -> Thing:
         ones = np.ones(len(self.time))
         upright = np.pi / 2 + self.rng.uniform(-0.2, 0.2) if actor.kind == "post" else 0.0
         beat = 2 * np.pi * (0.03 * self.time + self.rng.random())

@@ -79,8 +79,11 @@ ENDLESS: dict[str, Situation] = {
     ),
 }
 """For clips of hundreds of frames, and by name only: training and benchmark take those of TABLE in turn."""
-_TWINS = Situation(speed=(0.1, 0.5), largest=0.35, crossing=0.4, look_alike=1.0, drift=(0.0, 0.02), sway=(0.0, 0.04))
+_IDENTICAL_OBJECTS = Situation(
+    speed=(0.1, 0.5), largest=0.35, crossing=0.4, look_alike=1.0, drift=(0.0, 0.02), sway=(0.0, 0.04)
+)
 REAL: dict[str, Situation] = {
-    name: replace(row, largest=min(0.9, 1.7 * row.largest)) for name, row in {**TABLE, "twins": _TWINS}.items()
+    name: replace(row, largest=min(0.9, 1.7 * row.largest))
+    for name, row in {**TABLE, "twins": _IDENTICAL_OBJECTS}.items()
 }
 """Of worlds of cut-outs, larger as most of them are slender. All objects of "twins" are the same one."""

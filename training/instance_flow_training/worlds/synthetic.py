@@ -122,7 +122,7 @@ class World:
         self._cutouts = cutouts
         # By the name and not by its place in SITUATIONS, so that a new situation leaves the old worlds as they are.
         sequence = np.random.SeedSequence([seed, zlib.crc32(situation.encode())])
-        script_seed, look_seed, self._ground_seed = sequence.spawn(3)
+        script_seed, camera_seed, self._ground_seed = sequence.spawn(3)
         traits = (TABLE | ENDLESS if cutouts is None else REAL)[situation]
         height, width = config.size
         rng = np.random.default_rng(script_seed)
@@ -137,16 +137,16 @@ class World:
             ground_ids = cutouts.picture(self._picture)[2][: MOST_OBJECTS - self._played]
         self.class_ids: IntArray = np.concatenate([self._script.class_ids, ground_ids])
         self.rate = config.rate / traits.step
-        look = np.random.default_rng(look_seed)
-        self._exposure = float(config.blur * look.random())
-        self._noise = float(config.noise * look.uniform(0.2, 1))
-        light = look.uniform(0, 2 * np.pi)
+        camera_rng = np.random.default_rng(camera_seed)
+        self._exposure = float(config.blur * camera_rng.random())
+        self._noise = float(config.noise * camera_rng.uniform(0.2, 1))
+        light = camera_rng.uniform(0, 2 * np.pi)
         self._light = np.array([np.cos(light), np.sin(light)])
-        self._shadow = float(look.uniform(0.15, 0.45))
-        flicker = look.uniform(0, 2 * np.pi, 2)
+        self._shadow = float(camera_rng.uniform(0.15, 0.45))
+        flicker = camera_rng.uniform(0, 2 * np.pi, 2)
         time = np.arange(config.frames)
         self._gains = 1 + 0.03 * np.sin(0.9 * time + flicker[0]) + 0.03 * np.sin(2.3 * time + flicker[1])
-        self._grain_offsets = look.integers(0, 64, (config.frames, 2))
+        self._grain_offsets = camera_rng.integers(0, 64, (config.frames, 2))
         self._textures: dict[int, Image] = {}
         self._sprites: dict[int, FloatArray] = {}
         self._ground: Image | None = None

@@ -144,7 +144,7 @@ def background(rng: np.random.Generator, height: int, width: int) -> Image:
         field += np.float32(weight) * _noise(rng, height, width, rows, round(rows * aspect))
     _structure(rng, field)
     picture = colour(field, palette)
-    _litter(rng, picture)
+    _paint_clutter(rng, picture)
     return picture
 
 
@@ -167,7 +167,7 @@ def _structure(rng: np.random.Generator, field: FloatArray) -> None:
         field -= np.float32(depth) * joint
 
 
-def _litter(rng: np.random.Generator, picture: Image) -> None:
+def _paint_clutter(rng: np.random.Generator, picture: Image) -> None:
     """Paint pebbles, paper and sticks, so that bright colour is not enough to find an object, in place."""
     height, width = picture.shape[:2]
     for _ in range(int(rng.integers(0, 22))):

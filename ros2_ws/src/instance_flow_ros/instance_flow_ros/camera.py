@@ -46,7 +46,7 @@ from instance_flow_ros.diagnostics import (
     StampGaps,
     Statistics,
 )
-from instance_flow_ros.graph import why_nothing_comes
+from instance_flow_ros.graph import why_no_images
 from instance_flow_ros.parameters import COMPRESSED, StreamConfig
 
 try:
@@ -96,12 +96,12 @@ class Begun:
 
 
 class Camera:
-    """Made when the node is configured; ``answer``, ``begin`` and ``configure`` belong to one thread, the worker's.
+    """Made when the node is configured; ``process``, ``begin`` and ``configure`` belong to one thread, the worker's.
 
     Args:
         name: empty for the only camera of a node.
         pipeline: this camera's own.
-        put: hands a frame over to be answered; tells whether an older one was dropped for it.
+        put: hands a frame over to be processed; tells whether an older one was dropped for it.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Camera:
         self._gaps = StampGaps()
         self._problem = self._stamp_problem = self._last_break = ""
         self._broke = self._broke_before = self._jittered = False
-        self._complained: dict[str, tuple[str, float]] = {}
+        self._logged: dict[str, tuple[str, float]] = {}
         self._node, self._bridge, self._put, self._config = node, bridge, put, config
         self._stream = Stream(pipeline, config.max_gap, self._on_break, self._on_jitter)
         self._overlap = Overlap(self._stream)
@@ -154,7 +154,7 @@ class Camera:
         self._node.get_logger().info(f"waiting for images on {self.topic}")
 
     def unsubscribe(self) -> None:
-        """Be deaf to images."""
+        """Stop receiving images."""
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
@@ -179,7 +179,7 @@ class Camera:
         self._stream.max_gap = config.max_gap
         self._config = config
 
-    def answer(self, frame: Frame) -> None:
+    def process(self, frame: Frame) -> None:
         """Work on one image and publish what is on it; never raises."""
         if begun := self.begin(frame):
             self.finish(begun)
@@ -217,7 +217,7 @@ class Camera:
         if report.recent[REFUSED]:
             return DiagnosticStatus.WARN, self._problem, figures
         if not report.recent[RECEIVED]:
-            return DiagnosticStatus.WARN, why_nothing_comes(self._node, self._subscription, self._kind), figures
+            return DiagnosticStatus.WARN, why_no_images(self._node, self._subscription, self._kind), figures
         if not report.recent[ANSWERED]:
             return DiagnosticStatus.WARN, "images come in, but none was answered since the last report", figures
         if lost := lost_images(report.recent, self.topic):
@@ -269,14 +269,14 @@ class Camera:
     def _refuse(self, reason: str) -> None:
         self.statistics.count(REFUSED)
         self._problem = shown(reason, MESSAGE)
-        self._complain(REFUSED, self._problem)
+        self._log_problem(REFUSED, self._problem)
 
-    def _complain(self, kind: str, words: str) -> None:
+    def _log_problem(self, kind: str, words: str) -> None:
         """Log, but not for every frame. rclpy's own throttle would take all cameras for one."""
         now = monotonic()
-        told, when = self._complained.get(kind, ("", -np.inf))
-        if now - when >= (_REPEAT if words == told else _QUIET):
-            self._complained[kind] = words, now
+        logged, when = self._logged.get(kind, ("", -np.inf))
+        if now - when >= (_REPEAT if words == logged else _QUIET):
+            self._logged[kind] = words, now
             self._warn(words)
 
     def _warn(self, words: str) -> None:
@@ -285,7 +285,7 @@ class Camera:
     def _check_stamp(self, header: Header) -> None:
         problem = stamp_problem(header.stamp)
         if problem and not self._stamp_problem:
-            self._complain(
+            self._log_problem(
                 "stamp", f"{problem}. Such images are tracked without a time: velocities and ages are unknown"
             )
         self._stamp_problem = problem

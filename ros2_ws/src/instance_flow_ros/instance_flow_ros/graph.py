@@ -11,7 +11,7 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 
-def why_nothing_comes(node: Node, subscription: Subscription, kind: type) -> str:
+def why_no_images(node: Node, subscription: Subscription, kind: type) -> str:
     """Say in one sentence why a subscription hears nothing: nobody publishes, or another type, or another QoS."""
     topic = subscription.topic_name
     expected = _type_name(kind)

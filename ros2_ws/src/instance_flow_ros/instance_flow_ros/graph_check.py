@@ -41,9 +41,9 @@ from instance_flow_ros.graph_findings import (
     COMPRESSED_IMAGE,
     IMAGE,
     Graph,
-    Heard,
     Mismatch,
     Node,
+    Received,
     Status,
     Topic,
     judge,
@@ -70,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InvalidTopicNameException:
         parser.error(f"{options.topic!r} is no name of a topic")
     middleware.prepare()
-    graph = look(options.seconds, options.topic)
+    graph = inspect_graph(options.seconds, options.topic)
     sys.stdout.write(f"{json.dumps([asdict(finding) for finding in judge(graph)])}\n")
     return 0
 
 
-def look(seconds: float, topic: str | None = None) -> Graph:
+def inspect_graph(seconds: float, topic: str | None = None) -> Graph:
     """Look at the graph of the environment's domain; a topic is listened to whether or not a node does."""
     context = rclpy.Context()
     # No signal handlers: Ctrl-C then ends this as it ends any other command.
@@ -108,7 +108,7 @@ class _Listener:
     stamps: list[int] = field(default_factory=list)
     age: float | None = None
 
-    def hear(self, message: Image | CompressedImage) -> None:
+    def receive(self, message: Image | CompressedImage) -> None:
         self.last = monotonic()
         if not self.count:
             self.first = self.last
@@ -119,10 +119,10 @@ class _Listener:
             self.stamps.append(stamp)
             self.age = (self.node.get_clock().now().nanoseconds - stamp) * 1e-9
 
-    def heard(self) -> Heard:
+    def received(self) -> Received:
         rate = (self.count - 1) / (self.last - self.first) if self.last > self.first else 0.0
         backwards = self.stamps != sorted(self.stamps)
-        return Heard(self.count, rate, self.description, self.error, self.age, backwards)
+        return Received(self.count, rate, self.description, self.error, self.age, backwards)
 
     def _read(self, message: Image | CompressedImage) -> None:
         try:
@@ -136,7 +136,7 @@ class _Listener:
         self.description = f"{pixels.shape[1]} x {pixels.shape[0]} {shown(encoding)}"
 
 
-class _Question:
+class _ServiceCall:
     """A call of a service of a node, made once it can be."""
 
     def __init__(self, node: RosNode, kind: Any, name: str, request: Any) -> None:
@@ -148,7 +148,7 @@ class _Question:
         if self._future is None and self._client.service_is_ready():
             self._future = self._client.call_async(self._request)
 
-    def answer(self) -> Any:
+    def response(self) -> Any:
         """The response, None while there is none."""
         return self._future.result() if self._future is not None and self._future.done() else None
 
@@ -158,26 +158,26 @@ class _Observer:
 
     def __init__(self, node: RosNode, topic: str | None) -> None:
         self._node = node
-        self._wanted = None if topic is None else node.resolve_topic_name(topic)
+        self._topic = None if topic is None else node.resolve_topic_name(topic)
         self._listeners: dict[str, _Listener] = {}
-        self._states: dict[str, _Question] = {}
-        self._parameters: dict[str, _Question] = {}
+        self._states: dict[str, _ServiceCall] = {}
+        self._parameters: dict[str, _ServiceCall] = {}
         self._statuses: dict[str, Status] = {}
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, _DEPTH)
         node.create_timer(_PERIOD, self._ask)
 
     def graph(self, seconds: float) -> Graph:
         """Sum up what was seen."""
-        nodes = tuple(self._describe(name) for name in self._ours())
+        nodes = tuple(self._describe(name) for name in self._own_nodes())
         names = [full_name(*found) for found in self._node.get_node_names_and_namespaces()]
         own = {node.name.lstrip("/") for node in nodes}
         return Graph(
             seconds=seconds,
-            asked=self._wanted,
+            asked=self._topic,
             names=tuple(sorted(name for name in names if not name.endswith(f"/{_NAME}"))),
             nodes=nodes,
             topics={
-                name: Topic(publishers, self._listeners[name].heard() if name in self._listeners else None)
+                name: Topic(publishers, self._listeners[name].received() if name in self._listeners else None)
                 for name, publishers in self._image_topics().items()
             },
             mismatches=tuple(self._mismatches([node.name for node in nodes])),
@@ -185,7 +185,7 @@ class _Observer:
             has_clock=self._node.count_publishers("/clock") > 0,
         )
 
-    def _ours(self) -> list[str]:
+    def _own_nodes(self) -> list[str]:
         """Full names of instance-flow nodes: those with a lifecycle, ~/reset and ~/enable, in whatever state."""
         services = {name: kinds[0] for name, kinds in self._node.get_service_names_and_types()}
         expected = {"reset": "std_srvs/srv/Trigger", "enable": "std_srvs/srv/SetBool"}
@@ -195,34 +195,34 @@ class _Observer:
         )
 
     def _ask(self) -> None:
-        for name in self._ours():
+        for name in self._own_nodes():
             if name not in self._states:
-                self._states[name] = _Question(self._node, GetState, f"{name}/get_state", GetState.Request())
+                self._states[name] = _ServiceCall(self._node, GetState, f"{name}/get_state", GetState.Request())
                 request = GetParameters.Request(names=["use_sim_time"])
-                self._parameters[name] = _Question(self._node, GetParameters, f"{name}/get_parameters", request)
+                self._parameters[name] = _ServiceCall(self._node, GetParameters, f"{name}/get_parameters", request)
             self._states[name].ask()
             self._parameters[name].ask()
-        for topic, kind in self._to_hear().items():
+        for topic, kind in self._topics_to_receive().items():
             if topic not in self._listeners:
                 listener = self._listeners[topic] = _Listener(self._node)
-                self._node.create_subscription(_KINDS[kind], topic, listener.hear, qos_profile_sensor_data)
+                self._node.create_subscription(_KINDS[kind], topic, listener.receive, qos_profile_sensor_data)
 
-    def _to_hear(self) -> dict[str, str]:
+    def _topics_to_receive(self) -> dict[str, str]:
         """Type by topic that is to be listened to: the one that was asked for, else those of our nodes, else some."""
         kinds = {
             topic: next(iter(publishers.values()))
             for topic, publishers in self._image_topics().items()
             if publishers and set(publishers.values()) <= set(_KINDS)
         }
-        if self._wanted is not None:
-            return {topic: kind for topic, kind in kinds.items() if topic == self._wanted}
-        inputs = {topic for name in self._ours() for topic in self._inputs(name)}
-        heard = inputs & set(kinds) or sorted(kinds)[:_MOST_TOPICS]
-        return {topic: kinds[topic] for topic in heard}
+        if self._topic is not None:
+            return {topic: kind for topic, kind in kinds.items() if topic == self._topic}
+        inputs = {topic for name in self._own_nodes() for topic in self._inputs(name)}
+        received = inputs & set(kinds) or sorted(kinds)[:_MOST_TOPICS]
+        return {topic: kinds[topic] for topic in received}
 
     def _image_topics(self) -> dict[str, dict[str, str]]:
         """Type by publisher, by topic of images; those that our own nodes publish are left out."""
-        own = {topic for name in self._ours() for topic in self._outputs(name)}
+        own = {topic for name in self._own_nodes() for topic in self._outputs(name)}
         topics = [name for name, kinds in self._node.get_topic_names_and_types() if set(kinds) & set(_KINDS)]
         return {
             name: {node_of(info): info.topic_type for info in self._publishers(name)}
@@ -248,8 +248,8 @@ class _Observer:
         return []
 
     def _describe(self, name: str) -> Node:
-        state = self._states[name].answer() if name in self._states else None
-        parameters = self._parameters[name].answer() if name in self._parameters else None
+        state = self._states[name].response() if name in self._states else None
+        parameters = self._parameters[name].response() if name in self._parameters else None
         label = "" if state is None else state.current_state.label
         simulated = parameters is not None and bool(parameters.values) and parameters.values[0].bool_value
         return Node(name, label, self._inputs(name), simulated)

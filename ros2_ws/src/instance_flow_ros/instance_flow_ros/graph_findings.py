@@ -31,7 +31,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Received:
     """Images that came on a topic. description: size and encoding of the first; error: why it cannot be read.
 
     rate: per second.   age: seconds between stamp and arrival of the last, None without a stamp.
@@ -48,10 +48,10 @@ class Heard:
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of images. publishers: type by full name of the node.   heard: None where nobody listened."""
+    """A topic of images. publishers: type by full name of the node.   received: None where nobody listened."""
 
     publishers: Mapping[str, str]
-    heard: Heard | None = None
+    received: Received | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def judge(graph: Graph) -> list[Finding]:
         findings.append(_judge_silence(graph.asked, "nobody publishes there", graph))
     simulated = any(node.use_sim_time for node in graph.nodes)
     for name, topic in graph.topics.items():
-        if topic.heard is not None and topic.publishers:
-            findings.append(_judge_heard(name, topic.heard, graph.seconds, simulated))
+        if topic.received is not None and topic.publishers:
+            findings.append(_judge_received(name, topic.received, graph.seconds, simulated))
     findings += [_judge_mismatch(mismatch, graph) for mismatch in graph.mismatches]
     return findings + [_judge_status(status) for status in graph.statuses]
 
@@ -173,27 +173,29 @@ def _remapping(topic: str, kind: str) -> str:
     return f"--ros-args -r image:={topic}"
 
 
-def _judge_heard(name: str, heard: Heard, seconds: float, simulated: bool) -> Finding:
+def _judge_received(name: str, received: Received, seconds: float, simulated: bool) -> Finding:
     check = f"images on {name}"
-    if not heard.count:
+    if not received.count:
         advice = f"See that the driver runs; if it does, {_PROFILE}."
         return Finding(PROBLEM, check, f"none came within {seconds:g} s, though there is a publisher", advice)
-    if heard.error:
-        return Finding(PROBLEM, check, f"cannot be read: {heard.error}", "Set another encoding in the camera's driver.")
-    found = f"{heard.rate:.1f} Hz, {heard.description}"
-    if heard.age is None:
+    if received.error:
+        return Finding(
+            PROBLEM, check, f"cannot be read: {received.error}", "Set another encoding in the camera's driver."
+        )
+    found = f"{received.rate:.1f} Hz, {received.description}"
+    if received.age is None:
         advice = "Let the driver set them: without, velocities are unknown and nothing can be synchronised."
         return Finding(WARNING, check, f"{found}, stamps are 0", advice)
-    if heard.backwards:
+    if received.backwards:
         advice = "Look for a second publisher, or a bag that plays in a loop: ids begin at 1 again each time."
         return Finding(WARNING, check, f"{found}, stamps run backwards", advice)
-    if not simulated and not _YOUNGEST <= heard.age <= _OLDEST:
-        side = "behind" if heard.age > 0 else "ahead of"
+    if not simulated and not _YOUNGEST <= received.age <= _OLDEST:
+        side = "behind" if received.age > 0 else "ahead of"
         advice = "Synchronise the clocks (chrony); for a recording, play it with --clock and set use_sim_time."
         return Finding(
-            WARNING, check, f"{found}, stamps are {abs(heard.age):.1f} s {side} this machine's clock", advice
+            WARNING, check, f"{found}, stamps are {abs(received.age):.1f} s {side} this machine's clock", advice
         )
-    return Finding(OK, check, f"{found}, {heard.age * 1e3:.0f} ms old")
+    return Finding(OK, check, f"{found}, {received.age * 1e3:.0f} ms old")
 
 
 def _judge_mismatch(mismatch: Mismatch, graph: Graph) -> Finding:

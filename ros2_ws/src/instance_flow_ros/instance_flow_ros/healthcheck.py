@@ -38,11 +38,11 @@ def judge(statuses: Sequence[DiagnosticStatus]) -> tuple[int, str]:
 
 def ask(name: str, timeout: float) -> tuple[int, str]:
     """Wait for what the node of this full name says next on /diagnostics, ``timeout`` seconds at most, and judge it."""
-    heard: list[DiagnosticStatus] = []
+    received: list[DiagnosticStatus] = []
     prefix = f"{name.strip('/')}: "
 
     def on_diagnostics(message: DiagnosticArray) -> None:
-        heard.extend(status for status in message.status if status.name.startswith(prefix))
+        received.extend(status for status in message.status if status.name.startswith(prefix))
 
     context = rclpy.Context()
     # No signal handlers: Ctrl-C then ends this as it ends any other command.
@@ -56,15 +56,15 @@ def ask(name: str, timeout: float) -> tuple[int, str]:
         node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, _DEPTH)
         executor.add_node(node)
         deadline = monotonic() + timeout
-        while not heard and monotonic() < deadline:
+        while not received and monotonic() < deadline:
             executor.spin_once(timeout_sec=max(deadline - monotonic(), 0.0))
     finally:
         executor.shutdown()
         node.destroy_node()
         context.try_shutdown()
-    if not heard:
+    if not received:
         return UNHEALTHY, f"unhealthy: /{prefix}nothing on /diagnostics for {timeout:g} s"
-    return judge(heard)
+    return judge(received)
 
 
 def main(args: Sequence[str] | None = None) -> int:

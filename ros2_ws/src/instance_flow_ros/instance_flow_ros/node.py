@@ -103,8 +103,8 @@ class InstanceFlowNode(LifecycleNode):
             if self.get_parameter("pipelined").value:
                 self._worker = NewestItemWorker(Camera.begin, "instance_flow", Camera.finish)
             else:
-                self._worker = NewestItemWorker(Camera.answer, "instance_flow")
-            self._listen()
+                self._worker = NewestItemWorker(Camera.process, "instance_flow")
+            self._subscribe_all()
         except ValueError as error:
             self._stop()
             super().on_deactivate(state)
@@ -155,15 +155,15 @@ class InstanceFlowNode(LifecycleNode):
         """Load the model and warm it up in a thread beside, and say every second on /diagnostics how far it is."""
         loading = Loading(config, parameters.read(self, ExecutionConfig), assembly, self.context.ok)
         loading.start()
-        told, start = "", monotonic()
+        logged, start = "", monotonic()
         try:
             while not loading.ended.wait(_DIAGNOSTICS_PERIOD):
                 if not self.context.ok():
                     break
                 doing = loading.doing
-                if doing != told:
+                if doing != logged:
                     self.get_logger().info(shown(f"{doing} ({monotonic() - start:.0f} s so far)", MESSAGE))
-                    told = doing
+                    logged = doing
                 self._publish_status_of_all(DiagnosticStatus.OK, f"configuring: {doing}")
         finally:
             # A Ctrl-C ends the waiting, but the process must not end while the network runs. Waiting by join() alone
@@ -196,7 +196,7 @@ class InstanceFlowNode(LifecycleNode):
         gc.unfreeze()
         gc.collect()
 
-    def _listen(self) -> None:
+    def _subscribe_all(self) -> None:
         """Listen to images, while active and enabled."""
         if self._worker is not None and self._enabled:
             for camera in self._cameras:
@@ -206,12 +206,12 @@ class InstanceFlowNode(LifecycleNode):
                 words = f"parameter {shown(name)} has no effect: this node listens to {topics}"
                 self.get_logger().warning(shown(words, MESSAGE))
 
-    def _be_deaf(self) -> None:
+    def _unsubscribe_all(self) -> None:
         for camera in self._cameras:
             camera.unsubscribe()
 
     def _stop(self) -> None:
-        self._be_deaf()
+        self._unsubscribe_all()
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -238,12 +238,12 @@ class InstanceFlowNode(LifecycleNode):
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = request.data
         try:
-            self._listen()
+            self._subscribe_all()
         except ValueError as error:
             self._enabled = False
             response.message = shown(error, MESSAGE)
         if not self._enabled:
-            self._be_deaf()
+            self._unsubscribe_all()
         response.success = self._enabled == request.data
         response.message = response.message or f"working on images: {'on' if self._enabled else 'off'}"
         return response

@@ -112,7 +112,7 @@ def declare(node: Node, config: type, constraints: str) -> None:
     which in YAML has no type, for the default.
     """
     for parameter in declared(config):
-        _mend(node._parameter_overrides, parameter)
+        _correct_override(node._parameter_overrides, parameter)
         default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         node.declare_parameter(parameter.name, default, _descriptor(parameter, constraints))
 
@@ -133,7 +133,7 @@ def unknown(given: Iterable[str], node: Node) -> list[str]:
     return sorted(name for name in given if not name.startswith("qos_overrides.") and not node.has_parameter(name))
 
 
-def _mend(overrides: dict[str, Parameter], parameter: Field[Any]) -> None:
+def _correct_override(overrides: dict[str, Parameter], parameter: Field[Any]) -> None:
     given = overrides.get(parameter.name)
     if given is None:
         return

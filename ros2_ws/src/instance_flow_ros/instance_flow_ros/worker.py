@@ -73,11 +73,11 @@ class NewestItemWorker(Generic[Key, Item]):
             if item is not None:
                 begun = self._work(source, item)
                 if self._finish is not None and begun is not None:
-                    self._hand_over(source, begun)
+                    self._submit_second(source, begun)
             elif self._stopping:
                 return
 
-    def _hand_over(self, source: Key, begun: Any) -> None:
+    def _submit_second(self, source: Key, begun: Any) -> None:
         if self._finishing is not None:
             self._finishing.result()
         self._finishing = self._second.submit(self._finish, source, begun)  # type: ignore[arg-type]

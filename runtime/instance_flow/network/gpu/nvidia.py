@@ -49,7 +49,7 @@ class Gpu:
     capability: str
 
 
-def look_at_nvidia(proc: Path = Path("/proc/driver/nvidia/version"), dev: Path = Path("/dev")) -> Nvidia:
+def inspect_nvidia(proc: Path = Path("/proc/driver/nvidia/version"), dev: Path = Path("/dev")) -> Nvidia:
     """Read versions where that wakes no GPU: the libraries are loaded, and only asked for their numbers."""
     driver, device = driver_version(proc), any(dev.glob("nvidia[0-9]*")) or (dev / "nvhost-ctrl-gpu").exists()
     if not driver and not device:
@@ -76,7 +76,7 @@ def driver_cuda() -> str:
     return _cuda_version(_number(("libcuda.so.1",), "cuDriverGetVersion"))
 
 
-def look_at_gpu() -> Gpu | None:
+def inspect_gpu() -> Gpu | None:
     """Ask the driver for the GPU that ONNX Runtime will run on; None without one."""
     driver = _load(("libcuda.so.1",))
     device = ctypes.c_int()

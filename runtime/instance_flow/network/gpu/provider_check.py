@@ -16,7 +16,7 @@ from instance_flow.network.gpu.nvidia import (
     Gpu,
     driver_cuda,
     driver_version,
-    look_at_gpu,
+    inspect_gpu,
     missing_library,
     preload_tensorrt,
     tensorrt_needed,
@@ -53,7 +53,7 @@ class Facts:
     missing: str = ""
 
 
-def look_at_provider(runtime: Any, name: str) -> Facts:
+def inspect_provider(runtime: Any, name: str) -> Facts:
     """Collect the facts; libraries that came along as wheels are loaded, since they are found only so.
 
     Args:
@@ -62,7 +62,7 @@ def look_at_provider(runtime: Any, name: str) -> Facts:
     available = tuple(runtime.get_available_providers())
     folder = Path(runtime.__file__).parent / "capi"
     if hasattr(runtime, "preload_dlls"):
-        with redirect_stdout(io.StringIO()):  # It prints what it misses; `why_not` says it better.
+        with redirect_stdout(io.StringIO()):  # It prints what it misses; `why_unavailable` says it better.
             runtime.preload_dlls()
     if name == "tensorrt":
         preload_tensorrt()
@@ -73,12 +73,12 @@ def look_at_provider(runtime: Any, name: str) -> Facts:
         tensorrt=tensorrt_needed(folder),
         driver=driver_version(),
         serves=driver_cuda(),
-        gpu=look_at_gpu(),
+        gpu=inspect_gpu(),
         missing=missing_library(folder) or (missing_library(folder, name) if name == "tensorrt" else ""),
     )
 
 
-def why_not(name: str, facts: Facts) -> str:
+def why_unavailable(name: str, facts: Facts) -> str:
     """What stands in the way of cuda or tensorrt, and what to do; "" where nothing is known to."""
     runtime, needed = f"ONNX Runtime {facts.version}", int(facts.cuda.split(".")[0] or 0)
     if PROVIDERS[name] not in facts.available:

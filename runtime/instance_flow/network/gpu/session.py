@@ -12,8 +12,8 @@ from typing import Any
 
 from instance_flow.formats.foreign_text import shown
 from instance_flow.network.gpu import engine_cache
-from instance_flow.network.gpu.nvidia import driver_version, look_at_gpu, tensorrt_version
-from instance_flow.network.gpu.provider_check import PROVIDERS, ProviderError, look_at_provider, why_not
+from instance_flow.network.gpu.nvidia import driver_version, inspect_gpu, tensorrt_version
+from instance_flow.network.gpu.provider_check import PROVIDERS, ProviderError, inspect_provider, why_unavailable
 from instance_flow.structures import ModelError
 
 _EXPORT = "export it with `instance-flow-export --static`"
@@ -61,7 +61,7 @@ def open_on_gpu(
         ProviderError: where the provider does not start on this machine.
         ModelError: for a file that is no ONNX model, and for a model or a setting that the provider cannot have.
     """
-    if reason := why_not(name, look_at_provider(runtime, name)):
+    if reason := why_unavailable(name, inspect_provider(runtime, name)):
         raise ProviderError(f"provider {name!r}: {reason}")
     graph = read_graph(runtime, path)
     check_graph(path, name, graph, cuda_graph)
@@ -166,7 +166,7 @@ def tensorrt_options(half: bool, folder: Path, timings: Path) -> Options:
 
 def engine_facts(path: Path, graph: GraphFacts, runtime: Any) -> engine_cache.EngineFacts:
     """What the TensorRT engine of a model depends on here; ProviderError without a GPU."""
-    gpu = look_at_gpu()
+    gpu = inspect_gpu()
     if gpu is None:
         raise ProviderError("no GPU is found; a TensorRT engine is built on the GPU that runs it")
     return engine_cache.EngineFacts(

@@ -19,7 +19,7 @@ _ARRAYS = tuple(spec.name for spec in fields(Tracks) if spec.name not in ("frame
 
 
 @dataclass(frozen=True)
-class Answer:
+class FrameResult:
     """The tracks of one frame, and the seconds that they took; or, without tracks, why the frame could not be used.
 
     breaks: what broke the stream just before, empty as a rule.   jitter: likewise, how the stamp ran back a little.
@@ -35,10 +35,10 @@ class Answer:
 _FACTS = ("seconds", "refusal", "breaks", "jitter")
 
 
-def pack(answer: Answer) -> bytes:
-    """The answer as bytes, exactly."""
-    facts = {name: getattr(answer, name) for name in _FACTS}
-    tracks = answer.tracks
+def pack(result: FrameResult) -> bytes:
+    """The result as bytes, exactly."""
+    facts = {name: getattr(result, name) for name in _FACTS}
+    tracks = result.tracks
     if tracks is None:
         return _join(facts, {})
     flat = np.ascontiguousarray(tracks.label_map).reshape(-1)
@@ -48,14 +48,14 @@ def pack(answer: Answer) -> bytes:
     return _join(facts, arrays | {"starts": starts.astype(np.uint32), "labels": flat[starts]})
 
 
-def unpack(data: bytes) -> Answer:
+def unpack(data: bytes) -> FrameResult:
     """The inverse of ``pack``."""
     facts, arrays = _part(data)
     common = [facts[name] for name in _FACTS]
     if not arrays:
-        return Answer(None, *common)
+        return FrameResult(None, *common)
     label_map = _label_map(arrays.pop("starts"), arrays.pop("labels"), facts["size"])
-    return Answer(Tracks(frame_index=facts["frame_index"], label_map=label_map, **arrays), *common)
+    return FrameResult(Tracks(frame_index=facts["frame_index"], label_map=label_map, **arrays), *common)
 
 
 def _label_map(starts: NDArray[np.uint32], labels: LabelMap, size: tuple[int, int]) -> LabelMap:

@@ -98,9 +98,9 @@ def test_attended_offset_is_all_that_is_said_before_the_head_learns(attended: bo
     assert fused.features.shape[1] == SMALL.value_channels + 2 * attended
     if attended:
         assert said.abs().max() > 1  # attention is spread over the picture, so its mean is far from most pixels
-        torch.testing.assert_close(said, resize(fused.way, said) / 4)
+        torch.testing.assert_close(said, resize(fused.attended_offset, said) / 4)
     else:
-        assert fused.way is None
+        assert fused.attended_offset is None
         assert not said.any()
 
 

@@ -67,13 +67,13 @@ class DenseFlow(nn.Module):
             return x.expand(pairs, -1, -1, -1) if target is None else x.index_select(0, target)
 
         contexts, skips = self._contexts(frames), frames.pyramid.skips
-        x, way, attentions = per_pair(self.decoder.aspp(frames.pyramid.deepest)), None, []
+        x, attended_offset, attentions = per_pair(self.decoder.aspp(frames.pyramid.deepest)), None, []
         for level, (project, fuse, skip) in enumerate(zip(self.decoder.project, self.decoder.fuse, skips, strict=True)):
             if level < len(self.fusions):
                 queries = contexts[level] if target is None else per_pair(contexts[level])
                 fused = self._fusion(level)(queries, references[level])
                 joined = project(torch.cat([per_pair(self.project[level](skip)), fused.features], 1))
-                way = fused.way
+                attended_offset = fused.attended_offset
                 attentions += [] if fused.attention is None else [fused.attention]
             else:
                 joined = per_pair(project(skip))
@@ -81,7 +81,7 @@ class DenseFlow(nn.Module):
         out = self.head(x)
         if self.is_offset:
             out = out * OFFSET_SCALE
-            out = out if way is None else out + resize(way, x) / OUTPUT_STRIDE
+            out = out if attended_offset is None else out + resize(attended_offset, x) / OUTPUT_STRIDE
         return FlowMaps(out, attentions)
 
     def _contexts(self, frames: Frames) -> list[Tensor]:

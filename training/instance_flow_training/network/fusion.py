@@ -17,20 +17,21 @@ from instance_flow_training.network.decoder import ASPP, conv_bn_relu, resize
 
 TCF, CONCAT_CONVS, CONCAT_ASPP = "tcf", "concat_convs", "concat_aspp"
 FUSIONS = (TCF, CONCAT_CONVS, CONCAT_ASPP)
-WAY_SCALE = 32.0
-"""Input pixels per unit of the attended way that is handed to the inter-frame decoder."""
+ATTENDED_OFFSET_SCALE = 32.0
+"""Input pixels per unit of the attended offset that is handed to the inter-frame decoder."""
 
 
 class Fused(NamedTuple):
     """What P pairs of a target and a reference frame have in common.
 
     features: (P, ``channels``, h, w), for the decoder.
-    way: (P, 2, h, w) (dy, dx) in input pixels from a target pixel to where it was found, None where that is not known.
+    attended_offset: (P, 2, h, w) (dy, dx) in input pixels from a target pixel to where it was found, None where that
+        is not known.
     attention: (P, h * w, tokens), rows sum to 1; None without attention.
     """
 
     features: Tensor
-    way: Tensor | None
+    attended_offset: Tensor | None
     attention: Tensor | None
 
 
@@ -101,8 +102,8 @@ class TemporalContextFusion(nn.Module):
         # One product for both: two columns of positions beside the values cost a third of a product of their own.
         attended, found = torch.matmul(attention, torch.cat([values, positions], 2)).split([values.shape[2], 2], 2)
         attended = attended.transpose(1, 2).unflatten(2, size)
-        way = (found - target_positions.to(found.dtype)).transpose(1, 2).unflatten(2, size)
-        return Fused(torch.cat([attended, way / WAY_SCALE], 1), way, attention)
+        attended_offset = (found - target_positions.to(found.dtype)).transpose(1, 2).unflatten(2, size)
+        return Fused(torch.cat([attended, attended_offset / ATTENDED_OFFSET_SCALE], 1), attended_offset, attention)
 
     def _normalised(self, x: Tensor) -> Tensor:
         return F.normalize(x, dim=1) if self.unit_keys else x

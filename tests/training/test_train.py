@@ -252,6 +252,33 @@ def test_learning_rate_follows_the_paper() -> None:
     assert learning_rate(config, 999) == pytest.approx(1e-3 * 0.001**0.9)
 
 
+def test_learning_rate_falls_with_the_clock_where_that_is_nearer_its_end() -> None:
+    config = TrainConfig(steps=1000, warmup=10, minutes=2.0)
+    assert learning_rate(config, 500, 30.0) == pytest.approx(1e-3 * 0.5**0.9)
+    assert learning_rate(config, 500, 90.0) == pytest.approx(1e-3 * 0.25**0.9)
+    assert learning_rate(config, 500, 999.0) == 0.0
+
+
+def test_a_run_ends_when_its_time_is_up_and_stays_so(tmp_path: Path, config_file: Path) -> None:
+    config = load_config(config_file, ["steps=100000", "minutes=0.02", "validation.every=0"])
+    ended = load_checkpoint(train(config, tmp_path))
+    assert 1 <= ended["step"] < 1000
+    assert ended["seconds"] >= 1.2
+    assert load_checkpoint(train(config, tmp_path))["step"] == ended["step"]
+
+
+def test_a_run_ends_when_validations_are_no_better(
+    tmp_path: Path, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.1, 0.2, 0.2, 0.1, 0.3, 0.9])
+    monkeypatch.setattr(
+        "instance_flow_training.loop.training.validate", lambda *_: dict.fromkeys(METRICS, 0.0) | {"AP": next(scores)}
+    )
+    config = load_config(config_file, ["steps=50", "save_every=50", "validation.every=1", "validation.patience=2"])
+    state = load_checkpoint(train(config, tmp_path))
+    assert (state["step"], state["best"]["step"], state["best"]["value"]) == (4, 2, 0.2)
+
+
 COMMAND_ERRORS = {
     "no such config": (["nowhere.toml"], "nowhere.toml"),
     "no such weights": (["{config}", "--set", "model.backbone_weights=none.safetensors"], "no file none.safetensors"),

@@ -71,6 +71,8 @@ class TrainConfig:
         name that fits a weight counts. Weights with folded batch norm (``init.deeplab``) want 0.02 or less: Adam steps
         as far in their small ones as in their large ones.
     device: auto, cpu, cuda or cuda:N; under torchrun every process takes the GPU of its local rank.
+    minutes: end after so much time, restarts included, if ``steps`` are not done before (0 = whenever they are done);
+        the learning rate falls with whichever of the two is nearer its end.
     save_every, save_minutes: a checkpoint is saved after so many steps, and, by a single process, after so many minutes
         (0 = by steps alone), and on SIGINT and SIGTERM.
     pictures_every: steps between two pictures of the maps in TensorBoard, 0 = none.
@@ -80,6 +82,7 @@ class TrainConfig:
     seed: int = 0
     steps: int = setting(90_000, low=1)
     stop_at: int = 0
+    minutes: float = setting(0.0, low=0)
     batch: int = setting(32, low=1)
     accumulate: int = setting(1, low=1)
     learning_rate: float = 1e-3

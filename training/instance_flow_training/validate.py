@@ -36,6 +36,7 @@ class ValidationConfig:
     """What is scored while training: a data set in YouTube-VIS's form, or held-out worlds.
 
     every: steps between two validations, 0 = none.   keep: the number whose best checkpoint is kept as best.pt.
+    patience: end the run after so many validations in a row without a better score, 0 = never.
     annotations, images: as in [data]; "" = worlds, whose seeds lie far below every training seed.
     limit: only the first so many videos, 0 = all.   clips, first_seed: number and first seed of the worlds.
     size: of the network's input (height, width).
@@ -43,6 +44,7 @@ class ValidationConfig:
 
     every: int = setting(0, low=0)
     keep: str = setting("AP", choices=HIGHER_IS_BETTER)
+    patience: int = setting(0, low=0)
     annotations: str = ""
     images: str = ""
     limit: int = setting(0, low=0)

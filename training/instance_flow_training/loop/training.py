@@ -37,9 +37,10 @@ from instance_flow_training.weights.initialise import build_network
 __all__ = ["build_network", "forward_losses", "learning_rate", "train"]
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Poly decay (section IV-A) after a short linear warm-up."""
-    return config.learning_rate * min(1.0, (step + 1) / config.warmup) * (1 - step / config.steps) ** config.poly_power
+def learning_rate(config: TrainConfig, step: int, seconds: float = 0.0) -> float:
+    """Poly decay (section IV-A) after a short linear warm-up; ``seconds``: of training so far."""
+    left = 1 - max(step / config.steps, min(1.0, seconds / (60 * config.minutes)) if config.minutes else 0.0)
+    return config.learning_rate * min(1.0, (step + 1) / config.warmup) * left**config.poly_power
 
 
 def train(config: TrainConfig, out: Path) -> Path:
@@ -90,18 +91,21 @@ class StopRequest:
 def train_steps(run: TrainingRun, log: TrainingLog, out: Path, stop: StopRequest) -> None:
     """The loop, the same on every process; the first one also speaks, validates and saves while the others wait."""
     config, first = run.config, run.fabric.is_global_zero
-    last = config.stop_at or config.steps
+    last = run.step if is_over(run) else config.stop_at or config.steps
     alone = run.fabric.world_size == 1
     saved_at = time.monotonic()
+    started = saved_at - run.seconds
     clock = StepClock(run.fabric.device)
     batches = clock.waiting(run.passes(last))
     for step in range(run.step, last):
         for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(config, step) * group["scale"]
+            group["lr"] = learning_rate(config, step, run.seconds) * group["scale"]
         passes = list(islice(batches, config.accumulate))
         terms = update(run.fabric, run.module, run.optimizer, passes, config)
         run.step = done = step + 1
         clock.done()
+        run.seconds = shared_seconds(run, time.monotonic() - started)
+        last = done if is_over(run) else last
         log.count_step()
         logs, pictures = _due(config.log_every, done), _due(config.pictures_every, done)
         validates = _due(config.validation.every, done, last)
@@ -113,7 +117,7 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path, stop: StopRequest
             # Before a checkpoint too: a broken network must not take the place of a sound one.
             means = mean_over_processes(run, terms)
         if logs:
-            log.losses(means, learning_rate(config, step), done)
+            log.losses(means, learning_rate(config, step, run.seconds), done)
             log.speed(slowest_process(run, clock.take()), done)
         if pictures or validates or saves:
             with clock.paused():
@@ -121,14 +125,30 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path, stop: StopRequest
                     log.picture("maps", picture(run, *passes[0]), done)
                 if first and validates:
                     validate_and_keep_best(run, log, out / "best.pt")
-                if first and saves:
+                run.missed = run.fabric.broadcast(run.missed)
+                last = done if is_over(run) else last
+                if first and (saves or done == last):
                     save_checkpoint(out / "checkpoint.pt", run.state())
                     saved_at = time.monotonic()
                 run.fabric.barrier()
                 run.module.train()
+        if done == last:
+            break
         if ending:
             raise Stopped(f"stopped at step {done}; saved {out / 'checkpoint.pt'}: the same command resumes there")
     log.speed(slowest_process(run, clock.take()), run.step)
+
+
+def is_over(run: TrainingRun) -> bool:
+    """Before its steps are done: its time is up, or validations have long not been better."""
+    config = run.config
+    too_long = config.minutes and run.seconds >= 60 * config.minutes
+    return bool(too_long or (config.validation.patience and run.missed >= config.validation.patience))
+
+
+def shared_seconds(run: TrainingRun, seconds: float) -> float:
+    """The first process's time on all of them, since their learning rates must be equal."""
+    return seconds if run.fabric.world_size == 1 or not run.config.minutes else float(run.fabric.broadcast(seconds))
 
 
 def _due(every: int, done: int, last: int = 0) -> bool:
@@ -171,7 +191,9 @@ def validate_and_keep_best(run: TrainingRun, log: TrainingLog, best: Path) -> No
     scores = validate(run.network, run.config.validation, run.data.class_names)
     metric = run.config.validation.keep
     log.validation(scores, metric, run.step)
+    run.missed += 1
     if scores[metric] > run.best.get("value", -1.0):
+        run.missed = 0
         run.best = {"metric": metric, "value": scores[metric], "step": run.step}
         save_checkpoint(best, run.state())
 

@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 class TrainingRun:
     """network: bare, for checkpoints and validation.   module, optimizer: as Fabric wraps them.
 
-    step: steps done.   best: metric, value and step of the best validation so far, or empty.
+    step: steps done, in ``seconds`` of training.   best: metric, value and step of the best validation so far, or empty.
+    missed: validations in a row since then.
     """
 
     config: TrainConfig
@@ -47,7 +48,9 @@ class TrainingRun:
     module: Any
     optimizer: torch.optim.Optimizer
     step: int = 0
+    seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
+    missed: int = 0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: enough to go on exactly, and to export.
@@ -56,6 +59,8 @@ class TrainingRun:
         """
         return {
             "step": self.step,
+            "seconds": self.seconds,
+            "missed": self.missed,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state_dict(),
@@ -162,7 +167,7 @@ def resume(run: TrainingRun, state: dict[str, Any], source: str) -> None:
         reason = f"{type(error).__name__}: {shown(error)}"
         raise ModelError(f"{source}: damaged: its optimizer cannot be read ({reason}); {hint}") from error
     run.precision.load_state_dict(state.get("precision", {}))
-    run.step = state["step"]
+    run.step, run.seconds, run.missed = state["step"], state.get("seconds", 0.0), state.get("missed", 0)
     best = state.get("best", {})
     run.best = best if best.get("metric") == run.config.validation.keep else {}
     log.info(f"going on from {source} at step {run.step}")

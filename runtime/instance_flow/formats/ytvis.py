@@ -14,7 +14,7 @@ import itertools
 import math
 import reprlib
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -180,12 +180,17 @@ def write_results(path: str | Path, results: Iterable[Mapping[str, Any]]) -> Non
     write_json(path, list(results))
 
 
-def write_ground_truth(path: str | Path, ground_truth: GroundTruth) -> None:
-    """Write a data set, with the areas and boxes that other tools want; the file appears whole or not at all."""
+def write_ground_truth(path: str | Path, ground_truth: GroundTruth, partial: Container[int] = ()) -> None:
+    """Write a data set, with the areas and boxes that other tools want; the file appears whole or not at all.
+
+    partial: ids of videos in which not everything is labelled, which their entries then say.
+    """
     videos = {video.id: video for video in ground_truth.videos}
     data = {
         "info": {"description": "written by instance-flow"},
-        "videos": [vars(video) for video in ground_truth.videos],
+        "videos": [
+            {**vars(video), **({"gt": "partial"} if video.id in partial else {})} for video in ground_truth.videos
+        ],
         "categories": [vars(category) for category in ground_truth.categories],
         "annotations": [_annotation_entry(entry, videos[entry.video_id]) for entry in ground_truth.annotations],
     }
@@ -414,6 +419,7 @@ def _annotation_entry(annotation: Annotation, video: Video) -> dict[str, Any]:
     size = [video.height, video.width]
     masks = [None if s is None else decode_segmentation(s, *size) for s in annotation.segmentations]
     areas = [None if mask is None else int(mask.sum()) for mask in masks]
+    unmasked = annotation.boxes or [None] * len(masks)
     return {
         "id": annotation.id,
         "video_id": annotation.video_id,
@@ -423,7 +429,7 @@ def _annotation_entry(annotation: Annotation, video: Video) -> dict[str, Any]:
         "width": video.width,
         "segmentations": [None if mask is None else rle.encode(mask) for mask in masks],
         "areas": areas if annotation.areas is None else list(annotation.areas),
-        "bboxes": [None if mask is None else _box(mask) for mask in masks],
+        "bboxes": [box if mask is None else _box(mask) for mask, box in zip(masks, unmasked, strict=True)],
     }
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from instance_flow.formats.ytvis import Annotation, Video
+from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video
 from instance_flow.structures import SourceError
-from instance_flow_training.data.annotated_clips import ClipSet, box_polygon, make_clip_set
-from instance_flow_training.data.class_tables import ALL_CLASSES, categories_in_use, choose_classes, is_list
+from instance_flow_training.data.annotated_clips import ClipSet, box_polygon
+from instance_flow_training.data.class_tables import ALL_CLASSES
 from instance_flow_training.data.crowds import AUTO, settle_crowds
 from instance_flow_training.data.file_names import find_frames, find_images
 from instance_flow_training.data.set_files import (
@@ -20,6 +20,7 @@ from instance_flow_training.data.set_files import (
     raise_first,
     read_json,
 )
+from instance_flow_training.data.video_sets import VideoSet, clip_set_of
 
 ANNOTATION_FILES = ("annotations/instances_train2017.json", "instances_train2017.json", "instances.json")
 
@@ -39,8 +40,18 @@ def open_still_set(
     ignore_unlabelled: what is not labelled is not background.   crowds: as for ``settle_crowds``.
     Raises SourceError, naming the first thing that is wrong.
     """
+    return clip_set_of(read_still_set(annotations, images, crowds), classes, ignore_unlabelled)
+
+
+def read_still_set(
+    annotations: Path, images: Path | None = None, crowds: str = AUTO, *, data: Any = None, lenient: bool = False
+) -> VideoSet:
+    """Read and check a data set of stills, each a video of one frame; arguments of ``read_video_set``.
+
+    Raises SourceError, naming the first thing that is wrong.
+    """
     source = find_annotations(annotations, ANNOTATION_FILES)
-    data = _checked(read_json(source), source)
+    data = _checked(read_json(source) if data is None else data, source)
     stills = {entry["id"]: _still(entry) for entry in data["images"]}
     sizes = {entry["id"]: [0, 0, entry["width"], entry["height"]] for entry in data["images"]}
     made, about_crowds = settle_crowds(
@@ -51,17 +62,14 @@ def open_still_set(
     beside = [here.parent / name, here / name, here.parent / "images" / name, here / "images", here]
     folder = find_images(beside if images is None else [images], next(iter(stills.values())).file_names[0])
     videos, missing, notes = find_frames(folder, stills.values())
-    raise_first(source, [*damaged_masks(made, stills), *missing])
+    damaged = damaged_masks(made, stills)
+    raise_first(source, [*([] if lenient else damaged), *missing])
     bad, turned = check_pictures(folder, videos)
-    raise_first(source, bad)
-    names, about_classes = categories_in_use(data["categories"], {entry.category_id for entry in made}, classes)
-    class_names, class_of_category = choose_classes(names, classes, source)
-    return make_clip_set(
-        *(source, folder, class_names, class_of_category, videos, made),
-        None if ignore_unlabelled else frozenset(),
-        empty_too=is_list(classes),
-        notes=[*notes, *turned, *about_crowds, *about_classes],
-    )
+    raise_first(source, [] if lenient else bad)
+    categories = tuple(Category(entry["id"], entry["name"]) for entry in data["categories"])
+    truth = GroundTruth(tuple(videos), categories, tuple(made), str(source))
+    told = (*notes, *turned, *about_crowds)
+    return VideoSet(truth, folder, frozenset(), data["categories"], told, (*damaged, *bad), "COCO")
 
 
 def _checked(data: Any, source: Path) -> Mapping[str, Any]:
@@ -71,7 +79,8 @@ def _checked(data: Any, source: Path) -> Mapping[str, Any]:
     if data.get("videos"):
         raise SourceError(f'{source}: lists videos, as YouTube-VIS and CocoVID do; set data.source = "youtube_vis"')
     for key, fields in _FIELDS.items():
-        if not isinstance(data.get(key), list) or not data[key]:
+        # Without annotations, pictures show that nothing is there, as those of a part of a set may.
+        if not isinstance(data.get(key), list) or (not data[key] and key != "annotations"):
             raise SourceError(f"{source}: has no list {key!r} with entries; give COCO's instances_*.json")
         seen: set[int] = set()
         for index, entry in enumerate(data[key]):

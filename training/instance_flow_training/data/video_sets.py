@@ -31,10 +31,13 @@ ANNOTATION_FILES = (
 
 @dataclass(frozen=True)
 class VideoSet:
-    """A checked data set. truth: its file names are those on disk.   images: folder of the frames.
+    """A data set whose files are all there; a still is a video of one frame.
 
+    truth: its file names are those on disk.   images: folder of the frames.
     partial: ids of videos in which not all is labelled.   categories: entries of the file.
     notes: sentences for the user about how it was read.
+    problems: one for each mask and picture that is not right; none unless they were asked for.
+    form: name of the form in which the labels are kept, for people.
     """
 
     truth: GroundTruth
@@ -42,19 +45,25 @@ class VideoSet:
     partial: frozenset[int]
     categories: Sequence[Mapping[str, Any]]
     notes: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    form: str = "YouTube-VIS"
 
 
-def read_video_set(annotations: Path, images: Path | None = None, crowds: str = AUTO) -> VideoSet:
+def read_video_set(
+    annotations: Path, images: Path | None = None, crowds: str = AUTO, *, data: Any = None, lenient: bool = False
+) -> VideoSet:
     """Read and check a data set: entries, masks, and that every frame is there.
 
     annotations: the JSON file, or the root of a set that has one of ``ANNOTATION_FILES``.
     images: the folder that file names start from (or the one above JPEGImages); None = looked for beside the JSON.
     crowds: as for ``settle_crowds``.
+    data: what the file holds, where it is read already.
+    lenient: bad masks and pictures become ``problems`` of the set.
     A video entry may say ``"gt": "partial"``: not all of its objects are labelled.
     Raises SourceError, naming the first thing that is wrong.
     """
     source = find_annotations(annotations, ANNOTATION_FILES)
-    data = read_json(source)
+    data = read_json(source) if data is None else data
     if isinstance(data, Mapping) and data.get("images") and not data.get("videos"):
         raise SourceError(f'{source}: lists images and no videos, as COCO does; set data.source = "coco"')
     truth = parse_ground_truth(data, str(source))
@@ -73,13 +82,16 @@ def read_video_set(annotations: Path, images: Path | None = None, crowds: str = 
     beside = [root / name for root in (source.parent, source.absolute().parent.parent) for name in names]
     folder = find_images(beside if images is None else [images, images / "JPEGImages"], truth.videos[0].file_names[0])
     frames, missing, notes = find_frames(folder, truth.videos)
-    raise_first(source, [*damaged_masks(truth.annotations, videos), *missing])
+    damaged = damaged_masks(truth.annotations, videos)
+    raise_first(source, [*([] if lenient else damaged), *missing])
     bad, turned = check_pictures(folder, frames)
-    raise_first(source, bad)
+    raise_first(source, [] if lenient else bad)
     partial = frozenset(entry["id"] for entry in data["videos"] if entry.get("gt") == "partial")
     settled, about_crowds = settle_crowds(truth.annotations, crowds, data["annotations"])
     truth = _with_names_once(replace(truth, videos=tuple(frames), annotations=tuple(settled)))
-    return VideoSet(truth, folder, partial, data["categories"], (*notes, *turned, *about_crowds))
+    told = (*notes, *turned, *about_crowds)
+    form = "CocoVID" if data.get("images") else "YouTube-VIS"
+    return VideoSet(truth, folder, partial, data["categories"], told, (*damaged, *bad), form)
 
 
 def open_video_set(
@@ -94,7 +106,11 @@ def open_video_set(
     classes: as for ``choose_classes``.   crowds: as for ``settle_crowds``.
     ignore_unlabelled: no video labels all of its objects, so what is not labelled is not background.
     """
-    found = read_video_set(annotations, images, crowds)
+    return clip_set_of(read_video_set(annotations, images, crowds), classes, ignore_unlabelled)
+
+
+def clip_set_of(found: VideoSet, classes: str = ALL_CLASSES, ignore_unlabelled: bool = False) -> ClipSet:
+    """The clips of a checked set for training; arguments and errors of ``open_video_set``."""
     source = Path(found.truth.source)
     names, about_classes = categories_in_use(
         found.categories, {entry.category_id for entry in found.truth.annotations}, classes

@@ -14,6 +14,11 @@ def train(arguments: Sequence[str] | None = None) -> int:
     return run_command("instance_flow_training.train", "train", arguments)
 
 
+def data(arguments: Sequence[str] | None = None) -> int:
+    """``instance-flow-data``."""
+    return run_command("instance_flow_training.data.cli", "train", arguments)
+
+
 def world(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-world``."""
     return run_command("instance_flow_training.worlds.cli", "train", arguments)

@@ -129,7 +129,10 @@ class TrainConfig:
         return self.data.sizes[-1] if self.data.source == "worlds" else self.validation.size
 
 
-def _convert(value: Any, default: Any, key: str) -> Any:
+def _convert(value: Any, default: Any, key: str, several: bool = False) -> Any:
+    """several: a list of texts does where a text stands."""
+    if several and isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
+        return tuple(value)
     if isinstance(default, tuple) and isinstance(value, list):
         return tuple(_convert(v, default[0], key) if default else v for v in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -147,6 +150,7 @@ def _convert(value: Any, default: Any, key: str) -> Any:
 def apply(config: Config, changes: dict[str, Any], prefix: str = "") -> Config:
     """Replace fields by name, nested tables included. Raises ConfigError for an unknown key or a wrong value."""
     valid = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    several = {f.name for f in dataclasses.fields(config) if "str | tuple" in str(f.type)}  # type: ignore[arg-type]
     new: dict[str, Any] = {}
     for key, value in changes.items():
         if key not in valid:
@@ -157,7 +161,7 @@ def apply(config: Config, changes: dict[str, Any], prefix: str = "") -> Config:
                 raise ConfigError(f"{prefix + key} is {shown(reprlib.repr(value))}; it must be a table of settings")
             new[key] = apply(default, value, f"{prefix}{key}.")
         else:
-            new[key] = _convert(value, default, prefix + key)
+            new[key] = _convert(value, "" if key in several else default, prefix + key, key in several)
     try:
         return dataclasses.replace(config, **new)  # type: ignore[type-var]
     except ValueError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from instance_flow_training.augment import (
 from instance_flow_training.data.annotated_clips import AnnotatedClip, ClipSet, paint_labels
 from instance_flow_training.data.class_tables import ALL_CLASSES
 from instance_flow_training.data.crowds import AUTO, CROWDS
+from instance_flow_training.data.label_sources import open_label_set
 from instance_flow_training.data.set_files import read_frame
 from instance_flow_training.data.still_sets import open_still_set
 from instance_flow_training.data.video_sets import open_video_set
@@ -47,7 +48,7 @@ from instance_flow_training.worlds.synthetic import (
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("worlds", "youtube_vis", "coco")
+SOURCES = ("worlds", "youtube_vis", "coco", "auto")
 MIXED, ANYWHERE, BEFORE_OR_AFTER = REFERENCE_FRAMES = ("mixed", "anywhere", "before_or_after")
 _ATTEMPTS = 10
 """Pictures in a row that cannot be read before a run ends: the disk may be gone."""
@@ -58,9 +59,11 @@ class DataConfig:
     """What is trained on. The defaults of crop, scales and flip are the paper's (section IV-A).
 
     source: worlds = made clips; youtube_vis = a set in the form of YouTube-VIS or OVIS; coco = stills, each moved
-        through a clip of its own.
+        through a clip of its own; auto = labels in any form that ``label_sources`` reads, also several sources.
     annotations, images: the set's JSON file and the folder of its frames. The root of a set as it is distributed does
-        for annotations; images is looked for beside them where it is empty.
+        for annotations; images is looked for beside them where it is empty. With auto a file, folder or zip file, or a
+        list of them.
+    rename: with auto, new names of classes by their old ones, such as {"Car": "car"}.
     classes: all = the set's own; youtube_vis_2019 or youtube_vis_2021 = those of COCO that are shared with it, under
         its names; or names with commas between. Other objects are background.
     balance: draw clips of rare classes more often: as often as the root of balance over the share of clips that show
@@ -85,8 +88,9 @@ class DataConfig:
     """
 
     source: str = setting("worlds", choices=SOURCES)
-    annotations: str = ""
+    annotations: str | tuple[str, ...] = ""
     images: str = ""
+    rename: dict[str, str] = field(default_factory=dict)
     classes: str = ALL_CLASSES
     balance: float = 0.0
     cutouts: float = 0.0
@@ -106,6 +110,14 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check(self, "data.")
+        if self.source != "auto" and (self.rename or not isinstance(self.annotations, str)):
+            raise ValueError(
+                f'data.source is "{self.source}", which reads one set as it is; for several, and for data.rename, '
+                'set data.source = "auto"'
+            )
+        for name in self.rename.values():
+            if not isinstance(name, str) or not name.strip():
+                raise ValueError(f"data.rename gives the name {name!r}; write old and new names, both of them texts")
         if not self.sizes:
             raise ValueError("data.sizes is []; it must be a list of one or more [height, width]")
         for name, size in (("crop", self.crop), *(("sizes", size) for size in self.sizes)):
@@ -346,11 +358,15 @@ def open_training_data(config: DataConfig, total: int, batch: int) -> TrainingDa
         return WorldClips(config.first_seed, total, sizes, config.frames_per_clip, batch, config.reference_frames)
     if not config.annotations:
         raise SourceError(f'data.source is "{config.source}", so data.annotations must name its JSON file or its root')
-    annotations, images = Path(config.annotations), Path(config.images) if config.images else None
-    if config.source == "coco":
-        clip_set = open_still_set(annotations, images, config.classes, config.ignore_unlabelled, config.crowds)
+    named = [config.annotations] if isinstance(config.annotations, str) else config.annotations
+    paths, images = [Path(name) for name in named], Path(config.images) if config.images else None
+    wanted = images, config.classes, config.ignore_unlabelled, config.crowds
+    if config.source == "auto":
+        clip_set = open_label_set(paths, *wanted, config.rename)
+    elif config.source == "coco":
+        clip_set = open_still_set(paths[0], *wanted)
     else:
-        clip_set = open_video_set(annotations, images, config.classes, config.ignore_unlabelled, config.crowds)
+        clip_set = open_video_set(paths[0], *wanted)
     for note in clip_set.notes:
-        log.info(f"{annotations}: {note}")
+        log.info(f"{', '.join(named)}: {note}")
     return AnnotatedClips(clip_set, config, total)

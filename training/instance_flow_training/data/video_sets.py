@@ -29,6 +29,10 @@ ANNOTATION_FILES = (
 """Where the sets have their annotations, seen from the root: YouTube-VIS first, then OVIS."""
 
 
+ANY_CATEGORY = -1
+"""Of crowds whose pixels are to be ignored whatever classes are trained; it is not among the categories."""
+
+
 @dataclass(frozen=True)
 class VideoSet:
     """A data set whose files are all there; a still is a video of one frame.
@@ -116,6 +120,8 @@ def clip_set_of(found: VideoSet, classes: str = ALL_CLASSES, ignore_unlabelled: 
         found.categories, {entry.category_id for entry in found.truth.annotations}, classes
     )
     class_names, class_of_category = choose_classes(names, classes, source)
+    if ANY_CATEGORY not in names:
+        class_of_category[ANY_CATEGORY] = 0  # Crowds have no class.
     return make_clip_set(
         *(source, found.images, class_names, class_of_category, found.truth.videos, found.truth.annotations),
         None if ignore_unlabelled else found.partial,

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels as tools export them: each form is known by what it holds, read to the pixel, and refused in one sentence."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from instance_flow.formats.ytvis import decode_segmentation
+from instance_flow_training.data.label_sources import open_labels
+from instance_flow_training.data.video_sets import VideoSet
+
+HEIGHT, WIDTH = 24, 32
+SQUARE = [(4, 4), (12, 4), (12, 12), (4, 12)]
+"""Corners x, y of 8 x 8 pixels."""
+RING = np.zeros((HEIGHT, WIDTH), np.uint8)
+RING[13:22, 15:28] = 1
+RING[16:19, 18:24] = 0
+
+
+def square(left: int = 4, top: int = 4) -> NDArray[np.uint8]:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[top : top + 8, left : left + 8] = 1
+    return mask
+
+
+def pictures(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(folder / name), np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+
+
+def write(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(data if isinstance(data, str) else json.dumps(data))
+
+
+def flat(points: list[tuple[int, int]]) -> list[int]:
+    return [number for point in points for number in point]
+
+
+def coco(file: str, first_id: int = 0) -> dict[str, Any]:
+    """A polygon and a ring of run lengths, as Roboflow has them: under a root category that has no objects."""
+    edges = np.flatnonzero(np.diff(RING.T.ravel(), prepend=0, append=0))
+    counts = np.diff(edges, prepend=0, append=HEIGHT * WIDTH).tolist()
+    return {
+        "images": [{"id": first_id, "file_name": file, "height": HEIGHT, "width": WIDTH}],
+        "categories": [
+            {"id": 0, "name": "things", "supercategory": "none"},
+            {"id": 1, "name": "car", "supercategory": "things"},
+            {"id": 2, "name": "person", "supercategory": "things"},
+        ],
+        "annotations": [
+            {"id": 0, "image_id": first_id, "category_id": 1, "segmentation": [flat(SQUARE)], "iscrowd": 0},
+            {
+                **{"id": 1, "image_id": first_id, "category_id": 2, "iscrowd": 0},
+                "segmentation": {"size": [HEIGHT, WIDTH], "counts": counts},
+            },
+        ],
+    }
+
+
+def roboflow(root: Path) -> None:
+    for split in ("train", "valid", "test"):
+        pictures(root / split, f"{split}_jpg.rf.0.jpg")
+        data = coco(f"{split}_jpg.rf.0.jpg")
+        write(root / split / "_annotations.coco.json", data if split != "test" else {**data, "annotations": []})
+    write(root / "README.roboflow.txt", "exported")
+
+
+def cvat_coco(root: Path) -> None:
+    pictures(root / "images/default", "a.png")
+    write(root / "annotations/instances_default.json", coco("a.png"))
+
+
+def ring_window() -> str:
+    rows = RING[13:22, 15:28].ravel()
+    edges = np.flatnonzero(np.diff(rows, prepend=0, append=0))
+    return ", ".join(str(run) for run in np.diff(edges, prepend=0, append=len(rows)))
+
+
+CVAT_LABELS = "".join(f"<label><name>{name}</name><attributes/></label>" for name in ("car", "person", "empty"))
+
+
+def cvat_images(root: Path) -> None:
+    """With a group of two polygons, a rotated box, an ellipse, and what is no mask."""
+    pictures(root / "images", "a.png", "sub/b.png")
+    points = ";".join(f"{x}.00,{y}.00" for x, y in SQUARE)
+    moved = ";".join(f"{x + 16}.00,{y}.00" for x, y in SQUARE)
+    write(
+        root / "annotations.xml",
+        f"""<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version>
+        <meta><task><size>2</size><mode>annotation</mode><labels>{CVAT_LABELS}</labels></task></meta>
+        <image id="0" name="a.png" width="{WIDTH}" height="{HEIGHT}">
+          <polygon label="car" source="manual" occluded="0" points="{points}" z_order="0"></polygon>
+          <mask label="person" source="manual" rle="{ring_window()}" left="15" top="13" width="13" height="9"/>
+          <points label="car" points="1.00,2.00"/><tag label="empty"/>
+        </image>
+        <image id="1" name="sub/b.png" width="{WIDTH}" height="{HEIGHT}">
+          <polygon label="car" points="{points}" group_id="3"/><polygon label="car" points="{moved}" group_id="3"/>
+          <ellipse label="person" cx="16" cy="18" rx="5" ry="3"/>
+          <box label="person" xtl="1" ytl="14" xbr="5" ybr="18" rotation="90.0"/>
+        </image></annotations>""",
+    )
+
+
+def cvat_video(root: Path) -> None:
+    """A track that is outside in the second of three frames, and a shape, which CVAT writes as a track of one frame."""
+    pictures(root / "images", *(f"frame_{t:06d}.PNG" for t in (10, 12, 14)))
+    points = ";".join(f"{x},{y}" for x, y in SQUARE)
+    shapes = "".join(
+        f'<polygon frame="{t}" keyframe="1" outside="{int(t == 12)}" occluded="0" points="{points}"/>'
+        for t in (10, 12, 14)
+    )
+    ring = f'rle="{ring_window()}" left="15" top="13" width="13" height="9"'
+    write(
+        root / "annotations.xml",
+        f"""<annotations><version>1.1</version><meta><task><size>3</size><mode>interpolation</mode>
+        <labels>{CVAT_LABELS}</labels>
+        <original_size><width>{WIDTH}</width><height>{HEIGHT}</height></original_size></task></meta>
+        <track id="0" label="car" source="manual">{shapes}</track>
+        <track id="1" label="person"><mask frame="12" keyframe="1" outside="0" {ring}/>
+        <mask frame="14" keyframe="1" outside="1" {ring}/></track></annotations>""",
+    )
+
+
+def pack_rle(values: NDArray[np.uint8]) -> list[int]:
+    """Label Studio's bytes of RGBA values: counts of 3, 4, 8 and 16 bits."""
+    bits = f"{len(values):032b}{8 - 1:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
+    starts = np.flatnonzero(np.diff(values.astype(int), prepend=-1))
+    for start, end in zip(starts, [*starts[1:], len(values)], strict=True):
+        kind, size = next((k, size) for k, size in enumerate((3, 4, 8, 16)) if end - start <= 1 << size)
+        # A single value is written as a list of one, others as a value that is repeated.
+        bits += f"{int(end - start > 1)}{kind:02b}{end - start - 1:0{size}b}{values[start]:08b}"
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
+
+
+def region(kind: str, **value: Any) -> dict[str, Any]:
+    return {
+        **{"id": "r", "type": kind, "value": value, "original_width": WIDTH, "original_height": HEIGHT},
+        **{"image_rotation": 0, "from_name": "label", "to_name": "image"},
+    }
+
+
+def percent(points: list[tuple[int, int]]) -> list[list[float]]:
+    return [[x / WIDTH * 100, y / HEIGHT * 100] for x, y in points]
+
+
+def studio_task(picture: str, *regions: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"id": 7, "data": {"image": picture}, "annotations": [{"result": list(regions), **more}], "predictions": []}
+
+
+def label_studio(root: Path) -> None:
+    """An uploaded file, which has a new name, and a file of a storage; a cancelled annotation; a rotated box."""
+    pictures(root / "images", "0a1b2c3d-a.png", "sub/b.png")
+    alpha = np.repeat((RING * 255).ravel()[:, None], 4, 1).ravel()
+    car, person = {"polygonlabels": ["car"]}, {"brushlabels": ["person"]}
+    first = studio_task(
+        "/data/upload/3/0a1b2c3d-a.png",
+        region("polygonlabels", points=percent(SQUARE), closed=True, **car),
+        region("brushlabels", format="rle", rle=pack_rle(alpha), **person),
+        region("choices", choices=["sunny"]),
+    )
+    first["annotations"].insert(0, {"was_cancelled": True, "result": [region("polygonlabels", points=[], **car)]})
+    box = {"x": 50.0, "y": 50.0, "width": 25.0, "height": 25.0, "rotation": 0, "rectanglelabels": ["person"]}
+    second = studio_task("/data/local-files/?d=somewhere/sub/b.png", region("rectanglelabels", **box))
+    write(root / "project-1-at-2024.json", [first, second])
+
+
+def label_studio_minimal(root: Path) -> None:
+    pictures(root, "a.png")
+    shape = {"points": percent(SQUARE), "polygonlabels": ["car"], "original_width": WIDTH, "original_height": HEIGHT}
+    write(root / "min.json", [{"image": "/data/upload/1/12345678-a.png", "id": 1, "label": [shape], "annotator": 1}])
+
+
+def shape(label: str, points: Any, kind: str = "polygon", **more: Any) -> dict[str, Any]:
+    return {"label": label, "points": points, "shape_type": kind, "group_id": None, "flags": {}, **more}
+
+
+def labelme_file(root: Path, name: str, *shapes: dict[str, Any]) -> None:
+    pictures(root, f"{name}.png")
+    data = {"version": "5.5.0", "flags": {}, "shapes": list(shapes), "imagePath": f"{name}.png", "imageData": "QUJD"}
+    write(root / f"{name}.json", {**data, "imageHeight": HEIGHT, "imageWidth": WIDTH})
+
+
+def labelme(root: Path) -> None:
+    """A mask within its box, two parts of one object, and pixels to be ignored; a name that looks like a part's."""
+    cut = RING[13:22, 15:28] * 255
+    png = base64.b64encode(cv2.imencode(".png", cut)[1].tobytes()).decode()
+    labelme_file(root, "test_1", shape("car", SQUARE), shape("person", [[15, 13], [27, 21]], "mask", mask=png))
+    moved = [(x + 16, y) for x, y in SQUARE]
+    ignored = shape("__ignore__", [[0, 20], [8, 20], [8, 24], [0, 24]])
+    labelme_file(root, "b", shape("car", SQUARE, group_id=1), shape("car", moved, group_id=1), ignored)
+
+
+def yolo(root: Path, lines: str | None = None) -> None:
+    """As Roboflow writes it, its paths one folder too high."""
+    text = " ".join(f"{x / WIDTH:.6f} {y / HEIGHT:.6f}" for x, y in SQUARE)
+    pictures(root, "train/images/a.jpg", "train/images/none.jpg", "valid/images/b.jpg")
+    write(root / "train/labels/a.txt", f"1 {text}\n" if lines is None else lines)
+    write(root / "valid/labels/b.txt", f"0 {text}\n")
+    write(root / "data.yaml", "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['person', 'car']\n")
+
+
+def yolo_listed(root: Path) -> None:
+    """As CVAT writes it: names by number, pictures in a text file."""
+    text = " ".join(f"{x / WIDTH:.6f} {y / HEIGHT:.6f}" for x, y in SQUARE)
+    pictures(root, "images/train/a.png")
+    write(root / "labels/train/a.txt", f"0 {text}\n")
+    write(root / "train.txt", "images/train/a.png\n")
+    write(root / "data.yaml", "path: ./\ntrain: train.txt\nnames:\n  0: car\n")
+
+
+def palette_picture(path: Path, labels: NDArray[np.uint8], mode: str = "P") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Pillow.fromarray(labels, "L" if mode == "L" else None)
+    if mode == "P":
+        picture = Pillow.fromarray(labels).convert("L")
+        picture = Pillow.frombytes("P", picture.size, picture.tobytes())
+        picture.putpalette([value for k in range(256) for value in (k * 7 % 256, k * 31 % 256, k)])
+    picture.save(path)
+
+
+def davis(root: Path, mode: str = "P") -> None:
+    pictures(root / "JPEGImages/480p/cars", "00000.jpg", "00001.jpg", "00002.jpg")
+    for t in (0, 2):
+        labels = np.where(RING, 2, square()).astype(np.uint8)
+        labels[0] = 255
+        palette_picture(root / f"Annotations/480p/cars/{t:05d}.png", labels, mode)
+
+
+def youtube_vos(root: Path) -> None:
+    pictures(root / "train/JPEGImages/v1", "00000.jpg")
+    palette_picture(root / "train/Annotations/v1/00000.png", np.where(RING, 2, square()).astype(np.uint8))
+    objects = {"1": {"category": "car", "frames": ["00000"]}, "2": {"category": "person", "frames": ["00000"]}}
+    write(root / "train/meta.json", {"videos": {"v1": {"objects": objects}}})
+
+
+def davis_2016(root: Path) -> None:
+    pictures(root / "JPEGImages/bear", "00000.jpg")
+    palette_picture(root / "Annotations/bear/00000.png", square() * 255, "L")
+
+
+def ytvis(root: Path) -> None:
+    pictures(root / "JPEGImages/v", "0.jpg", "1.jpg")
+    data = {
+        "videos": [{"id": 1, "height": HEIGHT, "width": WIDTH, "length": 2, "file_names": ["v/0.jpg", "v/1.jpg"]}],
+        "categories": [{"id": 5, "name": "car"}],
+        "annotations": [{"id": 1, "video_id": 1, "category_id": 5, "segmentations": [[flat(SQUARE)], None]}],
+    }
+    write(root / "instances.json", data)
+
+
+def cocovid(root: Path) -> None:
+    pictures(root / "v", "0.png", "1.png")
+    images = [
+        {"id": t, "video_id": 1, "frame_id": t, "file_name": f"v/{t}.png", "height": HEIGHT, "width": WIDTH}
+        for t in (0, 1)
+    ]
+    annotation = {"id": 1, "image_id": 0, "category_id": 1, "instance_id": 4, "segmentation": [flat(SQUARE)]}
+    categories = [{"id": 1, "name": "car"}]
+    write(
+        root / "a.json",
+        {"videos": [{"id": 1}], "images": images, "categories": categories, "annotations": [annotation]},
+    )
+
+
+def bbox_mask(left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[top:bottom, left:right] = 1
+    return mask
+
+
+BOTH = {"car": [square()], "person": [RING]}
+TWO_PARTS = square() | square(20)
+VOID = bbox_mask(0, 0, WIDTH, 1)
+
+# The form's name, and by frame the masks of each class; "box" = known by its box alone, "ignored" = crowds.
+FORMS: dict[str, tuple[Callable[[Path], None], str, dict[str, dict[str, list[NDArray[np.uint8]]]]]] = {
+    "Roboflow": (
+        roboflow,
+        "Roboflow COCO",
+        {"train_jpg.rf.0.jpg": BOTH, "valid_jpg.rf.0.jpg": BOTH, "test_jpg.rf.0.jpg": {}},
+    ),
+    "CVAT, COCO": (cvat_coco, "COCO", {"a.png": BOTH}),
+    "CVAT, images": (cvat_images, "CVAT for images 1.1", {"a.png": BOTH, "b.png": {"car": [TWO_PARTS], "person": []}}),
+    "CVAT, video": (
+        cvat_video,
+        "CVAT for video 1.1",
+        {
+            "frame_000010.PNG": {"car": [square()]},
+            "frame_000012.PNG": {"person": [RING]},
+            "frame_000014.PNG": {"car": [square()]},
+        },
+    ),
+    "Label Studio": (
+        label_studio,
+        "Label Studio",
+        {"0a1b2c3d-a.png": BOTH, "b.png": {"box person": [bbox_mask(16, 12, 24, 18)]}},
+    ),
+    "Label Studio, JSON-MIN": (label_studio_minimal, "Label Studio", {"a.png": {"car": [square()]}}),
+    "labelme": (
+        labelme,
+        "labelme",
+        {"test_1.png": BOTH, "b.png": {"car": [TWO_PARTS], "ignored": [bbox_mask(0, 20, 8, 24)]}},
+    ),
+    "YOLO": (yolo, "YOLO", {"a.jpg": {"car": [square()]}, "none.jpg": {}, "b.jpg": {"person": [square()]}}),
+    "YOLO with a list": (yolo_listed, "YOLO", {"a.png": {"car": [square()]}}),
+    "DAVIS": (
+        davis,
+        "palette PNGs (DAVIS, YouTube-VOS)",
+        {f"0000{t}.jpg": {"object": [square(), RING], "ignored": [VOID]} for t in (0, 2)},
+    ),
+    "DAVIS, grey": (
+        lambda root: davis(root, "L"),
+        "palette PNGs (DAVIS, YouTube-VOS)",
+        {f"0000{t}.jpg": {"object": [square(), RING], "ignored": [VOID]} for t in (0, 2)},
+    ),
+    "DAVIS 2016": (davis_2016, "palette PNGs (DAVIS, YouTube-VOS)", {"00000.jpg": {"object": [square()]}}),
+    "YouTube-VOS": (youtube_vos, "palette PNGs (DAVIS, YouTube-VOS)", {"00000.jpg": BOTH}),
+    "YouTube-VIS": (ytvis, "YouTube-VIS", {"0.jpg": {"car": [square()]}, "1.jpg": {}}),
+    "CocoVID": (cocovid, "CocoVID", {"0.png": {"car": [square()]}, "1.png": {}}),
+}
+
+
+def masks_of(found: VideoSet) -> dict[str, dict[str, list[NDArray[np.uint8]]]]:
+    """Masks by the last part of each frame's name and the class."""
+    names = {category.id: category.name for category in found.truth.categories}
+    shown: dict[str, dict[str, list[NDArray[np.uint8]]]] = {}
+    for video in found.truth.videos:
+        for frame, name in enumerate(video.file_names):
+            assert (found.images / name).is_file()
+            held = shown.setdefault(Path(name).name, {})
+            for entry in found.truth.annotations:
+                if entry.video_id != video.id:
+                    continue
+                mask = entry.segmentations[frame]
+                label = "ignored" if entry.is_crowd else names[entry.category_id]
+                if mask is not None:
+                    held.setdefault(label, []).append(decode_segmentation(mask, video.height, video.width))
+                elif entry.boxes and entry.boxes[frame]:
+                    x, y, w, h = (round(number) for number in entry.boxes[frame])
+                    held.setdefault(f"box {label}", []).append(bbox_mask(x, y, x + w, y + h))
+    return shown
+
+
+def zipped(root: Path, folder: Path) -> Path:
+    return Path(shutil.make_archive(str(folder / "export"), "zip", root))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize(("make", "form", "expected"), FORMS.values(), ids=FORMS)
+def test_every_form_is_known_and_read_to_the_pixel(
+    tmp_path: Path,
+    make: Callable[[Path], None],
+    form: str,
+    expected: dict[str, dict[str, list[NDArray[np.uint8]]]],
+    packed: bool,
+) -> None:
+    root = tmp_path / "root"
+    make(root)
+    found = open_labels([zipped(root, tmp_path) if packed else root])
+    shown = masks_of(found)
+    assert found.form == form
+    assert f"read as {form}" in found.notes
+    assert shown.keys() == expected.keys()
+    for name, classes in expected.items():
+        for label, masks in classes.items():
+            # Masks of curves are compared elsewhere.
+            for mask, wanted in zip(shown[name].get(label, []), masks, strict=bool(masks)):
+                np.testing.assert_array_equal(mask, wanted, err_msg=f"{name} {label}")
+        if not classes:
+            assert not shown[name]
+
+
+def test_ellipses_and_boxes_of_cvat(tmp_path: Path) -> None:
+    cvat_images(tmp_path)
+    found = open_labels([tmp_path])
+    shown = masks_of(found)["b.png"]
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    inside = ((x - 16) / 5) ** 2 + ((y - 18) / 3) ** 2 < 1
+    assert np.count_nonzero(shown["person"][0] != inside) <= 4
+    np.testing.assert_array_equal(shown["box person"][0], bbox_mask(1, 14, 5, 18))
+    assert "left out, as they are no masks: points 1, tag 1" in found.notes
+    assert [category.name for category in found.truth.categories] == ["car", "person", "empty"]

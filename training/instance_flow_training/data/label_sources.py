@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any source of labels, in whichever form, as one set: which form it is, is found by what the files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from instance_flow.formats.foreign_text import shown
+from instance_flow.structures import SourceError
+from instance_flow_training.data.annotated_clips import ClipSet
+from instance_flow_training.data.class_tables import ALL_CLASSES
+from instance_flow_training.data.crowds import AUTO
+from instance_flow_training.data.formats import coco, cvat, label_studio, labelme, palette, yolo
+from instance_flow_training.data.formats.source import Source
+from instance_flow_training.data.merging import check_names, class_names, complete_tables, merge_sets, rename_classes
+from instance_flow_training.data.video_sets import VideoSet, clip_set_of
+
+
+class Format(NamedTuple):
+    """find: the label files of this form in a source.   read: them, of a split, with crowds settled, lenient or not."""
+
+    name: str
+    find: Callable[[Source], list[Path]]
+    read: Callable[[Source, list[Path], str, str, bool], VideoSet]
+
+
+FORMATS = tuple(
+    Format(module.NAME, module.find, module.read) for module in (coco, cvat, label_studio, labelme, yolo, palette)
+)
+KNOWN = "COCO, CocoVID, YouTube-VIS, CVAT XML, Label Studio JSON, labelme, YOLO with data.yaml, or palette PNGs"
+
+
+def open_labels(
+    paths: Sequence[Path],
+    images: Path | None = None,
+    split: str = "",
+    crowds: str = AUTO,
+    rename: Mapping[str, str] | None = None,
+    *,
+    lenient: bool = False,
+) -> VideoSet:
+    """Read one or several sources as one set with one table of classes by name.
+
+    paths: folders, zip files and label files.   images: a further folder in which pictures are looked for.
+    split: "train", "val" or "test" of sources that have parts, "" = everything.   crowds: as for ``settle_crowds``.
+    rename: new names of classes by their old ones.
+    lenient: bad masks and pictures become ``problems`` of the set.
+    Raises SourceError, naming the first thing that is wrong.
+    """
+    sets: dict[str, VideoSet] = {}
+    renamed: set[str] = set()
+    for path in paths:
+        if str(path) in sets:
+            raise SourceError(f"{path}: is named twice; name each source once")
+        source = Source(path, images)
+        try:
+            found = _read(source, split, crowds, lenient)
+        except SourceError as error:
+            raise SourceError(source.named(error)) from error
+        renamed.update(class_names(found).values())
+        sets[str(path)] = _told(rename_classes(found, rename or {}), source, len(paths) > 1)
+    for name in rename or {}:
+        if name not in renamed:
+            raise SourceError(
+                f'{", ".join(sets)}: has no class "{shown(name)}" to rename; it has {", ".join(sorted(renamed))}'
+            )
+    check_names(sets)
+    return merge_sets(complete_tables(sets))
+
+
+def _told(found: VideoSet, source: Source, several: bool) -> VideoSet:
+    """The set with notes that say what it was read as, and of which of several sources they are."""
+    where = f"{source.path}: " if several else ""
+    return replace(
+        found,
+        truth=replace(found.truth, source=source.named(found.truth.source)),
+        notes=tuple(source.named(f"{where}{note}") for note in (f"read as {found.form}", *found.notes)),
+        problems=tuple(source.named(problem) for problem in found.problems),
+    )
+
+
+def open_label_set(
+    paths: Sequence[Path],
+    images: Path | None = None,
+    classes: str = ALL_CLASSES,
+    ignore_unlabelled: bool = False,
+    crowds: str = AUTO,
+    rename: Mapping[str, str] | None = None,
+) -> ClipSet:
+    """The clips of one or several sources for training, of their part "train" where they have one.
+
+    Arguments and errors of ``open_labels``, and of ``open_video_set``.
+    """
+    return clip_set_of(open_labels(paths, images, "train", crowds, rename), classes, ignore_unlabelled)
+
+
+def _read(source: Source, split: str, crowds: str, lenient: bool) -> VideoSet:
+    fitting = [(form, files) for form in FORMATS if (files := form.find(source))]
+    if len(fitting) > 1:
+        listed = ", ".join(f"{form.name} ({files[0].relative_to(source.root)})" for form, files in fitting)
+        raise SourceError(f"{source.path}: holds labels in several forms, {listed}; name the label file to read")
+    if not fitting:
+        raise SourceError(_nothing(source))
+    form, files = fitting[0]
+    found = form.read(source, files, split, crowds, lenient)
+    if not found.truth.videos:
+        raise SourceError(f"{source.path}: has no pictures of the part {split!r}; leave the choice of a part away")
+    return found
+
+
+def _nothing(source: Source) -> str:
+    """What to say of a source without labels."""
+    if source.path.is_file() and not source.unpacked:
+        return f"{source.path}: holds no labels that can be read; give {KNOWN}"
+    count = len(source.pictures())
+    if not count:
+        return f"{source.path}: holds neither pictures nor labels; give a folder or zip file with {KNOWN}"
+    boxes = any(path.stem == picture.stem for picture in source.pictures() for path in source.with_ending(".txt"))
+    if boxes:
+        return (
+            f"{source.path}: holds {count} pictures and text files of the same names, as YOLO's, but no data.yaml with "
+            "the names of the classes; add one"
+        )
+    return f"{source.path}: holds {count} pictures, but no labels; label them, or add {KNOWN}"

@@ -14,7 +14,7 @@ from instance_flow_training.data.annotated_clips import ClipSet
 from instance_flow_training.data.class_tables import ALL_CLASSES
 from instance_flow_training.data.crowds import AUTO
 from instance_flow_training.data.formats import coco, cvat, label_studio, labelme, palette, yolo
-from instance_flow_training.data.formats.source import Source
+from instance_flow_training.data.formats.source import Source, packed_name
 from instance_flow_training.data.merging import check_names, class_names, complete_tables, merge_sets, rename_classes
 from instance_flow_training.data.video_sets import VideoSet, clip_set_of
 
@@ -59,7 +59,7 @@ def open_labels(
         try:
             found = _read(source, split, crowds, lenient)
         except SourceError as error:
-            raise SourceError(source.named(error)) from error
+            raise SourceError(packed_name(error)) from error
         renamed.update(class_names(found).values())
         sets[str(path)] = _told(rename_classes(found, rename or {}), source, len(paths) > 1)
     for name in rename or {}:
@@ -76,9 +76,9 @@ def _told(found: VideoSet, source: Source, several: bool) -> VideoSet:
     where = f"{source.path}: " if several else ""
     return replace(
         found,
-        truth=replace(found.truth, source=source.named(found.truth.source)),
-        notes=tuple(source.named(f"{where}{note}") for note in (f"read as {found.form}", *found.notes)),
-        problems=tuple(source.named(problem) for problem in found.problems),
+        truth=replace(found.truth, source=packed_name(found.truth.source)),
+        notes=tuple(packed_name(f"{where}{note}") for note in (f"read as {found.form}", *found.notes)),
+        problems=tuple(packed_name(problem) for problem in found.problems),
     )
 
 

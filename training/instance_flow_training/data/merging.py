@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,14 @@ def choose_videos(found: VideoSet, ids: Iterable[int]) -> VideoSet:
         annotations=tuple(entry for entry in found.truth.annotations if entry.video_id in chosen),
     )
     return replace(found, truth=truth, partial=found.partial & chosen)
+
+
+def by_video(found: VideoSet) -> Iterator[tuple[Video, list[Annotation]]]:
+    """Each video with its annotations."""
+    entries: dict[int, list[Annotation]] = {video.id: [] for video in found.truth.videos}
+    for entry in found.truth.annotations:
+        entries[entry.video_id].append(entry)
+    return ((video, entries[video.id]) for video in found.truth.videos)
 
 
 def plain_name(name: str) -> str:

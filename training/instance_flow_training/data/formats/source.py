@@ -39,6 +39,8 @@ _SPLITS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     "test": "test",
 }
+_UNPACKED: dict[str, str] = {}
+"""Temporary folders, and the folder of the zip file that is unpacked in each."""
 SPLITS = ("train", "val", "test")
 _YEAR = re.compile(r"(?<=[a-z])(19|20)\d\d$")
 
@@ -64,23 +66,19 @@ class Source:
         self.unpacked = path.is_file() and zipfile.is_zipfile(path)
         if self.unpacked:
             # Named as the zip file is, so that a message about a file in it can name it.
-            self._temporary = Path(mkdtemp(prefix="instance-flow-"))
-            atexit.register(shutil.rmtree, self._temporary, ignore_errors=True)
-            self.root = self._temporary / path.name
+            temporary = Path(mkdtemp(prefix="instance-flow-"))
+            atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+            _UNPACKED[str(temporary)] = str(path.absolute().parent)
+            self.root = temporary / path.name
             try:
                 _unpack(path, self.root)
             except SourceError:
-                shutil.rmtree(self._temporary, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
                 raise
         self._whole = path.is_dir() or self.unpacked
         self.files = list(_walk(self.root)) if self._whole else [path]
         if images is not None and not images.is_dir():
             raise SourceError(f"{images}: is no folder; set data.images to the folder of the pictures")
-
-    def named(self, message: object) -> str:
-        """A message with the zip file's path in place of the temporary folder's."""
-        text = str(message)
-        return text.replace(f"{self._temporary}/", f"{self.path.parent}/") if self.unpacked else text
 
     def with_ending(self, *endings: str) -> list[Path]:
         """The label files with one of these endings."""
@@ -131,6 +129,14 @@ class Source:
             for path in dict.fromkeys(path for folder in folders for path in self.pictures(folder)):
                 self._by_name.setdefault(path.name, []).append(path)
         return self._by_name.get(name, [])
+
+
+def packed_name(text: object) -> str:
+    """A path or a message with the path of the zip file in place of the folder that it is unpacked into."""
+    named = str(text)
+    for temporary, folder in _UNPACKED.items():
+        named = named.replace(temporary, folder)
+    return named
 
 
 def read_xml(path: Path) -> Element:

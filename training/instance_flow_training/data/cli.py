@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look at labels, and convert them: folders, zip files and label files as labelling tools export them."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from instance_flow.formats.atomic import replacing
+from instance_flow.formats.foreign_text import MESSAGE, shown
+from instance_flow.structures import InstanceFlowError, SourceError
+from instance_flow_training.data.conversion import COPY, LINK, NONE, PICTURES, write_set
+from instance_flow_training.data.crowds import AUTO, CROWDS
+from instance_flow_training.data.formats.source import SPLITS, packed_name
+from instance_flow_training.data.inspection import inspect_set
+from instance_flow_training.data.label_sheet import label_sheet
+from instance_flow_training.data.label_sources import KNOWN, open_labels
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0, or 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        options.command(options)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except (InstanceFlowError, ValueError, OSError) as error:
+        words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"instance-flow-data: error: {shown(packed_name(' '.join(words.split())), MESSAGE)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def inspect_command(options: argparse.Namespace) -> None:
+    """Print what there is, and write the sheet."""
+    _check_sheet(options.sheet)
+    found = open_labels(*_wanted(options), lenient=True)
+    inspection = inspect_set(found)
+    sheet = label_sheet(found)
+    for line in (*found.notes, *inspection.table()):
+        print(shown(line, MESSAGE))
+    if inspection.suspicious:
+        print("suspicious:")
+    for kind in inspection.suspicious:
+        print(f"  {shown(kind, MESSAGE)}")
+    whole, data = cv2.imencode(options.sheet.suffix, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    if not whole:
+        raise SourceError(f"{options.sheet}: cannot be written as a picture; name a .jpg or .png file")
+    with replacing(options.sheet) as file:
+        file.write_bytes(np.asarray(data).tobytes())
+    print(f"{options.sheet}: labels over pictures, to look at")
+
+
+def convert_command(options: argparse.Namespace) -> None:
+    """Write the set in YouTube-VIS's form."""
+    found = open_labels(*_wanted(options))
+    write_set(found, options.out, options.pictures)
+    for note in found.notes:
+        print(shown(note, MESSAGE))
+    frames = sum(video.length for video in found.truth.videos)
+    print(f"{options.out}: {frames} pictures and {len(found.truth.annotations)} annotations written")
+
+
+def _wanted(options: argparse.Namespace) -> tuple[object, ...]:
+    return options.sources, options.images, options.split, options.crowds, dict(options.rename)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="instance-flow-data", description=__doc__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    inspect = commands.add_parser(
+        "inspect",
+        help="say what labels there are and what is suspicious, and draw them over pictures",
+        epilog="example: instance-flow-data inspect export.zip --sheet labels.jpg",
+    )
+    inspect.set_defaults(command=inspect_command)
+    _add_sources(inspect)
+    inspect.add_argument(
+        "--sheet",
+        type=Path,
+        default=Path("labels.jpg"),
+        metavar="FILE",
+        help="picture of labels over pictures, .jpg or .png (default: %(default)s)",
+    )
+    convert = commands.add_parser(
+        "convert",
+        help="write labels in YouTube-VIS's form",
+        epilog="example: instance-flow-data convert export.zip mine",
+    )
+    convert.set_defaults(command=convert_command)
+    _add_sources(convert)
+    convert.add_argument("out", type=Path, metavar="OUT", help="folder to write: a new or empty one")
+    convert.add_argument(
+        "--pictures",
+        choices=PICTURES,
+        default=COPY,
+        help=f"{COPY} them, {LINK} to them, or {NONE}: name them where they are (default: %(default)s)",
+    )
+    return parser
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("sources", type=Path, nargs="+", metavar="SRC", help=f"folders, zip files or label files: {KNOWN}")
+    add("--images", type=Path, metavar="DIR", help="a further folder in which pictures are looked for")
+    add("--split", choices=SPLITS, default="", help="only this part of sources that have parts (default: everything)")
+    add("--crowds", choices=CROWDS, default=AUTO, help='what "iscrowd": 1 means in COCO (default: %(default)s)')
+    add(
+        "--rename",
+        type=_renamed,
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="another name for a class; may be given several times",
+    )
+
+
+def _renamed(text: str) -> tuple[str, str]:
+    old, separator, new = text.partition("=")
+    if not (separator and old.strip() and new.strip()):
+        raise argparse.ArgumentTypeError(f"{shown(text)!r} is not of the form OLD=NEW")
+    return old.strip(), new.strip()
+
+
+def _check_sheet(path: Path) -> None:
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise SourceError(f"{path}: --sheet writes a picture; name a .jpg or .png file")
+    if path.is_dir():
+        raise SourceError(f"{path}: is a folder; name a file in it")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,11 +13,11 @@ from instance_flow.structures import InstanceFlowError
 
 pytest.importorskip("rosbags")
 
-COUNTS = {"checkpoints": 12, "models": 40, "snapshots": 80}
+COUNTS = {"models": 40, "snapshots": 80}
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "checkpoints"])  # those: tests/training
 def test_damaged_input_is_used_or_refused_in_a_sentence(
     kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from drawn_clips import SITUATIONS
 
 from instance_flow import InstanceFlowError, Pipeline
 from instance_flow.network.onnx import METADATA_KEY, OnnxNetwork, read_metadata, write_metadata
 from instance_flow.structures import ModelError, ModelInfo
-from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
 
 INFO = ModelInfo(name="test", class_names=("a", "b"), input_size=(64, 96), feature_strides=(16, 8))
 
@@ -169,7 +169,7 @@ def test_the_format_before_is_read_with_the_constants_of_then() -> None:
 
 def test_a_model_runs_at_the_size_that_is_asked_for(bundled_model: Path) -> None:
     """Windows and distances are fractions of the input, so the same picture gives objects of the same sizes."""
-    image = generate_clip(3, "mixed", WorldConfig(size=(224, 384), frames=1)).images[0]
+    image = SITUATIONS["look-alikes crossing"].images[0]
     small, large = (Pipeline.load(bundled_model, "cpu", size=size) for size in (None, (288, 480)))
     assert large.info.input_size == (288, 480)
     assert small.info.input_size == (224, 384)

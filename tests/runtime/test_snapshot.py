@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_clips import FRAMES, SITUATIONS, DrawnClip, TrueNetwork
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline, Tracks
 from instance_flow.stream import Stream
 from instance_flow.structures import LAST_ID, Image, ModelInfo, Prediction
 from instance_flow.tracking.snapshot import Snapshot, read_snapshot, write_snapshot
-from instance_flow_training.worlds.oracle import OracleNetwork
-from instance_flow_training.worlds.synthetic import Clip, WorldConfig, generate_clip
 
-STOP, END = 10, 20
+STOP, END = 10, FRAMES
 PERIOD = 100_000_000
 GO_ON = """
 import sys
@@ -38,11 +37,11 @@ np.savez(out, **{f"{t} {name}": value for t, frame in enumerate(tracks) for name
 
 
 @pytest.fixture(scope="module")
-def clip() -> Clip:
-    return generate_clip(90_001, "reentry", WorldConfig(size=(96, 160), frames=END))
+def clip() -> DrawnClip:
+    return SITUATIONS["the first frame's only object is away, a look-alike is not"]
 
 
-def run(stream: Stream, clip: Clip, frames: range) -> list[Tracks]:
+def run(stream: Stream, clip: DrawnClip, frames: range) -> list[Tracks]:
     return [stream.step(clip.images[t], t * PERIOD, "rgb8") for t in frames]
 
 
@@ -54,7 +53,7 @@ def assert_same(one: Sequence[Tracks], other: Sequence[Tracks]) -> None:
             np.testing.assert_array_equal(x, y, err_msg=f"frame {a.frame_index}: {part.name}")
 
 
-def test_a_new_process_goes_on_to_the_last_bit(bundled_model: Path, clip: Clip, tmp_path: Path) -> None:
+def test_a_new_process_goes_on_to_the_last_bit(bundled_model: Path, clip: DrawnClip, tmp_path: Path) -> None:
     whole = run(Stream(Pipeline.load(bundled_model, "cpu")), clip, range(END))
     first = Stream(Pipeline.load(bundled_model, "cpu"))
     assert_same(run(first, clip, range(STOP)), whole[:STOP])
@@ -72,9 +71,9 @@ def test_a_new_process_goes_on_to_the_last_bit(bundled_model: Path, clip: Clip, 
 
 
 @pytest.mark.parametrize("anchor_frames", [0, 2], ids=["anchor for good", "anchor let go"])
-def test_every_frame_is_one_to_stop_at(clip: Clip, anchor_frames: int) -> None:
-    """The oracle counts its frames itself, so it goes along; all else comes from the snapshot."""
-    network, config = OracleNetwork(clip), AssemblyConfig(anchor_frames=anchor_frames)
+def test_every_frame_is_one_to_stop_at(clip: DrawnClip, anchor_frames: int) -> None:
+    """The network counts its frames itself, so it goes along; all else comes from the snapshot."""
+    network, config = TrueNetwork(clip), AssemblyConfig(anchor_frames=anchor_frames)
     pipeline = Pipeline(network, config)
     whole = run(Stream(pipeline), clip, range(END))
     assert (pipeline._memory.references[0].frame_index == 0) == (anchor_frames == 0)
@@ -87,8 +86,8 @@ def test_every_frame_is_one_to_stop_at(clip: Clip, anchor_frames: int) -> None:
     assert_same(tracks, whole)
 
 
-def test_a_snapshot_is_a_copy(clip: Clip) -> None:
-    pipeline = Pipeline(OracleNetwork(clip))
+def test_a_snapshot_is_a_copy(clip: DrawnClip) -> None:
+    pipeline = Pipeline(TrueNetwork(clip))
     stream = Stream(pipeline)
     run(stream, clip, range(STOP))
     state = stream.snapshot()
@@ -101,7 +100,7 @@ def test_a_snapshot_is_a_copy(clip: Clip) -> None:
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
-def test_several_scales_keep_the_features_of_each(bundled_model: Path, clip: Clip) -> None:
+def test_several_scales_keep_the_features_of_each(bundled_model: Path, clip: DrawnClip) -> None:
     def stream() -> Stream:
         return Stream(Pipeline.load(bundled_model, "cpu", scales=(0.5, 1.0)))
 
@@ -113,9 +112,9 @@ def test_several_scales_keep_the_features_of_each(bundled_model: Path, clip: Cli
         Stream(Pipeline.load(bundled_model, "cpu")).restore(first.snapshot())
 
 
-def test_a_stream_knows_what_its_next_image_must_follow(clip: Clip) -> None:
+def test_a_stream_knows_what_its_next_image_must_follow(clip: DrawnClip) -> None:
     breaks: list[str] = []
-    first, second = Stream(Pipeline(OracleNetwork(clip))), Stream(Pipeline(OracleNetwork(clip)), on_break=breaks.append)
+    first, second = Stream(Pipeline(TrueNetwork(clip))), Stream(Pipeline(TrueNetwork(clip)), on_break=breaks.append)
     run(first, clip, range(STOP))
     second.restore(first.snapshot())
     run(second, clip, range(3))
@@ -123,10 +122,10 @@ def test_a_stream_knows_what_its_next_image_must_follow(clip: Clip) -> None:
     assert "ran back by 0.900 s" in breaks[0]
 
 
-def test_a_fresh_stream_has_a_snapshot_too(clip: Clip) -> None:
-    used = Stream(Pipeline(OracleNetwork(clip)))
+def test_a_fresh_stream_has_a_snapshot_too(clip: DrawnClip) -> None:
+    used = Stream(Pipeline(TrueNetwork(clip)))
     whole = run(used, clip, range(3))
-    used.restore(Stream(Pipeline(OracleNetwork(clip))).snapshot())
+    used.restore(Stream(Pipeline(TrueNetwork(clip))).snapshot())
     assert_same(run(used, clip, range(3)), whole)
 
 
@@ -214,7 +213,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_damaged_snapshot_is_refused_or_does_no_harm(change: Callable[[Any], Any], bundled_model: Path) -> None:
     """Whatever was changed, either nothing is restored, or the stream goes on."""
-    clip = generate_clip(2, "mixed", WorldConfig(size=(64, 96), frames=6))
+    clip = SITUATIONS["the first frame's only object is away, a look-alike is not"]
     stream = Stream(Pipeline.load(bundled_model, "cpu", AssemblyConfig(confirm_frames=1)))
     for t, image in enumerate(clip.images[:5]):
         stream.step(image, t + 1)
@@ -248,8 +247,8 @@ def test_a_damaged_snapshot_is_refused_or_does_no_harm(change: Callable[[Any], A
         pytest.param("pipeline.frame_index", -5, id="frame below 0"),
     ],
 )
-def test_numbers_that_no_stream_reaches_are_refused(clip: Clip, name: str, value: int) -> None:
-    stream = Stream(Pipeline(OracleNetwork(clip)))
+def test_numbers_that_no_stream_reaches_are_refused(clip: DrawnClip, name: str, value: int) -> None:
+    stream = Stream(Pipeline(TrueNetwork(clip)))
     stream.step(clip.images[0], 1)
     with pytest.raises(InstanceFlowError, match="the snapshot is damaged"):
         stream.restore({**stream.snapshot(), name: np.array(value)})

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn_clips import FRAMES, RATE, SITUATIONS, DrawnClip, TrueNetwork, score, track
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline
 from instance_flow.assembly.appearance import APPEARANCE_SIZE
@@ -19,10 +20,6 @@ from instance_flow.settings import POLICIES
 from instance_flow.structures import LAST_ID, NEW, Image, Instances, ModelInfo, Prediction
 from instance_flow.tracking.memory import Reference, ReferenceMemory
 from instance_flow.tracking.tracker import Tracker
-from instance_flow_training.comparing.cli import unreferenced_recoveries
-from instance_flow_training.comparing.scoring import score_tracks, track_clip
-from instance_flow_training.worlds.oracle import OracleNetwork
-from instance_flow_training.worlds.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
 
 
 def reference(frame_index: int, ids: Sequence[int] = (1,)) -> Reference:
@@ -120,37 +117,33 @@ def test_an_id_taken_up_again_names_the_last_frame_that_saw_it() -> None:
     assert np.isnan(identities.motion).all()
 
 
-@pytest.fixture(scope="module", params=SITUATIONS)
-def clip(request: pytest.FixtureRequest) -> Clip:
-    return generate_clip(90_000, request.param, WorldConfig(size=(96, 160), frames=20))
+@pytest.fixture(params=SITUATIONS.values(), ids=SITUATIONS)
+def clip(request: pytest.FixtureRequest) -> DrawnClip:
+    return request.param  # type: ignore[no-any-return]
 
 
-def test_the_truth_through_the_oracle_scores_one(clip: Clip) -> None:
-    tracks = track_clip(Pipeline(OracleNetwork(clip)), clip)
+def test_the_truth_scores_one(clip: DrawnClip) -> None:
+    tracks = track(Pipeline(TrueNetwork(clip)), clip)
     for t, frame in enumerate(tracks):
         np.testing.assert_array_equal(frame.label_map > 0, clip.labels[t] > 0)
-    result = score_tracks([clip], [tracks])
-    assert result["tracking"]["class_agnostic"]["IDSW"] == 0
-    assert result["AP"] == pytest.approx(1.0, abs=1e-12)
+    assert score(clip, tracks) == (pytest.approx(1.0, abs=1e-12), 0)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_distances_alone_lose_just_what_no_reference_shows(clip: Clip, policy: str) -> None:
-    pipeline = Pipeline(OracleNetwork(clip), AssemblyConfig(matching=policy))
-    result = score_tracks([clip], [track_clip(pipeline, clip)])
-    assert result["tracking"]["class_agnostic"]["IDSW"] == unreferenced_recoveries(clip, 4)
+def test_distances_alone_lose_just_what_no_reference_shows(clip: DrawnClip, policy: str) -> None:
+    _, switches = score(clip, track(Pipeline(TrueNetwork(clip), AssemblyConfig(matching=policy)), clip))
+    assert switches == clip.unreferenced_recoveries
 
 
-def test_the_papers_settings_lose_just_what_no_reference_shows(clip: Clip) -> None:
-    network = OracleNetwork(clip)
-    network.info = replace(network.info, min_score=1.0, confirm_frames=9)
+def test_the_papers_settings_lose_just_what_no_reference_shows(clip: DrawnClip) -> None:
     seen: list[list[int]] = []
-    # The oracle's centers are exact: its own window, none, merges no objects that hide each other.
+    # The network's centers are exact: its own window, none, merges no objects that hide each other.
+    network = TrueNetwork(clip, min_score=1.0, confirm_frames=9)
     pipeline = Pipeline(network, replace(AssemblyConfig.paper(), center_window=0.0))
     pipeline.observer = lambda observed: seen.append([r.frame_index for r in observed.references])
-    result = score_tracks([clip], [track_clip(pipeline, clip)])
-    assert result["tracking"]["class_agnostic"]["IDSW"] == unreferenced_recoveries(clip, 4)
-    assert seen[4:] == [[0, t - 3, t - 2, t - 1] for t in range(4, 20)]
+    _, switches = score(clip, track(pipeline, clip))
+    assert switches == clip.unreferenced_recoveries
+    assert seen[4:] == [[0, t - 3, t - 2, t - 1] for t in range(4, FRAMES)]
 
 
 def test_the_papers_window_is_41_of_640_pixels() -> None:
@@ -176,8 +169,8 @@ def test_the_papers_window_is_41_of_640_pixels() -> None:
     assert sorted(observed[0].instances.centers.tolist()) == [[80, 74], [80, 80]]
 
 
-def test_tracks_keep_their_contract(clip: Clip) -> None:
-    tracks = track_clip(Pipeline(OracleNetwork(clip)), clip)
+def test_tracks_keep_their_contract(clip: DrawnClip) -> None:
+    tracks = track(Pipeline(TrueNetwork(clip)), clip)
     used: set[int] = set()
     last_seen: dict[int, int] = {}
     for t, frame in enumerate(tracks):
@@ -199,14 +192,14 @@ def test_tracks_keep_their_contract(clip: Clip) -> None:
 
 
 def test_velocity_is_pixels_per_second_of_the_given_stamps() -> None:
-    clip = generate_clip(3, "mixed", WorldConfig(size=(96, 160), frames=6))
-    tracks = track_clip(Pipeline(OracleNetwork(clip)), clip)
+    clip = SITUATIONS["crossing"]
+    tracks = track(Pipeline(TrueNetwork(clip)), clip)
     checked = 0
     for before, now in itertools.pairwise(tracks):
         for row, identity in enumerate(now.ids):
             if identity in before.ids:
                 moved = now.centers[row] - before.centers[before.ids == identity][0]
-                np.testing.assert_allclose(now.velocities[row], moved * clip.rate, atol=1e-2)
+                np.testing.assert_allclose(now.velocities[row], moved * RATE, atol=1e-2)
                 checked += 1
     assert checked > 5
 
@@ -236,10 +229,10 @@ def test_appearance_follows_the_light() -> None:
     assert float((tracker.known(150).appearance @ seen.T)[0, 1]) > 0.9
 
 
-def test_reset_starts_again_with_id_one(clip: Clip) -> None:
-    pipeline = Pipeline(OracleNetwork(clip))
-    first = track_clip(pipeline, clip)
-    again = track_clip(pipeline, clip)
+def test_reset_starts_again_with_id_one(clip: DrawnClip) -> None:
+    pipeline = Pipeline(TrueNetwork(clip))
+    first = track(pipeline, clip)
+    again = track(pipeline, clip)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.label_map, b.label_map)
 

@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import mutants
 import pytest
 import torch
+from mutants import OK, REFUSED
 from safetensors.torch import save_file
 from torch import nn
 
@@ -36,6 +38,14 @@ def save(path: Path, network: InstanceFlowNet, class_names: tuple[str, ...]) -> 
     state = {"step": 7, "network": network.state_dict(), "config": {"model": model}, "class_names": list(class_names)}
     save_checkpoint(path, state)
     return path
+
+
+def test_damaged_checkpoints_are_used_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    """The first of ``tests/mutants.py``."""
+    outcome = mutants.run("checkpoints", tmp_path, 7, lambda number: number < 12)
+    assert outcome.failures == []
+    assert outcome.counts[OK] + outcome.counts[REFUSED] == 12
+    assert min(outcome.counts[OK], outcome.counts[REFUSED]) > 0
 
 
 @pytest.fixture

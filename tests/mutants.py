@@ -27,6 +27,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from red_thing import INFO, frames, red_network, write_source
 
@@ -161,8 +162,7 @@ def sound_models(_: Path) -> list[dict[str, Any]]:
 
 
 def mutate_model(rng: Random, description: dict[str, Any]) -> bytes:
-    import onnx
-
+    onnx = pytest.importorskip("onnx")
     model = onnx.load_from_string(red_network())
     if rng.random() < 0.7:
         text = json.dumps(changed(rng, description))

@@ -24,10 +24,29 @@ INFO = ModelInfo(name="red thing", class_names=("red",), input_size=(HEIGHT, WID
 
 
 def red_network(info: ModelInfo = INFO) -> bytes:
-    """An ONNX model that finds the red pixels, takes them for one object, and remembers its center as its features."""
+    """An ONNX model that finds the red pixels, takes them for one object, and remembers its center as its features.
+
+    The file beside this one is what ``build_graph`` gives, so that no test but one needs onnx.
+    """
+    graph = Path(__file__).with_name("red_thing.onnx").read_bytes()
+    # Protocol Buffers that follow each other are one message: field 14 of a model, its properties, is added.
+    return graph + b"".join(
+        _field(14, _field(1, name.encode()) + _field(2, text.encode())) for name, text in write_metadata(info).items()
+    )
+
+
+def _field(number: int, value: bytes) -> bytes:
+    length, rest = b"", len(value)
+    while rest > 127:
+        length, rest = length + bytes([rest & 127 | 128]), rest >> 7
+    return bytes([number << 3 | 2]) + length + bytes([rest]) + value
+
+
+def build_graph() -> Any:
+    """Written to red_thing.onnx by ``SerializeToString``."""
     onnx = pytest.importorskip("onnx")
     make = onnx.helper.make_node
-    references = [[reference_input(level, k) for k in range(info.max_references)] for level in (0, 1)]
+    references = [[reference_input(level, k) for k in range(INFO.max_references)] for level in (0, 1)]
     nodes = [
         make("Slice", ["image", "from", "to", "axes", "steps"], ["cells"]),
         make("Cast", ["cells"], ["colours"], to=onnx.TensorProto.FLOAT),
@@ -87,9 +106,8 @@ def red_network(info: ModelInfo = INFO) -> bytes:
     arrays = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = onnx.helper.make_graph(nodes, "red", inputs, results, arrays)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-    onnx.helper.set_model_props(model, write_metadata(info))
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return model
 
 
 def frames(count: int = 6) -> list[NDArray[np.uint8]]:

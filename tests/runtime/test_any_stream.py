@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+import pytest
 
 from instance_flow import AssemblyConfig, Pipeline
 from instance_flow.structures import STATES, Image, ModelInfo, Prediction
+
+hypothesis = pytest.importorskip("hypothesis")
+st, stateful = hypothesis.strategies, pytest.importorskip("hypothesis.stateful")
 
 PLACES = ((4, 4), (4, 18), (16, 4), (16, 18))
 CONFIGS = st.builds(
@@ -46,28 +47,30 @@ class Places:
         return Prediction(semantic, center, offset, shown, np.zeros(1, np.float32))
 
 
-class AnyStream(RuleBasedStateMachine):
+class AnyStream(stateful.RuleBasedStateMachine):
     """Two pipelines, so that a snapshot may go on elsewhere and under other settings."""
 
-    snapshots = Bundle("snapshots")
+    snapshots = stateful.Bundle("snapshots")
 
-    @initialize(config=CONFIGS)
+    @stateful.initialize(config=CONFIGS)
     def begin(self, config: AssemblyConfig) -> None:
         self.pipeline = Pipeline(Places(), config)
         self.announced: set[int] = set()
 
-    @rule(frames=st.lists(st.sets(st.sampled_from(PLACES)), min_size=1, max_size=6), hue=st.sampled_from([10, 200]))
+    @stateful.rule(
+        frames=st.lists(st.sets(st.sampled_from(PLACES)), min_size=1, max_size=6), hue=st.sampled_from([10, 200])
+    )
     def some_come_and_go(self, frames: list[set[tuple[int, int]]], hue: int) -> None:
         for seen in frames:
             self._step(seen, hue)
 
-    @rule(stays=st.sampled_from(PLACES), times=st.integers(1, 6))
+    @stateful.rule(stays=st.sampled_from(PLACES), times=st.integers(1, 6))
     def all_are_there_and_then_but_one_are_gone(self, stays: tuple[int, int], times: int) -> None:
         self._step(set(PLACES), 10)
         for _ in range(times):
             self._step({stays}, 10)
 
-    @rule(times=st.integers(1, 6))
+    @stateful.rule(times=st.integers(1, 6))
     def nobody_is_there(self, times: int) -> None:
         for _ in range(times):
             self._step(set(), 10)
@@ -83,24 +86,24 @@ class AnyStream(RuleBasedStateMachine):
         self.announced |= new
         assert set(tracks.ids.tolist()) <= self.announced
 
-    @rule(config=CONFIGS)
+    @stateful.rule(config=CONFIGS)
     def configure(self, config: AssemblyConfig) -> None:
         self.pipeline.configure(config)
 
-    @rule()
+    @stateful.rule()
     def reset(self) -> None:
         self.pipeline.reset()
         self.announced = set()
 
-    @rule()
+    @stateful.rule()
     def forget_references(self) -> None:
         self.pipeline.forget_references()
 
-    @rule(target=snapshots)
+    @stateful.rule(target=snapshots)
     def snapshot(self) -> Any:
         return self.pipeline.snapshot(), self.pipeline.config, set(self.announced)
 
-    @rule(taken=snapshots, anchor_frames=st.integers(0, 4), lost_frames=st.integers(0, 4))
+    @stateful.rule(taken=snapshots, anchor_frames=st.integers(0, 4), lost_frames=st.integers(0, 4))
     def restore(self, taken: Any, anchor_frames: int, lost_frames: int) -> None:
         snapshot, made_under, announced = taken
         self.announced = set(announced)
@@ -108,7 +111,7 @@ class AnyStream(RuleBasedStateMachine):
         self.pipeline = Pipeline(Places(), AssemblyConfig(**same, anchor_frames=anchor_frames, lost_frames=lost_frames))
         self.pipeline.restore(snapshot)
 
-    @invariant()
+    @stateful.invariant()
     def every_id_of_a_reference_is_known(self) -> None:
         if hasattr(self, "pipeline"):
             shown = {i for r in self.pipeline._memory.references for i in r.ids.tolist()}
@@ -116,4 +119,4 @@ class AnyStream(RuleBasedStateMachine):
 
 
 TestAnyStream = AnyStream.TestCase
-TestAnyStream.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
+TestAnyStream.settings = hypothesis.settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)

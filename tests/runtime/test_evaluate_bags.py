@@ -19,8 +19,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import dask
-import distributed.client  # noqa: F401  (brings its part of the configuration)
 import numpy as np
 import pytest
 from red_thing import HEIGHT, INFO, WIDTH, frames, red_network, write_source
@@ -37,7 +35,6 @@ from instance_flow.replay.worker_processes import local_processes
 from instance_flow.structures import SourceError
 
 pytest.importorskip("rosbags")
-pytest.importorskip("onnx")
 
 COUNT = 5
 
@@ -283,7 +280,8 @@ def test_a_command_that_is_ended_takes_its_processes_along(
 )
 def test_bad_input(folder: Path, model: Path, change: object, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     options = change(folder)  # type: ignore[operator]
-    with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
+    pytest.importorskip("distributed.client")  # brings its part of the configuration
+    with pytest.importorskip("dask").config.set({"distributed.comm.timeouts.connect": "500ms"}):
         assert main(command(folder, model, *options)) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -318,6 +316,7 @@ def fleet(tmp_path: Path) -> Path:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A scheduler, as a process; workers are added."""
+    pytest.importorskip("distributed")
     with ExitStack() as stack:
         yield Cluster(tmp_path / "cluster", stack)
 

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from drawn_clips import SITUATIONS
+from red_thing import INFO as RED
+from red_thing import build_graph, red_network
 
 from instance_flow import InstanceFlowError, Pipeline
 from instance_flow.network.onnx import METADATA_KEY, OnnxNetwork, read_metadata, write_metadata
 from instance_flow.structures import ModelError, ModelInfo
+
+onnx = pytest.importorskip("onnx")
 
 INFO = ModelInfo(name="test", class_names=("a", "b"), input_size=(64, 96), feature_strides=(16, 8))
 
@@ -32,7 +35,7 @@ def foreign_model(metadata: dict[str, str] | None = None, shape: Sequence[int | 
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.helper.set_model_props(model, metadata or {})
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def changed(**values: Any) -> dict[str, str]:
@@ -121,13 +124,20 @@ def test_a_description_that_makes_no_sense_is_refused_by_its_field(entries: dict
     assert len(str(caught.value)) < 500
 
 
+def test_the_recorded_model_of_the_tests_is_the_one_that_they_describe() -> None:
+    model = onnx.load_from_string(red_network(RED))
+    assert {entry.key: entry.value for entry in model.metadata_props} == write_metadata(RED)
+    del model.metadata_props[:]
+    assert model == build_graph()
+
+
 def short_weights() -> bytes:
     """A model whose weights have fewer bytes than their shape says."""
     model = onnx.load_from_string(foreign_model())
     weights = onnx.TensorProto(name="w", dims=[1, 2], data_type=onnx.TensorProto.FLOAT, raw_data=bytes(3))
     model.graph.initializer.append(weights)
     model.graph.node[0].CopyFrom(onnx.helper.make_node("Add", ["x", "w"], ["y"]))
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 @pytest.mark.parametrize(
@@ -151,7 +161,6 @@ def test_a_damaged_model_is_refused_once_and_nothing_is_printed(
 
 
 def test_a_description_of_other_classes_is_refused(bundled_model: Path, tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
     model = onnx.load(bundled_model)
     info = replace(OnnxNetwork(bundled_model, "cpu").info, class_names=("cat", "dog"))
     onnx.helper.set_model_props(model, write_metadata(info))

@@ -27,7 +27,6 @@ from instance_flow.stream import Stream
 from instance_flow.structures import Tracks
 
 pytest.importorskip("rosbags")
-pytest.importorskip("onnx")
 
 QUICK = ["--no-video", "--no-report", "--json"]
 

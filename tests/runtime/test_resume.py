@@ -21,7 +21,6 @@ from instance_flow.replay.journal import FOLDER, FRAMES_PER_SNAPSHOT, Journal
 from instance_flow.replay.session import locked
 
 pytest.importorskip("rosbags")
-pytest.importorskip("onnx")
 
 COUNT = 2 * FRAMES_PER_SNAPSHOT + 30
 LOOP = FRAMES_PER_SNAPSHOT + 20

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 
 from instance_flow.formats import rle
 from instance_flow.formats.polygon import polygons_to_run_lengths
@@ -60,6 +59,7 @@ def mask(request: pytest.FixtureRequest) -> NDArray[np.uint8]:
 
 
 def test_text_equals_pycocotools(mask: NDArray[np.uint8]) -> None:
+    coco = pytest.importorskip("pycocotools.mask")
     expected = coco.encode(np.asfortranarray(mask != 0).astype(np.uint8))
     assert rle.encode(mask) == {"size": list(mask.shape), "counts": expected["counts"].decode()}
 
@@ -160,6 +160,7 @@ POLYGONS = {
 
 @pytest.mark.parametrize("polygons", POLYGONS.values(), ids=POLYGONS.keys())
 def test_polygons_fill_the_pixels_that_pycocotools_fills(polygons: list[list[float]]) -> None:
+    coco = pytest.importorskip("pycocotools.mask")
     floats = [[float(n) for n in polygon] for polygon in polygons]
     expected = coco.decode(coco.merge(coco.frPyObjects(floats, 37, 41)))
     runs = polygons_to_run_lengths(polygons, 37, 41)
@@ -167,6 +168,7 @@ def test_polygons_fill_the_pixels_that_pycocotools_fills(polygons: list[list[flo
 
 
 def test_random_polygons_fill_the_pixels_that_pycocotools_fills() -> None:
+    coco = pytest.importorskip("pycocotools.mask")
     rng = np.random.default_rng(8)
     for _ in range(300):
         size = rng.integers(1, 60, 2)

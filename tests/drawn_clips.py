@@ -41,7 +41,7 @@ class Thing:
 class DrawnClip:
     """images: (T, H, W, 3) uint8 RGB.   labels: (T, H, W) int32, 0 = background, k + 1 = row k of class_ids (N,).
 
-    unreferenced_recoveries: how many objects come back that no reference shows, neither the first frame nor the last three.
+    unreferenced_recoveries: how often an object comes back that neither the first frame nor the last three show.
     """
 
     images: Image

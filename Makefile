@@ -10,6 +10,7 @@ STAMPS := $(VENV)/stamps
 PIP := $(BIN)/python -m pip install --no-input --disable-pip-version-check -c constraints.txt
 # With an official ROS the environment must see the Python packages that ROS takes from the system.
 VENV_OPTIONS := $(if $(ROS_DISTRO),--system-site-packages)
+SITE := $(BIN)/sphinx-build -q -W --keep-going -c docs
 IN_WORKSPACE := source ros2_ws/install/setup.bash && source $(BIN)/activate &&
 
 WORKSPACE_FILES := $(shell find ros2_ws/src -type f -not -path '*/__pycache__/*') $(wildcard ros2_ws/setup/*)
@@ -17,7 +18,7 @@ WORKSPACE_FILES := $(shell find ros2_ws/src -type f -not -path '*/__pycache__/*'
 # Set by the shim of the ROS wheels in every child of their Python: it belongs to another environment than ours.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
-.PHONY: help setup demo test lint bench clean distclean
+.PHONY: help setup demo test lint site bench clean distclean
 .DELETE_ON_ERROR:
 # Two pips must not work on one environment.
 .NOTPARALLEL:
@@ -27,7 +28,8 @@ help:
 	@echo "make demo   play a recording through the live ROS 2 node; pictures, video and tracks go to out/demo"
 	@echo "make test   all tests"
 	@echo "make bench  where the time goes, and how much others take for it; writes docs/performance.md (20 minutes)"
-	@echo "make lint   formatting, style and types"
+	@echo "make lint   formatting, style, types, and links of the documentation"
+	@echo "make site   the documentation as web pages: out/site/index.html"
 	@echo "make clean  remove what was built; make distclean removes $(VENV) too"
 
 setup: $(STAMPS)/workspace
@@ -47,7 +49,12 @@ lint: $(STAMPS)/develop $(STAMPS)/ros
 	$(BIN)/lint-imports --no-cache
 	@# DL3008: the apt repositories of Ubuntu and ROS keep only the newest version of a package.
 	$(BIN)/hadolint --ignore DL3008 Dockerfile
-	MYPYPATH=ros2_ws/src/instance_flow_ros:ros2_ws/src/instance_flow_examples:ros2_ws/demo:tests/ros:tests/docs:bench $(BIN)/mypy bench runtime training export ros2_ws/demo tests ros2_ws/src/instance_flow_ros/instance_flow_ros ros2_ws/src/instance_flow_examples/instance_flow_examples
+	@# A dead link or an unknown anchor is an error; the pages themselves are not kept.
+	@pages=$$(mktemp -d) && trap 'rm -rf "$$pages"' EXIT && $(SITE) . "$$pages"
+	MYPYPATH=ros2_ws/src/instance_flow_ros:ros2_ws/src/instance_flow_examples:ros2_ws/demo:tests/ros:tests/docs:bench $(BIN)/mypy bench runtime training export docs/conf.py ros2_ws/demo tests ros2_ws/src/instance_flow_ros/instance_flow_ros ros2_ws/src/instance_flow_examples/instance_flow_examples
+
+site: $(STAMPS)/develop
+	$(SITE) . out/site
 
 clean:
 	rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out build dist .mypy_cache .pytest_cache .ruff_cache $(STAMPS)/workspace

@@ -70,6 +70,7 @@ def test_node_that_waits_for_its_manager_is_healthy(start: Start, capsys: pytest
     code, words = ask(f"{probe.node.get_namespace()}/instance_flow", capsys)
     assert code == HEALTHY
     assert "not configured" in words
+    assert probe.next_status().hardware_id == "none"
 
 
 def test_node_that_could_not_load_its_model_is_not(start: Start, capsys: pytest.CaptureFixture[str]) -> None:

@@ -205,7 +205,7 @@ def test_diagnostics_tell_rate_latency_and_provider(node: Probe) -> None:
 
     def busy_period() -> DiagnosticStatus | None:
         node.ask(draw([(30, 40, RED)]), next(stamps) * SECOND)
-        return next((s for s in node.statuses if float(values(s).get("rate (Hz)", 0)) > 0), None)
+        return next((s for s in node.statuses if float(values(s).get("Actual frequency (Hz)", 0)) > 0), None)
 
     status = node.until(busy_period, "diagnostics of a busy period")
     figures = values(status)

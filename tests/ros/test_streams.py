@@ -132,6 +132,22 @@ def test_row_of_breaks_is_said_once_and_stands_in_the_diagnostics(node: Probe) -
     assert node.process.log().count("the image size changed") == before + 1
 
 
+def test_all_that_is_wrong_in_a_period_is_in_one_status(node: Probe) -> None:
+    """As diagnostic_updater merges warnings: none hides another."""
+    stamps = iter(range(1, 10**6))
+
+    def warned() -> DiagnosticStatus | None:
+        for size in ((96, 128), (80, 128)):
+            node.ask(draw([(30, 40, BLUE)], size), next(stamps) * SECOND // 10)
+        bad = to_message(PICTURE, next(stamps) * SECOND // 10)
+        bad.encoding = "rgb9"
+        node.send(bad)
+        return first_with([s for s in node.statuses if "'rgb9' is not supported" in s.message], "; again and again")
+
+    status = node.until(warned, "a status of a bad image and of breaks")
+    assert (status.level, status.message.startswith("tracking, but ")) == (DiagnosticStatus.WARN, True)
+
+
 def test_half_a_message_is_survived(node: Probe) -> None:
     """As of a broken recording; the middleware keeps it from the node."""
     node.ask(PICTURE, SECOND)

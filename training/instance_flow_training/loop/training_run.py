@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 class TrainingRun:
     """network: bare, for checkpoints and validation.   module, optimizer: as Fabric wraps them.
 
-    step: steps done, in ``seconds`` of training.   best: metric, value and step of the best validation so far, or empty.
+    step: steps done, in ``seconds`` of training.
+    best: metric, value and step of the best validation so far, or empty.
     missed: validations in a row since then.
     """
 

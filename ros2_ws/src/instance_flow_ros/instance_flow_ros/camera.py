@@ -214,19 +214,25 @@ class Camera:
         figures = report.described()
         if self._subscription is None:
             return DiagnosticStatus.OK, "disabled by ~/enable", figures
-        if report.recent[REFUSED]:
-            return DiagnosticStatus.WARN, self._problem, figures
-        if not report.recent[RECEIVED]:
-            return DiagnosticStatus.WARN, why_no_images(self._node, self._subscription, self._kind), figures
-        if not report.recent[ANSWERED]:
-            return DiagnosticStatus.WARN, "images come in, but none was answered since the last report", figures
-        if lost := lost_images(report.recent, self.topic):
-            return DiagnosticStatus.WARN, f"tracking, but {lost}", figures
-        if report.recent[BROKEN] >= _BREAKS:
-            return DiagnosticStatus.WARN, f"tracking, but again and again {self._last_break}", figures
-        if self._stamp_problem:
-            return DiagnosticStatus.WARN, f"tracking, but {self._stamp_problem}", figures
-        return DiagnosticStatus.OK, "tracking", figures
+        problems = "; ".join(self._problems(report.recent, self._subscription))
+        if report.recent[ANSWERED]:
+            problems = f"tracking, but {problems}" if problems else ""
+        return (DiagnosticStatus.WARN, problems, figures) if problems else (DiagnosticStatus.OK, "tracking", figures)
+
+    def _problems(self, recent: Mapping[str, int], subscription: Subscription) -> Iterator[str]:
+        """All that was wrong in a period, by its counts."""
+        if recent[REFUSED]:
+            yield self._problem
+        elif not recent[RECEIVED]:
+            yield why_no_images(self._node, subscription, self._kind)
+        elif not recent[ANSWERED]:
+            yield "images come in, but none was answered since the last report"
+        if recent[RECEIVED] and (lost := lost_images(recent, self.topic)):
+            yield lost
+        if recent[BROKEN] >= _BREAKS:
+            yield f"again and again {self._last_break}"
+        if recent[RECEIVED] and self._stamp_problem:
+            yield self._stamp_problem
 
     def _create_output(self, message_type: type, topic: str, depth: int = 1) -> Any:
         path = f"~/{self.name}/{topic}" if self.name else f"~/{topic}"

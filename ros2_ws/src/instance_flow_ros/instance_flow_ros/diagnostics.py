@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node says of itself on /diagnostics: counts and latencies of the time since it last said so."""
+"""The node's diagnostics: counts and latencies of the time since the last report, in the form of diagnostic_updater."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Report:
             "stamp to answer": self.delays,
         }
         return {
-            "rate (Hz)": f"{self.rate:.2f}",
+            "Actual frequency (Hz)": f"{self.rate:.2f}",  # the key of diagnostic_updater's FrequencyStatus
             **{
                 f"{name} {part} (ms)": f"{seconds * 1e3:.1f}"
                 for name, values in spans.items()
@@ -143,11 +143,15 @@ def _p50_p95(seconds: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def to_status(name: str, hardware_id: str, level: bytes, message: str, values: dict[str, str]) -> DiagnosticStatus:
-    """Give a status. level: one of DiagnosticStatus.OK, WARN, ERROR."""
+    """Give a status.
+
+    name: "node: camera".   level: one of DiagnosticStatus.OK, WARN, ERROR.
+    hardware_id: empty while there is none; diagnostic_updater then asks for the word "none".
+    """
     return DiagnosticStatus(
         level=level,
         name=name,
         message=shown(message, MESSAGE),
-        hardware_id=shown(hardware_id),
+        hardware_id=shown(hardware_id or "none"),
         values=[KeyValue(key=key, value=shown(value)) for key, value in values.items()],
     )

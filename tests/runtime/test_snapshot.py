@@ -32,7 +32,8 @@ stream = Stream(Pipeline.load(model, "cpu"))
 stream.restore(read_snapshot(state))
 rest = np.load(images)
 tracks = [stream.step(image, stamp, "rgb8") for image, stamp in zip(rest["images"], rest["stamps"].tolist())]
-np.savez(out, **{f"{t} {name}": value for t, frame in enumerate(tracks) for name, value in vars(frame).items()})
+rows = [(t, *pair) for t, frame in enumerate(tracks) for pair in vars(frame).items() if pair[0] != "names"]
+np.savez(out, **{f"{t} {name}": value for t, name, value in rows})
 """
 
 
@@ -66,6 +67,8 @@ def test_a_new_process_goes_on_to_the_last_bit(bundled_model: Path, clip: DrawnC
     for t, frame in enumerate(whole[STOP:]):
         assert len(frame) > 0
         for name, value in vars(frame).items():
+            if name == "names":
+                continue
             assert out[f"{t} {name}"].dtype == np.asarray(value).dtype
             np.testing.assert_array_equal(out[f"{t} {name}"], value, err_msg=f"frame {frame.frame_index}: {name}")
 

@@ -44,6 +44,7 @@ class Assembly:
         self.flow_error = self.costs.flow_error * cells
         self.min_score = chosen(config, "min_score", info.min_score)
         self.confirm_frames = chosen(config, "confirm_frames", info.confirm_frames)
+        self._names = dict(enumerate(info.class_names))
         self._is_published_class = np.isin(np.arange(len(info.class_names)), config.class_ids(info))
 
     def inside(self, prediction: Prediction, fitted: Fit) -> Prediction:
@@ -115,6 +116,7 @@ class Assembly:
             age_seconds=identities.age_seconds[keep],
             reference_frames=identities.reference_frames[keep],
             distances=identities.distances[keep] * np.float32(pixels_per_cell),
+            names=self._names,
         )
 
     def scores(self, instances: Instances, identities: Identities) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -104,9 +104,10 @@ def warmup() -> None:
     window_run_lengths(np.ones((1, 1), np.int32), [1], [(0, 0, 1, 1)])
 
 
-def to_tracks(message: Any) -> Tracks:
+def to_tracks(message: Any, class_names: Sequence[str] = ()) -> Tracks:
     """Give the tracks that a TrackedInstanceArray was made of; pixels of masks that were left out are background.
 
+    class_names: those of ``~/class_table``, for ``Tracks.names``; a message has only those of its own objects.
     Raises ValueError for more than ``MAX_PIXELS``, for an id that no label map holds, and for a damaged mask.
     """
     rows = message.instances
@@ -141,6 +142,7 @@ def to_tracks(message: Any) -> Tracks:
         age_seconds=np.array([i.age_seconds for i in rows], np.float64),
         reference_frames=np.array([i.reference_frame for i in rows], np.int64),
         distances=np.array([i.matched_distance for i in rows], np.float32),
+        names=dict(enumerate(class_names)),
     )
 
 

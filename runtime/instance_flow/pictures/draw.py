@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -36,7 +36,7 @@ def class_colours(class_ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.ui
 def overlay(
     image: Image,
     tracks: Tracks,
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None = None,
     *,
     arrow_seconds: float = 0.5,
     labels: bool = True,
@@ -45,15 +45,17 @@ def overlay(
     """Draw tracks over a copy of their image.
 
     image: (H, W, 3) uint8 RGB, of the size of ``tracks.label_map``.
-    class_names: name of each class_id; a number stands in for a name that is missing.
+    class_names: name of each class_id, None = the tracks' own; a number stands in for a name that is missing.
     arrow_seconds: an arrow leads to where the center will be after this time; 0 draws none.
     opacity: of the masks, 0 to 1.
-    Raises ValueError where image and label map differ in size.
+    Raises ValueError for another shape or type, and where image and label map differ in size.
     """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image is {image.dtype} of shape {image.shape}; expected uint8 of (height, width, 3)")
     if image.shape[:2] != tracks.label_map.shape:
         raise ValueError(f"image is {image.shape[:2]} but the label map {tracks.label_map.shape}, as (height, width)")
     canvas = image.copy()
-    scale = _scale(image)
+    scale, names = _scale(image), tracks.names if class_names is None else dict(enumerate(class_names))
     tints = [(int(r), int(g), int(b)) for r, g, b in colours(tracks.ids)]
     for row, tint in enumerate(tints):
         _draw_mask(canvas, tracks, row, tint, opacity, scale)
@@ -63,7 +65,7 @@ def overlay(
     if labels:
         taken: list[tuple[int, int, int, int]] = []
         for row, tint in enumerate(tints):
-            _draw_label(canvas, _label(tracks, row, class_names), tracks.boxes[row], tint, scale, taken)
+            _draw_label(canvas, _label(tracks, row, names), tracks.boxes[row], tint, scale, taken)
     return canvas
 
 
@@ -136,9 +138,9 @@ def _draw_arrow(
     cv2.circle(canvas, start, round(2 * scale), tint, -1, cv2.LINE_AA)
 
 
-def _label(tracks: Tracks, row: int, class_names: Sequence[str]) -> str:
+def _label(tracks: Tracks, row: int, names: Mapping[int, str]) -> str:
     class_id = int(tracks.class_ids[row])
-    name = class_names[class_id] if 0 <= class_id < len(class_names) else f"class {class_id}"
+    name = names.get(class_id, f"class {class_id}")
     return f"{int(tracks.ids[row])} {name} {float(tracks.scores[row]):.2f}"
 
 

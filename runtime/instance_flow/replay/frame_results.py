@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from instance_flow.structures import LabelMap, Tracks
 
 _LENGTH_BYTES = 4
-_ARRAYS = tuple(spec.name for spec in fields(Tracks) if spec.name not in ("frame_index", "label_map"))
+_ARRAYS = tuple(spec.name for spec in fields(Tracks) if spec.name not in ("frame_index", "label_map", "names"))
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def pack(result: FrameResult) -> bytes:
 
 
 def unpack(data: bytes) -> FrameResult:
-    """The inverse of ``pack``."""
+    """The inverse of ``pack``, but for the class names, which are the model's."""
     facts, arrays = _part(data)
     common = [facts[name] for name in _FACTS]
     if not arrays:

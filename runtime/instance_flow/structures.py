@@ -177,7 +177,7 @@ class Tracks:
     def __contains__(self, track_id: object) -> bool:
         return isinstance(track_id, int | np.integer) and bool((self.ids == track_id).any())
 
-    def __getitem__(self, track_id: int) -> Track:
+    def __getitem__(self, track_id: int | np.integer[Any]) -> Track:
         """The object with this track id; KeyError where this frame has none."""
         if track_id not in self:
             ids = ", ".join(map(str, self.ids[:_MOST_SHOWN])) + (", ..." if len(self) > _MOST_SHOWN else "")
@@ -192,7 +192,7 @@ class Tracks:
         """Name of each object's class (N,), in the order of ``class_ids``."""
         return [self.names.get(k, f"class {k}") for k in self.class_ids.tolist()]
 
-    def mask(self, track_id: int) -> NDArray[np.bool_]:
+    def mask(self, track_id: int | np.integer[Any]) -> NDArray[np.bool_]:
         """Where an object is (H, W); KeyError where this frame has none with that id."""
         return self[track_id].mask
 

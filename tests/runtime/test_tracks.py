@@ -152,7 +152,8 @@ def test_a_drawing_has_the_names_of_the_model() -> None:
     np.testing.assert_array_equal(tracks.draw(), tracks.draw(image))
     assert not np.array_equal(tracks.draw(), replace(tracks, names={}).draw())
     assert (image == 96).all()
-    for other in (image[:, :50], image[..., 0], image.astype(np.float32)):
+    others: tuple[Any, ...] = (image[:, :50], image[..., 0], image.astype(np.float32))
+    for other in others:
         with pytest.raises(ValueError, match="image is"):
             tracks.draw(other)
 

@@ -15,6 +15,7 @@ from instance_flow.commands.values import (
     output_folder,
     positive,
     read_settings,
+    save_formats,
     whole,
 )
 from instance_flow.formats.bags import image_topics, is_bag
@@ -24,6 +25,7 @@ from instance_flow.formats.ytvis import GroundTruth, load_ground_truth
 from instance_flow.replay import outputs
 from instance_flow.replay.bag_matching import videos_by_name
 from instance_flow.replay.run import stop_at_signal
+from instance_flow.replay.saves import SAVES
 from instance_flow.replay.session import replay
 from instance_flow.replay.settings import NO_BAG, OutputOptions
 from instance_flow.replay.tracks_bag import FORMS
@@ -76,6 +78,16 @@ def run_command(options: argparse.Namespace) -> int:
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--save",
+        type=save_formats,
+        action="extend",
+        default=[],
+        metavar="A,B",
+        help="also write the tracks for other tools: "
+        + ", ".join(f"{form} ({name})" for form, name in SAVES.items())
+        + "; MOTChallenge text, a table, COCO with masks and track ids, cut-out pictures of each track, YOLO text",
+    )
     parser.add_argument("--no-video", action="store_true", help=f"do not write {outputs.VIDEO}")
     parser.add_argument("--no-report", action="store_true", help=f"do not write {outputs.REPORT}")
     parser.add_argument(
@@ -137,6 +149,7 @@ def _topics(options: argparse.Namespace) -> list[str]:
 def _output_options(options: argparse.Namespace, name: str) -> OutputOptions:
     ground_truth = load_ground_truth(options.ground_truth) if options.ground_truth else None
     return OutputOptions(
+        save=tuple(options.save),
         video=not options.no_video,
         report=not options.no_report,
         panels=options.panels,

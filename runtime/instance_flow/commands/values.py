@@ -16,6 +16,7 @@ from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.video import opencv_path
 from instance_flow.network.execution import PROVIDERS, ExecutionConfig
 from instance_flow.network.installation import bundled_model_path
+from instance_flow.replay.saves import SAVES
 from instance_flow.replay.settings import Settings
 from instance_flow.settings import AssemblyConfig
 from instance_flow.stream import MAX_GAP
@@ -45,7 +46,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--conf",
-        type=float,
+        type=fraction,
         metavar="SCORE",
         help="least score of an object to show; the model's own unless given (--set min_score=SCORE)",
     )
@@ -144,6 +145,23 @@ def whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
     return int(text)
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    number = _not_negative(text)
+    if number > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return number
+
+
+def save_formats(text: str) -> list[str]:
+    """Names out of ``SAVES`` with commas between, for argparse."""
+    forms = [form.strip() for form in text.split(",")]
+    unknown = [form for form in forms if form not in SAVES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(SAVES)}")
+    return forms
 
 
 def above_zero(text: str) -> float:

@@ -50,7 +50,8 @@ def pack(result: FrameResult) -> bytes:
 
 def unpack(data: bytes) -> FrameResult:
     """The inverse of ``pack``, but for the class names, which are the model's."""
-    facts, arrays = _part(data)
+    facts, parts = _part(data)
+    arrays: dict[str, Any] = dict(parts)
     common = [facts[name] for name in _FACTS]
     if not arrays:
         return FrameResult(None, *common)

@@ -17,7 +17,7 @@ from instance_flow.formats.atomic import remove_leftovers
 from instance_flow.formats.bag_writer import is_written
 from instance_flow.formats.video import BagSource, Camera, Source
 from instance_flow.pipeline import Pipeline
-from instance_flow.replay import outputs
+from instance_flow.replay import outputs, saves
 from instance_flow.replay.as_live import Comparison, chosen_frames, find_video
 from instance_flow.replay.journal import FOLDER, Journal, hold
 from instance_flow.replay.outputs import Add
@@ -28,7 +28,7 @@ from instance_flow.replay.tracks_bag import FORMS, tracks_bag_output
 from instance_flow.report.run_statistics import Statistics
 from instance_flow.structures import Network, SourceError
 
-_FILES = (*outputs.FILES, *FORMS.values())
+_FILES = (*outputs.FILES, *FORMS.values(), *saves.SAVES.values())
 
 _log = logging.getLogger("instance_flow")
 
@@ -211,6 +211,8 @@ def _outputs(
         chosen[outputs.VIDEO,] = outputs.video_output(folder, names, camera.rate)
     if output_options.panels:
         chosen[outputs.PANELS, outputs.PANELS_SHEET] = outputs.panels_output(folder, pipeline, camera.rate)
+    for form in output_options.save:
+        chosen[saves.SAVES[form],] = saves.save_output(form, folder, names, output_options.category_ids)
     if output_options.report:
         chosen[outputs.REPORT,] = outputs.report_output(folder, about, names, statistics)
     return chosen
@@ -228,7 +230,7 @@ def _remove_old_files(part: _Part) -> list[str]:
     for path in (part.folder / name for name in _FILES if name not in part.files):
         if path.is_file():
             path.unlink()
-        elif is_written(path):
+        elif is_written(path) or saves.is_saved(path):
             shutil.rmtree(path)
         else:
             continue

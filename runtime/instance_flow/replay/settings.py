@@ -59,6 +59,7 @@ class Settings:
 class OutputOptions:
     """Which files a run writes beside those that every run writes, and of what.
 
+    save: formats of ``saves.SAVES``.
     bag: a form of ``tracks_bag.FORMS``, or "none".   label_images: a topic of that bag as well.
     mask_budget: bytes, as of the live node's parameter.
     video_id, category_ids: in results.json; category_ids by class_id, None = class_id + 1.
@@ -67,6 +68,7 @@ class OutputOptions:
     ground_truth: what the frames that are dropped cost is measured against it, too.
     """
 
+    save: tuple[str, ...] = ()
     video: bool = True
     report: bool = True
     panels: bool = False

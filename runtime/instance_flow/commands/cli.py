@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from instance_flow import __version__
 from instance_flow.commands.bench import add_bench
 from instance_flow.commands.doctor import add_doctor
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     # FFmpeg within OpenCV writes to stderr what our own message says better; it looks here when it is first used.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    # So do its warnings of streams that cannot be opened.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     try:
         code: int = options.command(options)
         sys.stdout.flush()

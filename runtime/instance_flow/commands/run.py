@@ -4,9 +4,20 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from instance_flow.commands.sources import (
+    OpenedSource,
+    add_sources,
+    closing_source,
+    default_folder,
+    follow,
+    open_input,
+    unknown_velocities,
+)
 from instance_flow.commands.values import (
     SIGNALLED,
     above_zero,
@@ -18,27 +29,28 @@ from instance_flow.commands.values import (
     save_formats,
     whole,
 )
+from instance_flow.commands.watch import Watchers, add_watching, watching
 from instance_flow.formats.bags import image_topics, is_bag
 from instance_flow.formats.messages import MASK_BUDGET
-from instance_flow.formats.video import open_source
 from instance_flow.formats.ytvis import GroundTruth, load_ground_truth
 from instance_flow.replay import outputs
 from instance_flow.replay.bag_matching import videos_by_name
 from instance_flow.replay.run import stop_at_signal
 from instance_flow.replay.saves import SAVES
 from instance_flow.replay.session import replay
-from instance_flow.replay.settings import NO_BAG, OutputOptions
+from instance_flow.replay.settings import NO_BAG, OutputOptions, Settings
 from instance_flow.replay.tracks_bag import FORMS
-from instance_flow.structures import SourceError
+from instance_flow.sources.naming import Input, find_inputs
+from instance_flow.structures import Network, SourceError
+
+_log = logging.getLogger("instance_flow")
 
 
 def add_run(commands: Any) -> None:
     """Add ``run`` to the commands."""
     parser = commands.add_parser("run", help="track the objects of a video, a folder of pictures, or a ROS 2 bag")
     parser.set_defaults(command=run_command)
-    parser.add_argument(
-        "source", type=Path, metavar="SOURCE", help="video file, picture, folder of pictures, .mcap, .db3, bag folder"
-    )
+    add_sources(parser)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the files; out/<name of the source> unless given"
     )
@@ -57,6 +69,7 @@ def add_run(commands: Any) -> None:
     )
     _add_outputs(parser)
     _add_as_live(parser)
+    add_watching(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -65,16 +78,71 @@ def run_command(options: argparse.Namespace) -> int:
     settings = read_settings(options)
     if options.ground_truth and options.as_live is None:
         raise ValueError("--ground-truth measures what dropped frames cost, so it needs --as-live RATE")
-    source = open_source(options.source, _topics(options))
-    network = settings.load()
-    folder = output_folder(options.out or Path("out") / source.name)
+    inputs = find_inputs(options.source)
+    if len(inputs) == 1:
+        return _run_one(options, settings, inputs[0])
+    return _run_all(options, settings, inputs)
+
+
+def _run_one(options: argparse.Namespace, settings: Settings, given: Input) -> int:
+    with closing_source(open_input(options, given, _topics(options, given))) as source:
+        network = settings.load()
+        folder = output_folder(options.out or default_folder(given))
+        with watching(options, network.info.class_names) as watch, stop_at_signal() as stopped:
+            summary = _replay(options, given, source, folder, network, settings, watch, stopped)
+            print(format_report(summary, options.json))
+            if stopped():
+                return SIGNALLED + stopped()
+    if summary.get("lost"):
+        raise SourceError(summary["lost"])
+    return 0
+
+
+def _run_all(options: argparse.Namespace, settings: Settings, inputs: Sequence[Input]) -> int:
+    """One run after the other; a source that cannot be read does not keep the others from theirs."""
+    network, failed = settings.load(), 0
+    folder, summaries = output_folder(options.out or Path("out")), {}
+    with watching(options, network.info.class_names) as watch, stop_at_signal() as stopped:
+        for given in inputs:
+            try:
+                source = open_input(options, given, _topics(options, given))
+                own = folder / given.name
+                summaries[given.name] = _replay(options, given, source, own, network, settings, watch, stopped)
+            except SourceError as error:
+                failed += 1
+                _log.error("%s", error)
+            if stopped() or watch.closed:
+                break
+        if summaries:
+            print(format_report({"sources": summaries}, options.json))
+        if stopped():
+            return SIGNALLED + stopped()
+    if failed:
+        raise SourceError(f"{failed} of {len(inputs)} sources could not be run; each is named above")
+    return 0
+
+
+def _replay(
+    options: argparse.Namespace,
+    given: Input,
+    source: OpenedSource,
+    folder: Path,
+    network: Network,
+    settings: Settings,
+    watch: Watchers,
+    stopped: Callable[[], int],
+) -> dict[str, Any]:
+    def ended() -> object:
+        return stopped() or watch.closed
+
+    watch.begin(source)
     output_options = _output_options(options, source.name)
-    with stop_at_signal() as stopped:
-        summary = replay(source, options.source, folder, network, settings, output_options, stopped=stopped)
-        if summary["interrupted"]:
-            _hint(summary, output_options)
-        print(format_report(summary, options.json))
-        return SIGNALLED + stopped() if summary["interrupted"] else 0
+    add = watch.add if watch else None
+    going = follow(source, ended)
+    summary = replay(source, given.path, folder, network, settings, output_options, stopped=going, watch=add)
+    if summary["interrupted"] and given.path is not None:
+        _hint(summary, output_options)
+    return {**summary, **unknown_velocities(source)}
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -136,14 +204,12 @@ def _add_as_live(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _topics(options: argparse.Namespace) -> list[str]:
+def _topics(options: argparse.Namespace, given: Input) -> list[str]:
     if not options.all_topics:
         return list(options.topic)
-    if not options.source.exists():
-        raise SourceError(f"{options.source}: no such file or folder")
-    if not is_bag(options.source):
-        raise ValueError(f"{options.source} is not a bag, so it has no topics")
-    return [topic for topic, count in image_topics(options.source).items() if count]
+    if given.path is None or not is_bag(given.path):
+        raise ValueError(f"{given.path or given.name} is not a bag, so it has no topics")
+    return [topic for topic, count in image_topics(given.path).items() if count]
 
 
 def _output_options(options: argparse.Namespace, name: str) -> OutputOptions:
@@ -158,6 +224,7 @@ def _output_options(options: argparse.Namespace, name: str) -> OutputOptions:
         mask_budget=options.mask_budget,
         video_id=options.video_id or (_video_id(ground_truth, name) if ground_truth else 1),
         max_frames=options.max_frames,
+        duration=options.duration,
         as_live=options.as_live,
         ground_truth=ground_truth,
     )

@@ -37,7 +37,7 @@ _USUAL_RATE = 30.0
 _HIGHEST_RATE = 240.0
 """Frames per second above which a container rather counts time in milliseconds than tells how many frames it holds."""
 _RATE_SAMPLE = 30
-_WITHOUT_TIMES = re.compile(rb"\0?\0\0\x01[^\xba]|\xff\xd8\xff|\x12\0\x0a", re.DOTALL)
+WITHOUT_TIMES = re.compile(rb"\0?\0\0\x01[^\xba]|\xff\xd8\xff|\x12\0\x0a", re.DOTALL)
 """How streams of H.264, H.265, MPEG-1, 2 and 4, JPEG and AV1 begin that lie in no container."""
 
 
@@ -102,12 +102,25 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: Path | str, topic: str | Sequence[str] | None = None) -> Source:
+def open_source(
+    path: Path | str, topic: str | Sequence[str] | None = None, rate: float | None = None
+) -> PictureSource | VideoSource | BagSource:
     """Open a video file, a picture, a folder of pictures in natural order, or topics of images in a ROS 2 bag.
 
     topic: for bags only, one or several, each of which is a camera; needed only where a bag has several.
-    Raises SourceError where there is nothing that can be read, ValueError for a topic without a bag.
+    rate: frames per second of a source that knows no times; None = its frames have no stamps.
+    Raises SourceError where there is nothing that can be read, ValueError for a topic without a bag, and for a rate
+    where the source has times of its own.
     """
+    source = _open_source(path, topic, rate)
+    if rate is not None and source.knows_times:
+        raise ValueError(f"--rate is for pictures and streams without times, but {path} has its own")
+    return source
+
+
+def _open_source(
+    path: Path | str, topic: str | Sequence[str] | None, rate: float | None
+) -> PictureSource | VideoSource | BagSource:
     path = Path(path)
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
@@ -116,25 +129,27 @@ def open_source(path: Path | str, topic: str | Sequence[str] | None = None) -> S
     if topic:
         raise ValueError(f"{path} is not a bag, so it has no topic {topic if isinstance(topic, str) else topic[0]}")
     if path.is_dir():
-        return PictureSource(path, _pictures_in(path))
+        return PictureSource(path, _pictures_in(path), rate)
     if path.suffix.lower() in PICTURES:
-        return PictureSource(path, [path])
+        return PictureSource(path, [path], rate)
     if is_ros1(path):
         raise SourceError(f"{path}: a bag of ROS 1; {ros1_advice(path)}")
-    return VideoSource(path)
+    return VideoSource(path, rate)
 
 
 class PictureSource:
     """Picture files, one after the other, and all pages of those that have several. Nothing tells when they were taken,
-    so their stamps are None; but a single animation counts time from its beginning."""
+    so their stamps are None unless ``rate`` says; but a single animation counts time from its beginning."""
 
-    def __init__(self, path: Path, files: list[Path]) -> None:
+    def __init__(self, path: Path, files: Sequence[Path], rate: float | None = None) -> None:
         self.name = path.resolve().stem if path.is_file() else path.resolve().name
+        self.files = tuple(files)
         self._files = [(file, count_pictures(file)) for file in files]
         self.length: int | None = sum(count for _, count in self._files)
         duration = first_duration(files[0]) if len(files) == 1 and self.length > 1 else None
-        self._has_times = duration is not None
-        self.rate = 1e9 / duration if duration else PLAYBACK_RATE
+        self.knows_times, self._given_rate = duration is not None, rate
+        self.has_times = self.knows_times or rate is not None
+        self.rate = 1e9 / duration if duration else rate or PLAYBACK_RATE
         self.cameras: Sequence[Camera] = (Camera("", "", self.length, self.rate),)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -148,7 +163,9 @@ class PictureSource:
             try:
                 for image, duration in decode_pictures(file.read_bytes(), count):
                     name = file.name if count == 1 else f"{file.name}#{number - first}"
-                    yield Frame(image, time if self._has_times else None, "", name, number=number)
+                    if self._given_rate is not None:
+                        time = round(number * 1e9 / self._given_rate)
+                    yield Frame(image, time if self.has_times else None, "", name, number=number)
                     number, time = number + 1, time + (duration or 0)
             except (OSError, ValueError) as error:
                 for lost in range(number, first + count):
@@ -157,22 +174,24 @@ class PictureSource:
 
 
 class VideoSource:
-    """A video file; stamps count from its beginning, None in a stream without a container, which knows no times."""
+    """A video file; stamps count from its beginning, None in a stream without a container, which knows no times, unless
+    ``rate`` says."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rate: float | None = None) -> None:
         self._path = path
         capture = self._open()
         self._codec = _codec(capture)
-        frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
-        self._has_times = not _WITHOUT_TIMES.match(first_bytes(path))
+        frames, own_rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+        self.knows_times, self._given_rate = not WITHOUT_TIMES.match(first_bytes(path)), rate
+        self.has_times = self.knows_times or rate is not None
         self.name = path.resolve().stem
         self.length: int | None = int(frames) if math.isfinite(frames) and frames > 0 else None
-        if not math.isfinite(rate) or not 0 < rate <= _HIGHEST_RATE:
-            declared, rate = rate, _shown_rate(capture) or _USUAL_RATE
-            if not 0.9 < declared / rate < 1.1:
+        if not math.isfinite(own_rate) or not 0 < own_rate <= _HIGHEST_RATE:
+            declared, own_rate = own_rate, _shown_rate(capture) or _USUAL_RATE
+            if not 0.9 < declared / own_rate < 1.1:
                 self.length = None  # It was reckoned from that rate.
         capture.release()
-        self.rate = float(rate)
+        self.rate = float(rate or own_rate)
         self.cameras: Sequence[Camera] = (Camera("", "", self.length, self.rate),)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -180,18 +199,20 @@ class VideoSource:
 
     def frames(self, refuse: Refuse) -> Iterator[Frame]:  # noqa: ARG002 - decoders pass over what they cannot read
         """See Source."""
-        capture, stamp, count = self._open(), -1, 0
+        capture, count = self._open(), 0
+        stamp: int | None = None
         try:
             while True:
                 found, bgr = capture.read()
                 if not found:
                     break
-                # Containers without times of their own report the same one for every frame.
-                shown = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-                stamp = shown if count == 0 or shown > stamp else stamp + round(1e9 / self.rate)
+                if self._given_rate is not None:
+                    stamp = round(count * 1e9 / self._given_rate)
+                elif self.has_times:
+                    stamp = next_stamp(capture, stamp, self.rate)
                 count += 1
                 image = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-                yield Frame(image, stamp if self._has_times else None, "", "", number=count - 1)
+                yield Frame(image, stamp, "", "", number=count - 1)
         finally:
             capture.release()
         if not count:
@@ -220,6 +241,8 @@ class VideoSource:
 
 class BagSource:
     """Topics of a bag, each of which is a camera; stamps and frame_ids are those of the messages' headers."""
+
+    knows_times = has_times = True
 
     def __init__(self, path: Path, topic: str | Sequence[str] | None) -> None:
         self._images = images = BagImages(path, topic)
@@ -262,6 +285,13 @@ class BagSource:
             number=image.number,
             time=image.time,
         )
+
+
+def next_stamp(capture: cv2.VideoCapture, before: int | None, rate: float) -> int:
+    """Nanoseconds at which a video's container shows the frame that was read last. before: the same of the frame before
+    it, None for the first one.   rate: frames per second, for containers that tell the same time of every frame."""
+    now = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+    return now if before is None or now > before else before + round(1e9 / rate)
 
 
 def _is_unfinished(path: Path) -> bool:
@@ -328,7 +358,7 @@ def _pictures_in(folder: Path) -> list[Path]:
         folders = sum(entry.is_dir() for entry in folder.iterdir())
         hint = f"; it holds {folders} folders, so name one of those" if folders else ""
         raise SourceError(f"{folder} holds no pictures ({', '.join(sorted(PICTURES))}) and is not a bag folder{hint}")
-    return sorted(files, key=_natural)
+    return sorted(files, key=natural)
 
 
 def _masks_among(files: list[Path]) -> set[Path]:
@@ -343,6 +373,6 @@ def _masks_among(files: list[Path]) -> set[Path]:
     return masks
 
 
-def _natural(file: Path) -> list[str | int]:
+def natural(file: Path) -> list[str | int]:
     """Sort key that puts frame 9 before frame 10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)]

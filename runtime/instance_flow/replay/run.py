@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from time import perf_counter
 from types import FrameType
 
@@ -107,12 +107,14 @@ def run(
     *,
     journal: Journal | None = None,
     max_frames: int | None = None,
+    duration: float | None = None,
     stopped: Callable[[], object] = lambda: False,
     progress: bool = True,
 ) -> None:
     """Step through a source, give every frame to every lane that wants it, and stop early where ``stopped`` says so.
 
     journal: open; what it knows of an earlier run is not worked on again.   max_frames: of all cameras together.
+    duration: seconds from the first stamp on.
     progress: show a bar, on a terminal.
     The network is warmed up first, so that all frames are timed alike.
     Raises SourceError where the source ends in an error, or holds not one frame that can be used; no output is written.
@@ -127,7 +129,7 @@ def run(
         for lane in lanes:
             lane.open(stack)
         begun, interrupted = perf_counter(), False
-        for frame in stack.enter_context(_frames(source, lanes, max_frames, progress)):
+        for frame in stack.enter_context(_frames(source, lanes, max_frames, duration, progress)):
             fresh = _step(lanes, frame, past, journal)
             elapsed = perf_counter() - begun + sum(lane.seconds_before for lane in lanes)
             for lane in lanes:
@@ -137,6 +139,9 @@ def run(
             if stopped():
                 interrupted = True
                 break
+        else:
+            # A stream ends by itself when it is told to stop while no frame comes.
+            interrupted = bool(stopped())
         _finish(source, lanes, interrupted)
         if journal is not None and interrupted:
             journal.save(streams)
@@ -164,7 +169,9 @@ def stop_at_signal() -> Iterator[Callable[[], int]]:
             signal.signal(number, handler)
 
 
-def _frames(source: Source, lanes: Sequence[Lane], max_frames: int | None, progress: bool) -> tqdm[Frame]:
+def _frames(
+    source: Source, lanes: Sequence[Lane], max_frames: int | None, duration: float | None, progress: bool
+) -> tqdm[Frame]:
     total = source.length if max_frames is None else min(max_frames, source.length or max_frames)
 
     def refuse(camera: int, number: int, reason: str) -> None:
@@ -174,8 +181,24 @@ def _frames(source: Source, lanes: Sequence[Lane], max_frames: int | None, progr
             if lane.accepts(camera, number):
                 lane.refuse(reason)
 
-    frames = islice(source.frames(refuse), max_frames)
+    frames: Iterator[Frame] = islice(source.frames(refuse), max_frames)
+    if duration is not None:
+        frames, total = takewhile(_lasts(duration), frames), None
     return tqdm(frames, shown(source.name), total, unit="frame", disable=None if progress else True)
+
+
+def _lasts(duration: float) -> Callable[[Frame], bool]:
+    """Whether a frame is less than so many seconds after the first one."""
+    first: int | None = None
+
+    def lasts(frame: Frame) -> bool:
+        nonlocal first
+        if frame.stamp is None:
+            return True
+        first = frame.stamp if first is None else first
+        return frame.stamp - first < duration * 1e9
+
+    return lasts
 
 
 def _step(lanes: Sequence[Lane], frame: Frame, past: Iterator[FrameResult], journal: Journal | None) -> bool:

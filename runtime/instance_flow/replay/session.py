@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,17 +15,19 @@ from typing import Any
 
 from instance_flow.formats.atomic import remove_leftovers
 from instance_flow.formats.bag_writer import is_written
-from instance_flow.formats.video import BagSource, Camera, Source
+from instance_flow.formats.video import PLAYBACK_RATE, BagSource, Camera, PictureSource, Source
 from instance_flow.pipeline import Pipeline
 from instance_flow.replay import outputs, saves
 from instance_flow.replay.as_live import Comparison, chosen_frames, find_video
 from instance_flow.replay.journal import FOLDER, Journal, hold
 from instance_flow.replay.outputs import Add
+from instance_flow.replay.paced import paced
 from instance_flow.replay.run import Lane, run
 from instance_flow.replay.settings import NO_BAG, OutputOptions, Settings
 from instance_flow.replay.summary import about_run, describe_as_live, summarise_as_live, summarise_camera, summarise_run
 from instance_flow.replay.tracks_bag import FORMS, tracks_bag_output
 from instance_flow.report.run_statistics import Statistics
+from instance_flow.sources.live import LiveSource
 from instance_flow.structures import Network, SourceError
 
 _FILES = (*outputs.FILES, *FORMS.values(), *saves.SAVES.values())
@@ -50,7 +52,7 @@ class _Part:
 
 def replay(
     source: Source,
-    path: Path,
+    path: Path | None,
     folder: Path,
     network: Network,
     settings: Settings,
@@ -58,17 +60,20 @@ def replay(
     *,
     stopped: Callable[[], object] = lambda: False,
     progress: bool = True,
+    watch: Add | None = None,
 ) -> dict[str, Any]:
     """Run a source into a folder, or go on with a run that was stopped before its end; gives its summary.
 
-    path: where the source was opened.   network: of these settings.
+    path: where the source was opened, None for a stream, which cannot be gone on with.   network: of these settings.
+    watch: called with every frame and its tracks, after they were written.
     One camera's files go into the folder itself, those of several into a folder per camera. Files of earlier runs that
     this one does not write are removed at its end.
     Raises what ``run`` does, ValueError where the source cannot do what is asked, and SourceError where the folder is
     the source's own.
     """
-    parts = _parts(source, path, folder, network, settings, output_options)
-    _check_apart(path, parts)
+    parts = _parts(source, path, folder, network, settings, output_options, watch)
+    if path is not None:
+        _check_apart(path, parts)
     lanes = [lane for part in parts for lane in part.lanes]
     facts = {**identify(path, source), **settings.facts(), "as_live": output_options.as_live}
     with ExitStack() as stack:
@@ -79,17 +84,33 @@ def replay(
             stack.enter_context(locked(part.folder))
             for name in _FILES:
                 remove_leftovers(part.folder / name)
-        run(source, lanes, journal=journal, max_frames=output_options.max_frames, stopped=stopped, progress=progress)
+        run(
+            source,
+            lanes,
+            journal=journal if path is not None else None,
+            max_frames=output_options.max_frames,
+            duration=output_options.duration,
+            stopped=stopped,
+            progress=progress,
+        )
     taken_over = sum(part.lanes[-1].taken_over for part in parts)
     summary = summarise_run(source.name, lanes[0].pipeline, lanes[0].statistics.interrupted, taken_over)
+    if isinstance(source, LiveSource):
+        summary |= source.facts()
     cameras = {part.camera.name: _summarise(part) for part in parts}
     return {**summary, **cameras.get("", {"cameras": cameras})}
 
 
-def identify(path: Path, source: Source) -> dict[str, Any]:
+def identify(path: Path | None, source: Source) -> dict[str, Any]:
     """What a journal, or a finished run, knows its source by: its place, its files, their sizes and times of change."""
+    if path is None:
+        return {"source": source.name}
     whole = path.resolve()
-    files = sorted(file for file in whole.iterdir() if file.is_file()) if whole.is_dir() else [whole]
+    files: Sequence[Path] = [whole]
+    if isinstance(source, PictureSource):
+        files = source.files
+    elif whole.is_dir():
+        files = sorted(file for file in whole.iterdir() if file.is_file())
     states = [(file.name, (state := file.stat()).st_size, state.st_mtime_ns) for file in files]
     return {"source": str(whole), "files": states, "topics": [camera.topic for camera in source.cameras]}
 
@@ -129,32 +150,65 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _parts(
-    source: Source, path: Path, folder: Path, network: Network, settings: Settings, output_options: OutputOptions
+    source: Source,
+    path: Path | None,
+    folder: Path,
+    network: Network,
+    settings: Settings,
+    output_options: OutputOptions,
+    watch: Add | None,
 ) -> list[_Part]:
     chosen: list[frozenset[int]] | None = None
     if output_options.ground_truth is not None:
         find_video(output_options.ground_truth, output_options.video_id)  # told now, and not after hours
     if output_options.as_live is not None:
         if not isinstance(source, BagSource):
-            raise ValueError(f"{path}: only a bag says when its images arrived, so nothing else can be played as live")
+            raise ValueError(
+                f"{path or source.name}: only a bag says when its images arrived, so nothing else can be played as live"
+            )
         chosen = chosen_frames(source.arrivals(), output_options.as_live)
     parts = []
     for index, camera in enumerate(source.cameras):
         frames = chosen[index] if chosen is not None and index < len(chosen) else None
         own = folder / camera.name if camera.name else folder
-        parts.append(_part(index, camera, frames, path, own, network, settings, output_options))
+        about = _about(source, path)
+        parts.append(
+            _part(
+                index,
+                camera,
+                frames,
+                about,
+                own,
+                network,
+                settings,
+                output_options,
+                watch,
+                live=isinstance(source, LiveSource) and not source.recorded,
+            )
+        )
     return parts
+
+
+def _about(source: Source, path: Path | None) -> Callable[[], dict[str, Any]]:
+    """The report's facts of a source; a stream's are known at its end."""
+    if isinstance(source, LiveSource):
+        return lambda: {"name": source.name, "stream": source.label, **source.facts()}
+    whole = (path or Path(source.name)).resolve()
+    return lambda: {"name": whole.name if whole.is_dir() else whole.stem, "path": str(path)}
 
 
 def _part(
     index: int,
     camera: Camera,
     chosen: frozenset[int] | None,
-    path: Path,
+    about_source: Callable[[], dict[str, Any]],
     folder: Path,
     network: Network,
     settings: Settings,
     output_options: OutputOptions,
+    watch: Add | None,
+    *,
+    live: bool,
 ) -> _Part:
     pipeline, statistics = Pipeline(network, settings.config), Statistics()
     comparison = None if chosen is None else Comparison(chosen)
@@ -168,11 +222,14 @@ def _part(
         return summarise_as_live(output_options.as_live, statistics.seen, dropped, cost)
 
     def about() -> dict[str, dict[str, Any]]:
-        facts = about_run(path, camera, pipeline, settings)
+        facts = about_run(about_source(), camera, pipeline, settings)
         return {**facts, "As live": describe_as_live(as_live())} if as_live() else facts
 
-    own = _outputs(folder, camera, pipeline, statistics, about, output_options)
-    lanes = [Lane(pipeline, list(own.values()), statistics, index, chosen, settings.max_gap)]
+    own = _outputs(folder, camera, pipeline, statistics, about, output_options, live=live)
+    opened = list(own.values())
+    if watch is not None:
+        opened.append(nullcontext(watch))
+    lanes = [Lane(pipeline, opened, statistics, index, chosen, settings.max_gap)]
     if comparison is not None:
         lanes[0].outputs = [*lanes[0].outputs, comparison.live()]
         full = Pipeline(network, settings.config)
@@ -187,6 +244,8 @@ def _outputs(
     statistics: Statistics,
     about: Callable[[], Mapping[str, Mapping[str, Any]]],
     output_options: OutputOptions,
+    *,
+    live: bool,
 ) -> dict[tuple[str, ...], AbstractContextManager[Add]]:
     """What writes the files of one camera, by their names."""
     names = pipeline.info.class_names
@@ -208,7 +267,9 @@ def _outputs(
             mask_budget=output_options.mask_budget,
         )
     if output_options.video:
-        chosen[outputs.VIDEO,] = outputs.video_output(folder, names, camera.rate)
+        rate = PLAYBACK_RATE if live else camera.rate
+        video = outputs.video_output(folder, names, rate)
+        chosen[outputs.VIDEO,] = paced(video, rate) if live else video
     if output_options.panels:
         chosen[outputs.PANELS, outputs.PANELS_SHEET] = outputs.panels_output(folder, pipeline, camera.rate)
     for form in output_options.save:

@@ -63,7 +63,7 @@ class OutputOptions:
     bag: a form of ``tracks_bag.FORMS``, or "none".   label_images: a topic of that bag as well.
     mask_budget: bytes, as of the live node's parameter.
     video_id, category_ids: in results.json; category_ids by class_id, None = class_id + 1.
-    max_frames: of all cameras together; None = all.
+    max_frames: of all cameras together; None = all.   duration: seconds of the source; None = all.
     as_live: frames per second of the machine that is played; None = one that manages every frame.
     ground_truth: what the frames that are dropped cost is measured against it, too.
     """
@@ -78,5 +78,6 @@ class OutputOptions:
     video_id: int = 1
     category_ids: tuple[int, ...] | None = None
     max_frames: int | None = None
+    duration: float | None = None
     as_live: float | None = None
     ground_truth: GroundTruth | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from instance_flow.formats.video import Camera
@@ -64,22 +63,19 @@ def describe_as_live(summary: Mapping[str, Any]) -> dict[str, str]:
     return {name.replace("_", " "): text for name, text in described.items()}
 
 
-def about_run(path: Path, camera: Camera, pipeline: Pipeline, settings: Settings) -> dict[str, dict[str, Any]]:
-    """What ran, for the report: facts by their name, under headings."""
+def about_run(
+    source: Mapping[str, Any], camera: Camera, pipeline: Pipeline, settings: Settings
+) -> dict[str, dict[str, Any]]:
+    """What ran, for the report: facts by their name, under headings. source: its own, with its ``name``."""
     info = pipeline.info
     own = {**asdict(info), "references": info.max_references}
     chosen = {
         key: value or (f"{own[key]:g}, as the model says" if key in own else value)
         for key, value in asdict(pipeline.config).items()
     }
-    whole = path.resolve()
     scales = " ".join(f"{scale:g}" for scale in settings.scales) or "1"
     return {
-        "Source": {
-            "name": whole.name if whole.is_dir() else whole.stem,
-            "path": str(path),
-            **({"topic": camera.topic} if camera.topic else {}),
-        },
+        "Source": {**source, **({"topic": camera.topic} if camera.topic else {})},
         "Model": {
             "name": info.name,
             "file": settings.model.name,

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is on view: the newest frame of every camera, drawn when somebody wants it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import Condition, Lock
+from typing import Any
+
+import cv2
+
+from instance_flow.formats.video import Frame
+from instance_flow.pictures.draw import colours, overlay
+from instance_flow.replay.outputs import table_row
+from instance_flow.structures import Tracks
+
+_WIDEST = 1280
+"""Pixels of the pictures on view; larger ones are shrunk."""
+_QUALITY = 80
+_RATE_FRAMES = 30
+"""Frames over which their rate is measured."""
+
+
+@dataclass
+class View:
+    """One frame of one camera. order: counts all frames of the board. facts: what the run knew then."""
+
+    order: int
+    frame: Frame
+    tracks: Tracks
+    facts: dict[str, Any]
+    lock: Lock = field(default_factory=Lock)
+    jpeg: bytes = b""
+
+
+class Board:
+    """Tracking puts frames on it and never waits; any number of threads look at the newest one.
+
+    Frames are drawn by the threads that look, once each: nobody looks, nothing is drawn.
+    """
+
+    def __init__(self, class_names: Sequence[str]) -> None:
+        self._class_names = class_names
+        self._changed = Condition()
+        self._views: dict[int, View] = {}
+        self._times: dict[int, deque[float]] = {}
+        self._last_ids: dict[int, int] = {}
+        self._order = 0
+        self._source, self._cameras = "", [""]
+        self._dropped: Callable[[], int] | None = None
+        self.ended = False
+
+    def begin(self, source: str, cameras: Sequence[str], dropped: Callable[[], int] | None) -> None:
+        """Another source comes. cameras: names, in the order of ``Frame.camera``. dropped: how many frames were, None
+        where none is."""
+        with self._changed:
+            self._source, self._cameras, self._dropped = source, list(cameras), dropped
+            self._views, self._times, self._last_ids = {}, {}, {}
+
+    def add(self, frame: Frame, tracks: Tracks) -> None:
+        """Put the next frame on view."""
+        now, camera = time.monotonic(), frame.camera
+        with self._changed:
+            times = self._times.setdefault(camera, deque(maxlen=_RATE_FRAMES))
+            times.append(now)
+            last = max(self._last_ids.get(camera, 0), int(tracks.ids.max(initial=0)))
+            self._last_ids[camera] = last
+            self._order += 1
+            facts: dict[str, Any] = {
+                "source": self._source,
+                "cameras": self._cameras,
+                "camera": camera,
+                "rate": round((len(times) - 1) / (now - times[0]), 1) if len(times) > 1 and now > times[0] else None,
+                "last_id": last,
+            }
+            if self._dropped is not None:
+                facts["dropped"] = self._dropped()
+                facts["latency_ms"] = round((time.time_ns() - (frame.stamp or 0)) / 1e6, 1)
+            self._views[camera] = View(self._order, frame, tracks, facts)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        with self._changed:
+            self.ended = True
+            self._changed.notify_all()
+
+    def look(self, camera: int, after: int, timeout: float) -> View | None:
+        """The newest frame of a camera, once it is not the one of order ``after`` or before; else, after ``timeout``
+        seconds or at the end, that one again, None where there is none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.ended or self._order_of(camera) > after, timeout)
+            return self._views.get(camera)
+
+    def picture(self, view: View) -> bytes:
+        """The frame with its tracks drawn over it, JPEG."""
+        with view.lock:
+            if not view.jpeg:
+                drawn = overlay(view.frame.image, view.tracks, self._class_names)
+                factor = _WIDEST / drawn.shape[1]
+                if factor < 1:
+                    size = _WIDEST, max(1, round(drawn.shape[0] * factor))
+                    drawn = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+                bgr = cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)
+                view.jpeg = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))[1].tobytes()
+            return view.jpeg
+
+    def state(self, view: View) -> dict[str, Any]:
+        """Numbers of a frame as JSON holds them: the run's, and a row per track as ``outputs.table_row`` has it, with
+        the ``colour`` in which it is drawn."""
+        tracks = view.tracks
+        rows = [table_row(tracks, row, self._class_names) for row in range(len(tracks))]
+        for row, colour in zip(rows, colours(tracks.ids).tolist(), strict=True):
+            row["colour"] = "#{:02x}{:02x}{:02x}".format(*colour)
+        counts = Counter(row["class_name"] for row in rows)
+        return {
+            **view.facts,
+            **{"number": view.frame.number, "frame": tracks.frame_index, "stamp": view.frame.stamp},
+            "counts": dict(counts.most_common()),
+            "tracks": rows,
+        }
+
+    def _order_of(self, camera: int) -> int:
+        view = self._views.get(camera)
+        return view.order if view is not None else 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import logging
 import sys
@@ -112,6 +113,14 @@ def split_references(model: onnx.ModelProto, stacked: str, names: Sequence[str],
     graph.node.insert(0, onnx.helper.make_node("Concat", list(names), [stacked], name=f"join_{stacked}", axis=0))
 
 
+def of_run(path: Path) -> Path:
+    """A checkpoint, or of a training run's folder the best or else the last one."""
+    if not path.is_dir():
+        return path
+    best = path / "best.pt"
+    return best if best.is_file() else path / "checkpoint.pt"
+
+
 def export(
     checkpoint: Path,
     out: Path,
@@ -133,6 +142,7 @@ def export(
         ConfigError: for a size, or a kind of network, that the runtime does not take.
         ProofError: when torch and ONNX Runtime do not say the same over a sequence.
     """
+    checkpoint = of_run(checkpoint)
     network, config, class_names = load_network(checkpoint)
     if config.model.flow != OFFSET:
         raise ConfigError(
@@ -146,7 +156,7 @@ def export(
     training = f"{config.name}: {steps} steps of {config.batch} clips, seed {config.seed}"
     precision = "float16" if half else "float32"
     described = {"name": config.name, "training": training, "weights_sha256": weights_hash(network)}
-    fields = {**described, "precision": precision, **changes}
+    fields = {**described, "precision": precision, **dataclasses.asdict(config.defaults), **changes}
     info = model_info(network, size, class_names, **fields)
     if compact:
         network = rounded(network)
@@ -178,8 +188,8 @@ def prove_and_write(
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="instance-flow-export", description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path, help="the .onnx file to write")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a training run: its best one")
+    parser.add_argument("out", type=Path, nargs="?", help="the .onnx file to write (of a folder: model.onnx in it)")
     parser.add_argument(
         "--size",
         type=image_size,
@@ -220,14 +230,18 @@ def main(arguments: list[str] | None = None) -> int:
         if options.half and options.compact:
             raise ConfigError("--half and --compact: a float16 model is stored in half precision anyway; leave one out")
         kinds = options.static, changes, options.half, options.proof, options.compact
-        info = export(options.checkpoint, options.out, options.size, *kinds)
+        if options.out is None and not options.checkpoint.is_dir():
+            raise ConfigError(f"name the file to write: instance-flow-export {options.checkpoint} model.onnx")
+        out = options.out or options.checkpoint / "model.onnx"
+        info = export(options.checkpoint, out, options.size, *kinds)
         if options.weights:
-            network, config, class_names = load_network(options.checkpoint)
-            save_weights(options.weights, network, config, class_names, load_checkpoint(options.checkpoint)["step"])
+            checkpoint = of_run(options.checkpoint)
+            network, config, class_names = load_network(checkpoint)
+            save_weights(options.weights, network, config, class_names, load_checkpoint(checkpoint)["step"])
     except (ConfigError, InstanceFlowError, ProofError) as error:
         print(f"instance-flow-export: error: {shown(error, MESSAGE)}", file=sys.stderr)
         return 2
-    print(f"wrote {options.out}: {info.name}, {len(info.class_names)} classes, input {info.input_size}")
+    print(f"wrote {out}: {info.name}, {len(info.class_names)} classes, input {info.input_size}")
     return 0
 
 

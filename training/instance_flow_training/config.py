@@ -23,7 +23,7 @@ from instance_flow_training.datasets import DataConfig
 from instance_flow_training.losses import LossConfig
 from instance_flow_training.network.model import ModelConfig
 from instance_flow_training.speed import SpeedConfig
-from instance_flow_training.validate import ValidationConfig
+from instance_flow_training.validate import ModelDefaults, ValidationConfig
 
 Config = TypeVar("Config")
 
@@ -107,6 +107,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    defaults: ModelDefaults = field(default_factory=ModelDefaults)
 
     def __post_init__(self) -> None:
         check(self)
@@ -198,14 +199,14 @@ def load_config(path: Path, overrides: list[str]) -> TrainConfig:
     apply(TrainConfig(), changes)  # what is wrong with the file is told even where --set would hide it
     # All at once: settings that belong together can be changed by no order of single ones.
     for text in overrides:
-        changes = _merged(changes, parse_override(text))
+        changes = merged(changes, parse_override(text))
     return apply(TrainConfig(), changes)
 
 
-def _merged(changes: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def merged(changes: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """The first tables with the second ones' values in place of theirs."""
     both = {
-        key: _merged(changes[key], value)
+        key: merged(changes[key], value)
         for key, value in more.items()
         if isinstance(value, dict) and isinstance(changes.get(key), dict)
     }

@@ -11,18 +11,43 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from instance_flow_training.own_labels import OwnLabels
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="instance-flow-train", description=__doc__.split("\n")[0])
-    parser.add_argument("config", type=Path, help="TOML file of differences from the paper's settings")
+    parser = argparse.ArgumentParser(
+        prog="instance-flow-train",
+        description=__doc__.split("\n")[0],
+        epilog="examples: instance-flow-train --data labels.zip --time 20m; instance-flow-train config.toml --dry-run",
+    )
+    parser.add_argument("config", type=Path, nargs="?", help="TOML file of differences from the paper's settings")
+    own = parser.add_argument_group("on labels of your own, without a configuration")
+    own.add_argument(
+        "--data", type=Path, nargs="+", metavar="SOURCE", help="labels in any form: a folder, zip file or label file"
+    )
+    own.add_argument("--val", type=Path, metavar="SOURCE", help="labels to validate on (default: a fifth of --data)")
+    own.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures, if not beside the labels")
+    own.add_argument(
+        "--from",
+        dest="start",
+        default="everyday",
+        metavar="WEIGHTS",
+        help="everyday (default): the bundled weights; or a checkpoint.pt or .safetensors file",
+    )
+    own.add_argument("--time", default="20m", metavar="20m", help="how long to train (default 20m)")
+    own.add_argument("--size", "--imgsz", default="640x384", metavar="WIDTHxHEIGHT", help="of the model's input")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--out", type=Path, help="folder for checkpoint and logs (default runs/NAME)")
     parser.add_argument(
         "--dry-run", action="store_true", help="open the data, take two steps, say what they need, write nothing"
     )
     options = parser.parse_args(arguments)
+    if (options.config is None) == (options.data is None):
+        parser.error("give a configuration, or --data with your labels")
 
     # torch takes seconds to load, and neither --help nor a mistyped option needs it.
     from instance_flow.formats.foreign_text import MESSAGE, OneLine, shown
@@ -30,16 +55,20 @@ def main(arguments: list[str] | None = None) -> int:
     from instance_flow_training.config import ConfigError, load_config
     from instance_flow_training.loop.dry_run import dry_run
     from instance_flow_training.loop.training import Stopped, is_first_process, report_of, train
+    from instance_flow_training.own_labels import configure, finish
 
     logger, handler = logging.getLogger("instance_flow_training"), logging.StreamHandler()
     handler.setFormatter(OneLine())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     try:
-        config = load_config(options.config, options.overrides)
-        out = options.out or Path("runs") / config.name
+        wanted = own_labels(options) if options.data else None
+        config = configure(wanted, options.overrides) if wanted else load_config(options.config, options.overrides)
+        out = wanted.out if wanted else options.out or Path("runs") / config.name
         report = dry_run(config) if options.dry_run else report_of(train(config, out))
-    except (ConfigError, InstanceFlowError) as error:
+        if wanted and not options.dry_run and is_first_process():
+            report = finish(out, wanted.size)
+    except (ConfigError, InstanceFlowError, ValueError) as error:
         # A data loader's worker puts its traceback before the sentence.
         sentence = str(error).strip().splitlines()[-1]
         kind = f"{type(error).__module__}.{type(error).__name__}: "
@@ -56,6 +85,18 @@ def main(arguments: list[str] | None = None) -> int:
     if report:
         print(report)
     return 0
+
+
+def own_labels(options: argparse.Namespace) -> OwnLabels:
+    """What ``--data`` and its companions say. Raises ValueError for a time or size that is none."""
+    from instance_flow.commands.values import image_size
+    from instance_flow_training.own_labels import OwnLabels, minutes_of
+
+    out = options.out or Path("runs") / options.data[0].stem
+    size = image_size(options.size)
+    return OwnLabels(
+        tuple(options.data), options.val, options.images, options.start, minutes_of(options.time), size, out
+    )
 
 
 if __name__ == "__main__":

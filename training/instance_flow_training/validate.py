@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ HIGHER_IS_BETTER = tuple(name for name in METRICS if name != "IDSW")
 class ValidationConfig:
     """What is scored while training: a data set in YouTube-VIS's form, or held-out worlds.
 
-    every: steps between two validations, 0 = none.   keep: the number whose best checkpoint is kept as best.pt.
+    every: steps between two validations, 0 = none by steps.   minutes: time between two, 0 = none by the clock.
+    keep: the number whose best checkpoint is kept as best.pt.
     patience: end the run after so many validations in a row without a better score, 0 = never.
     annotations, images: as in [data]; "" = worlds, whose seeds lie far below every training seed.
     limit: only the first so many videos, 0 = all.   clips, first_seed: number and first seed of the worlds.
@@ -43,6 +45,7 @@ class ValidationConfig:
     """
 
     every: int = setting(0, low=0)
+    minutes: float = setting(0.0, low=0)
     keep: str = setting("AP", choices=HIGHER_IS_BETTER)
     patience: int = setting(0, low=0)
     annotations: str = ""
@@ -55,6 +58,25 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         check(self, "validation.")
         check_size("validation.size", self.size)
+
+    @property
+    def happens(self) -> bool:
+        """By steps or by the clock."""
+        return bool(self.every or self.minutes)
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """What an exported model says of how its maps are to be taken; fields and defaults of ``ModelInfo``."""
+
+    center_threshold: float = setting(ModelInfo.center_threshold, low=0, high=1)
+    center_window: float = setting(ModelInfo.center_window, low=0, high=1)
+    max_distance: float = setting(ModelInfo.max_distance, low=0)
+    min_score: float = setting(ModelInfo.min_score, low=0, high=1)
+    confirm_frames: int = setting(ModelInfo.confirm_frames, low=1)
+
+    def __post_init__(self) -> None:
+        check(self, "defaults.")
 
 
 class TorchNetwork:
@@ -95,7 +117,7 @@ def check_validation(config: ValidationConfig, class_names: Sequence[str]) -> No
 
     Raises ValueError where there is nothing to score these classes on, SourceError for a bad data set.
     """
-    if config.every and config.annotations:
+    if config.happens and config.annotations:
         found = read_video_set(Path(config.annotations), Path(config.images) if config.images else None)
         for note in found.notes:
             log.info(f"{config.annotations}: {note}")
@@ -106,7 +128,7 @@ def check_validation(config: ValidationConfig, class_names: Sequence[str]) -> No
         for video in found.truth.videos[: config.limit or None]:
             for name in video.file_names:
                 read_frame(found.images / name, video.height, video.width)
-    elif config.every and tuple(class_names) != CLASS_NAMES:
+    elif config.happens and tuple(class_names) != CLASS_NAMES:
         raise ValueError(
             "validation.every is set, but made worlds do not show the classes of [data]; set validation.annotations "
             "to a held-out set in YouTube-VIS's form, or validation.every = 0"
@@ -114,11 +136,18 @@ def check_validation(config: ValidationConfig, class_names: Sequence[str]) -> No
 
 
 def validate(
-    network: InstanceFlowNet, config: ValidationConfig, class_names: Sequence[str] = CLASS_NAMES
+    network: InstanceFlowNet,
+    config: ValidationConfig,
+    class_names: Sequence[str] = CLASS_NAMES,
+    defaults: ModelDefaults | None = None,
 ) -> dict[str, float]:
-    """``METRICS`` of a network that is being trained, in float32; leaves it in evaluation mode."""
+    """``METRICS`` of a network that is being trained, in float32; leaves it in evaluation mode.
+
+    defaults: of the centers. All that is found counts, whatever its score.
+    """
     network.eval()
-    pipeline = Pipeline(TorchNetwork(network, model_info(network, config.size, class_names)))
+    found = dataclasses.asdict(defaults or ModelDefaults()) | {"min_score": 0.0, "confirm_frames": 1}
+    pipeline = Pipeline(TorchNetwork(network, model_info(network, config.size, class_names, **found)))
     if config.annotations:
         images = Path(config.images) if config.images else None
         result = score_videos(pipeline, Path(config.annotations), images, config.limit)

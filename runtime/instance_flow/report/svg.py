@@ -46,20 +46,29 @@ def timeline(records: Sequence[TrackRecord], frames: int, class_names: Sequence[
 def curve_plot(curve: Curve, frames: int, unit: str, name: str, factor: float = 1.0) -> str:
     """A value per frame: the mean of each step as a line and, where steps are more than a frame, the largest above."""
     means, largest = np.array(curve.means) * factor, np.array(curve.largest) * factor
-    top = _round_up(float(largest.max(initial=0.0)), _TOPS)
     middles = np.minimum((np.arange(len(means)) + 0.5) * curve.step, frames)
-    x = _PLOT_LEFT + middles / max(1, frames) * (_PLOT_WIDTH - _PLOT_LEFT - _PLOT_RIGHT)
-    parts = [_open(_PLOT_WIDTH, _PLOT_HEIGHT, f"{name}, {unit}, over {frames} frames"), _axes(top, unit)]
-    for tick in _ticks(0, frames, 6, whole=True):
-        at = _PLOT_LEFT + tick / max(1, frames) * (_PLOT_WIDTH - _PLOT_LEFT - _PLOT_RIGHT)
+    label = f"{name}, {unit}, over {frames} frames"
+    return line_plot(middles, means, frames, unit, label, largest if curve.step > 1 else None)
+
+
+def line_plot(
+    x: NDArray[Any], y: NDArray[Any], end: float, unit: str, label: str, largest: NDArray[Any] | None = None
+) -> str:
+    """Values y of 0 and more at places x of 0 .. end as a line, and their largest ones, where given, above it."""
+    top = _round_up(float((y if largest is None else largest).max(initial=0.0)), _TOPS)
+    width = _PLOT_WIDTH - _PLOT_LEFT - _PLOT_RIGHT
+    at = _PLOT_LEFT + np.asarray(x) / max(1, end) * width
+    parts = [_open(_PLOT_WIDTH, _PLOT_HEIGHT, label), _axes(top, unit)]
+    for tick in _ticks(0, end, 6, whole=True):
+        place = _PLOT_LEFT + tick / max(1, end) * width
         parts.append(
-            f'<text class="tick" x="{at:.1f}" y="{_PLOT_HEIGHT - 8}" text-anchor="middle">{_short(tick)}</text>'
+            f'<text class="tick" x="{place:.1f}" y="{_PLOT_HEIGHT - 8}" text-anchor="middle">{_short(tick)}</text>'
         )
-    if curve.step > 1:
-        parts.append(f'<path class="largest" d="{_line(x, _heights(largest, top))}"/>')
-    if len(x) == 1:
-        parts.append(f'<circle class="dot" cx="{x[0]:.1f}" cy="{_heights(means, top)[0]:.1f}" r="3"/>')
-    parts.append(f'<path class="line" d="{_line(x, _heights(means, top))}"/></svg>')
+    if largest is not None:
+        parts.append(f'<path class="largest" d="{_line(at, _heights(largest, top))}"/>')
+    if len(at) == 1:
+        parts.append(f'<circle class="dot" cx="{at[0]:.1f}" cy="{_heights(y, top)[0]:.1f}" r="3"/>')
+    parts.append(f'<path class="line" d="{_line(at, _heights(y, top))}"/></svg>')
     return "".join(parts)
 
 

@@ -15,16 +15,16 @@ from tqdm import tqdm
 
 from instance_flow.commands.values import parse_settings
 from instance_flow.evaluation.average_precision import SIZE_LIMITS
-from instance_flow.evaluation.evaluate import evaluate_data
-from instance_flow.evaluation.table import format_table
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import InstanceFlowError
 from instance_flow_training.comparing.calibration import calibrate, find, write_costs
 from instance_flow_training.comparing.comparison import COLUMNS, CONTENDERS, Comparison, Contender, available
-from instance_flow_training.comparing.scoring import held_out_clips, track_clip, track_videos
+from instance_flow_training.comparing.judgement import judge
+from instance_flow_training.comparing.scoring import held_out_clips, track_clip
 from instance_flow_training.data.class_tables import ALL_CLASSES
+from instance_flow_training.data.video_sets import read_video_set
 from instance_flow_training.worlds.cutouts import open_cutouts
 from instance_flow_training.worlds.oracle import OracleNetwork, TrueMasksNetwork
 from instance_flow_training.worlds.synthetic import (
@@ -213,29 +213,6 @@ def choose_clips(options: argparse.Namespace, pipeline: Pipeline | None) -> list
     return held_out_clips(options.first_seed, options.clips, world, situations, cutouts)
 
 
-def judge_videos(pipeline: Pipeline, annotations: Path, images: Path | None) -> str:
-    """What the masks are worth, of all that is found, and what the tracks are that are published."""
-    published = pipeline.config
-    pipeline.configure(replace(published, min_score=0.0, confirm_frames=1))
-    whole = track_videos(pipeline, annotations, images)
-    numbers = evaluate_data(whole.truth, whole.results, size_limits="coco")
-    pipeline.configure(published)
-    shown = track_videos(pipeline, annotations, images)
-    tracks = evaluate_data(shown.truth, shown.results)["tracking"]["class_agnostic"]
-    frames, ids = shown.frames, len(shown.results)
-    switches, ghosts = int(tracks["IDSW"]), shown.ghosts()
-    return "\n".join(
-        [
-            format_table({name: value for name, value in numbers.items() if name != "tracking"}),
-            "",
-            f"published: {ids} ids in {frames} frames, {switches} id switches ({100 * switches / frames:.2f} in 100 "
-            f"frames), {ghosts} of the ids on no labelled object ({20 * ghosts / frames:.2f} in 20 frames)",
-            f"as one class: HOTA {tracks['HOTA']:.3f}, DetA {tracks['DetA']:.3f}, AssA {tracks['AssA']:.3f}, IDF1 "
-            f"{tracks['IDF1']:.3f}",
-        ]
-    )
-
-
 def calibrate_model(model: Path, pipeline: Pipeline, clips: Sequence[Clip], out: Path) -> None:
     """Choose the constants of the matching for a model on these clips, and write it with them."""
     found = [find(pipeline.network, clip) for clip in tqdm(clips, unit="clip", dynamic_ncols=True)]
@@ -253,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.oracle:
             pipeline = Pipeline.load(options.model, "auto", parse_settings(options.set), options.scales)
         if pipeline is not None and options.videos:
-            print(judge_videos(pipeline, options.videos, options.images))
+            print(judge(pipeline, read_video_set(options.videos, options.images)).text())
             return 0
         clips = choose_clips(options, pipeline)
         if pipeline is not None and options.calibrate:

@@ -22,12 +22,14 @@ from instance_flow.formats.ytvis import (
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import SourceError, Tracks
 from instance_flow_training.data.set_files import read_frame
-from instance_flow_training.data.video_sets import read_video_set
+from instance_flow_training.data.video_sets import VideoSet, read_video_set
 from instance_flow_training.worlds.cutouts import CutoutLibrary
 from instance_flow_training.worlds.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
 from instance_flow_training.worlds.world_files import ground_truth
 
 _UNLISTED = -1
+SAME_OBJECT = 0.5
+"""Overlap from which on a found object is a true one."""
 
 
 def track_clip(pipeline: Pipeline, clip: Clip) -> list[Tracks]:
@@ -71,12 +73,13 @@ class TrackedVideos:
     """Videos of a data set and what a pipeline made of them. truth: of the classes that both know.
 
     everything: the data set's own truth of the same videos, of all of its classes.
-    results: as ``evaluation.evaluate`` takes them.
+    results: as ``evaluation.evaluate`` takes them.   images: folder of the frames.
     """
 
     truth: GroundTruth
     everything: GroundTruth
     results: list[dict[str, Any]]
+    images: Path
 
     @property
     def frames(self) -> int:
@@ -91,7 +94,7 @@ class TrackedVideos:
         sizes = {video.id: (video.height, video.width) for video in self.everything.videos}
         return sum(
             not any(
-                _overlap(found, true, *sizes[entry["video_id"]]) >= _SAME
+                _overlap(found, true, *sizes[entry["video_id"]]) >= SAME_OBJECT
                 for annotation in by_video.get(entry["video_id"], ())
                 for found, true in zip(entry["segmentations"], annotation.segmentations, strict=True)
                 if found and true
@@ -100,24 +103,25 @@ class TrackedVideos:
         )
 
 
-_SAME = 0.5
-
-
 def _overlap(found: Segmentation, true: Segmentation, height: int, width: int) -> float:
     ours, theirs = (decode_segmentation(mask, height, width).view(bool) for mask in (found, true))
     return float(np.count_nonzero(ours & theirs)) / max(1.0, float(np.count_nonzero(ours | theirs)))
 
 
 def track_videos(pipeline: Pipeline, annotations: Path, images: Path | None = None, limit: int = 0) -> TrackedVideos:
+    """``track_set`` of what ``video_sets.read_video_set`` reads there; raises SourceError where that is not right."""
+    return track_set(pipeline, read_video_set(annotations, images), limit)
+
+
+def track_set(pipeline: Pipeline, found: VideoSet, limit: int = 0) -> TrackedVideos:
     """Run a pipeline over the videos of a data set.
 
     One frame is in memory at a time. The model's classes are found among the set's categories by name; what only one
     of the two knows is left out.
 
-    annotations, images: as in ``video_sets.read_video_set``.   limit: number of videos from the start, 0 = all.
-    Raises SourceError for a data set that is not right, or shares no class with the model.
+    limit: number of videos from the start, 0 = all.
+    Raises SourceError where the set shares no class with the model, or a frame cannot be read.
     """
-    found = read_video_set(annotations, images)
     category_ids = _category_ids(pipeline.info.class_names, found.truth.categories, found.truth.source)
     videos = found.truth.videos[: limit or None]
     results = [entry for video in videos for entry in _track_video(pipeline, video, found.images, category_ids)]
@@ -130,7 +134,8 @@ def track_videos(pipeline: Pipeline, annotations: Path, images: Path | None = No
         categories=tuple(c for c in found.truth.categories if c.id in shared),
         annotations=tuple(a for a in everything.annotations if a.category_id in shared),
     )
-    return TrackedVideos(truth, everything, [entry for entry in results if entry["category_id"] != _UNLISTED])
+    listed = [entry for entry in results if entry["category_id"] != _UNLISTED]
+    return TrackedVideos(truth, everything, listed, found.images)
 
 
 def score_videos(pipeline: Pipeline, annotations: Path, images: Path | None = None, limit: int = 0) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def label_sheet(found: VideoSet, most: int = _SHEET) -> Image:
             image = read_frame(found.images / video.file_names[frame], video.height, video.width)
         except SourceError:
             continue  # It is among the problems of the set.
-        tiles.append(_letterbox(_drawn(image, video, entries, frame, names)))
+        tiles.append(_letterbox(drawn_labels(image, video, entries, frame, names)))
         captions.append(shown(video.file_names[frame].rpartition("/")[2], 32))
     if not tiles:
         raise SourceError(f"{found.truth.source}: none of its pictures can be read in the size of its labels")
@@ -61,7 +61,7 @@ def _chosen(frames: Sequence[tuple[Video, list[Annotation], int]], most: int) ->
     return sorted(list(chosen)[:most])
 
 
-def _drawn(
+def drawn_labels(
     image: Image, video: Video, entries: Sequence[Annotation], frame: int, names: Mapping[int, str]
 ) -> NDArray[np.uint8]:
     """A picture with its labels, larger objects below, of at most twice the size of a thumbnail."""

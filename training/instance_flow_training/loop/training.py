@@ -108,7 +108,7 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path, stop: StopRequest
         last = done if is_over(run) else last
         log.count_step()
         logs, pictures = _due(config.log_every, done), _due(config.pictures_every, done)
-        validates = _due(config.validation.every, done, last)
+        validates = _due(config.validation.every, done, last) or is_time_to_validate(run, done == last)
         # By the clock and on a signal only where no other process would have to do the same at the same step.
         ending = alone and stop.asked
         late = alone and config.save_minutes and time.monotonic() - saved_at > 60 * config.save_minutes
@@ -125,6 +125,8 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path, stop: StopRequest
                     log.picture("maps", picture(run, *passes[0]), done)
                 if first and validates:
                     validate_and_keep_best(run, log, out / "best.pt")
+                if validates:
+                    run.validated_at = run.seconds
                 run.missed = run.fabric.broadcast(run.missed)
                 last = done if is_over(run) else last
                 if first and (saves or done == last):
@@ -146,9 +148,16 @@ def is_over(run: TrainingRun) -> bool:
     return bool(too_long or (config.validation.patience and run.missed >= config.validation.patience))
 
 
+def is_time_to_validate(run: TrainingRun, last: bool) -> bool:
+    """By the clock."""
+    minutes = run.config.validation.minutes
+    return minutes > 0 and (last or run.seconds - run.validated_at >= 60 * minutes)
+
+
 def shared_seconds(run: TrainingRun, seconds: float) -> float:
     """The first process's time on all of them, since their learning rates must be equal."""
-    return seconds if run.fabric.world_size == 1 or not run.config.minutes else float(run.fabric.broadcast(seconds))
+    counts = run.config.minutes or run.config.validation.minutes
+    return float(run.fabric.broadcast(seconds)) if counts and run.fabric.world_size > 1 else seconds
 
 
 def _due(every: int, done: int, last: int = 0) -> bool:
@@ -188,7 +197,7 @@ def picture(run: TrainingRun, images: Tensor, targets: BatchTargets) -> NDArray[
 
 def validate_and_keep_best(run: TrainingRun, log: TrainingLog, best: Path) -> None:
     """Score the network and save it where none was better; leaves it in evaluation mode."""
-    scores = validate(run.network, run.config.validation, run.data.class_names)
+    scores = validate(run.network, run.config.validation, run.data.class_names, run.config.defaults)
     metric = run.config.validation.keep
     log.validation(scores, metric, run.step)
     run.missed += 1

@@ -38,7 +38,7 @@ class TrainingRun:
 
     step: steps done, in ``seconds`` of training.
     best: metric, value and step of the best validation so far, or empty.
-    missed: validations in a row since then.
+    missed: validations in a row since then.   validated_at: ``seconds`` at the last one.
     """
 
     config: TrainConfig
@@ -52,6 +52,7 @@ class TrainingRun:
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
     missed: int = 0
+    validated_at: float = 0.0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: enough to go on exactly, and to export.
@@ -62,6 +63,7 @@ class TrainingRun:
             "step": self.step,
             "seconds": self.seconds,
             "missed": self.missed,
+            "validated_at": self.validated_at,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "precision": self.precision.state_dict(),
@@ -169,6 +171,7 @@ def resume(run: TrainingRun, state: dict[str, Any], source: str) -> None:
         raise ModelError(f"{source}: damaged: its optimizer cannot be read ({reason}); {hint}") from error
     run.precision.load_state_dict(state.get("precision", {}))
     run.step, run.seconds, run.missed = state["step"], state.get("seconds", 0.0), state.get("missed", 0)
+    run.validated_at = state.get("validated_at", 0.0)
     best = state.get("best", {})
     run.best = best if best.get("metric") == run.config.validation.keep else {}
     log.info(f"going on from {source} at step {run.step}")

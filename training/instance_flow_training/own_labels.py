@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``instance-flow-train --data``: from labels in any form to a model and a page of its results, in one command.
+
+It starts from trained weights, and everything that a configuration would say is chosen by the labels and the machine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from instance_flow.formats.atomic import replacing
+from instance_flow.formats.foreign_text import shown
+from instance_flow.network.installation import bundled_model_path
+from instance_flow.pipeline import Pipeline
+from instance_flow.structures import ModelError, SourceError
+from instance_flow_training.comparing.judgement import Curve, judge
+from instance_flow_training.config import ConfigError, TrainConfig, apply, merged, parse_override
+from instance_flow_training.data.conversion import COPY, LABELS, NONE, write_set
+from instance_flow_training.data.formats.source import packed_name
+from instance_flow_training.data.label_sources import open_labels
+from instance_flow_training.data.merging import class_names
+from instance_flow_training.data.video_sets import VideoSet, read_video_set
+from instance_flow_training.weights.checkpoint import load_checkpoint
+
+log = logging.getLogger(__name__)
+
+EVERYDAY = "everyday"
+LABELS_FOLDER, MODEL, PAGE = "labels", "model.onnx", "results.html"
+VALIDATION_SHARE = 0.2
+_VALIDATIONS = 8
+"""So many in the time that there is."""
+_CURVES = {
+    "validation/AP": ("AP on the validation pictures", 100.0, "%"),
+    "loss/semantic": ("Loss of the class maps", 1.0, ""),
+    "loss/center": ("Loss of the centers", 1.0, ""),
+    "loss/intra": ("Error of the offsets", 1.0, "px"),
+    "loss/inter": ("Error of the flow", 1.0, "px"),
+}
+
+
+@dataclass(frozen=True)
+class OwnLabels:
+    """What the command line says. data, val: labels in any form; val "" = a share of data.   start: everyday, or a file.
+    size: (height, width) of the input that the model is for."""
+
+    data: tuple[Path, ...]
+    val: Path | None
+    images: Path | None
+    start: str
+    minutes: float
+    size: tuple[int, int]
+    out: Path
+
+
+def minutes_of(text: str) -> float:
+    """20m, 90s, 2h or 1h30m in minutes, for argparse."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip().lower())
+    hours, minutes, seconds = (int(n or 0) for n in found.groups()) if found else (0, 0, 0)
+    if not hours + minutes + seconds:
+        raise ValueError(f"{shown(repr(text))} is no time; write it as 20m, 90s or 1h30m")
+    return 60 * hours + minutes + seconds / 60
+
+
+def configure(wanted: OwnLabels, overrides: Sequence[str]) -> TrainConfig:
+    """Read the labels, write their two parts into ``out``/labels, and choose the settings.
+
+    A run that goes on takes the parts that are there. Raises SourceError for bad labels, ModelError for bad weights,
+    ConfigError for overrides that do not fit.
+    """
+    weights = start_weights(wanted.start)
+    began_with = load_checkpoint(weights)
+    parts = {name: wanted.out / LABELS_FOLDER / name for name in ("train", "val")}
+    if not all((folder / LABELS).is_file() for folder in parts.values()):
+        for folder, found in zip(parts.values(), read_parts(wanted), strict=True):
+            write_set(found, folder, NONE if _lies_open(found) else COPY)
+    train, val = (read_video_set(folder) for folder in parts.values())
+    changes = settings(wanted, began_with, weights, train, len(val.truth.videos))
+    for text in overrides:
+        changes = merged(changes, parse_override(text))
+    return apply(TrainConfig(), changes)
+
+
+def start_weights(start: str) -> Path:
+    """The file that training starts from. Raises ModelError where the bundled one is not there."""
+    if start != EVERYDAY:
+        return Path(start)
+    path = bundled_model_path().with_suffix(".safetensors")
+    if not path.is_file():
+        raise ModelError(f"{path}: the bundled weights are missing; install instance-flow again, or give --from FILE")
+    return path
+
+
+def read_parts(wanted: OwnLabels) -> tuple[VideoSet, VideoSet]:
+    """For training and for validation: two sources, the two parts of one, or a split of our own."""
+    if wanted.val is not None:
+        train = open_labels(wanted.data, wanted.images, "train")
+        val = open_labels([wanted.val], wanted.images)
+    else:
+        whole = open_labels(wanted.data, wanted.images)
+        try:
+            val = open_labels(wanted.data, wanted.images, "val")
+        except SourceError:
+            train, val = split(whole, VALIDATION_SHARE)
+            log.info(
+                f"no part for validation: {len(val.truth.videos)} of {len(whole.truth.videos)} pictures or videos, drawn "
+                "at random, are kept for it"
+            )
+        else:
+            train = open_labels(wanted.data, wanted.images, "train")
+    for note in train.notes:
+        log.info(note)
+    return train, val
+
+
+def split(whole: VideoSet, share: float, seed: int = 0) -> tuple[VideoSet, VideoSet]:
+    """Two sets of a share of the videos for the second one, at least one each. Raises SourceError for a single one."""
+    videos = whole.truth.videos
+    if len(videos) < 2:
+        raise SourceError(
+            f"{whole.truth.source}: has {len(videos)} picture or video; at least 2 are needed, to train and to validate"
+        )
+    count = min(len(videos) - 1, max(1, round(share * len(videos))))
+    chosen = set(np.random.default_rng(seed).permutation(len(videos))[:count].tolist())
+    first = part(whole, {video.id for row, video in enumerate(videos) if row not in chosen})
+    return first, part(whole, {video.id for row, video in enumerate(videos) if row in chosen})
+
+
+def part(whole: VideoSet, ids: set[int]) -> VideoSet:
+    """The set with these videos alone."""
+    truth = replace(
+        whole.truth,
+        videos=tuple(video for video in whole.truth.videos if video.id in ids),
+        annotations=tuple(entry for entry in whole.truth.annotations if entry.video_id in ids),
+    )
+    return replace(whole, truth=truth, partial=whole.partial & ids)
+
+
+def settings(
+    wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, train: VideoSet, validated: int
+) -> dict[str, Any]:
+    """The configuration as differences from the defaults: shape and losses of the weights' own run, the rest by the
+    pictures and the machine."""
+    theirs = began_with["config"]
+    names = sorted(set(class_names(train).values()))
+    known = set(names) <= set(began_with["class_names"])
+    log.info(f"classes: {', '.join(names)}" + ("" if known else "; those that the weights do not know start at random"))
+    frozen = [name for name in theirs.get("frozen", ()) if known or not name.startswith("semantic_head")]
+    on_gpu = torch.cuda.is_available()
+    height, width = wanted.size
+    # What the input shows of a picture is cut a little smaller for training, at about the scale that it is seen at.
+    crop = [max(96, round(side * (1.0 if on_gpu else 0.65) / 32) * 32) for side in (height, width)]
+    fit = float(np.median([min(height / v.height, width / v.width) for v in train.truth.videos]))
+    loss = {**theirs.get("loss", {}), "distil": 0.0, "teacher": ""}
+    data = theirs.get("data", {})
+    return {
+        "name": "own labels",
+        "steps": 100_000,
+        "minutes": wanted.minutes,
+        "batch": 16 if on_gpu else 4,
+        "learning_rate": 5e-4,
+        "warmup": 30,
+        "frozen": frozen,
+        "save_minutes": 2.0,
+        "init": {"checkpoint": str(weights)},
+        "model": {**theirs.get("model", {}), "backbone_weights": ""},
+        "defaults": theirs.get("defaults", {}),
+        "loss": loss,
+        "data": {
+            "source": "youtube_vis",
+            "annotations": str(wanted.out / LABELS_FOLDER / "train" / LABELS),
+            "crop": crop,
+            "scales": [round(fit * factor, 3) for factor in (0.7, 0.85, 1.0, 1.2, 1.4)],
+            "frames_per_clip": 2,
+            "workers": max(1, min(4, (os.cpu_count() or 1) // 2)),
+            "balance": 0.1,
+            "cutouts": 0.3,
+            "center_spread": data.get("center_spread", 0.0),
+        },
+        "validation": {
+            "minutes": wanted.minutes / _VALIDATIONS,
+            "patience": _VALIDATIONS // 2,
+            "annotations": str(wanted.out / LABELS_FOLDER / "val" / LABELS),
+            "limit": min(validated, 60),
+            "size": list(wanted.size),
+        },
+    }
+
+
+def finish(out: Path, size: tuple[int, int]) -> str:
+    """Export the best checkpoint and write the page of results; returns what to say of them.
+
+    Raises ConfigError where the export is not installed or fails.
+    """
+    try:
+        export = importlib.import_module("instance_flow_export.export")
+    except ModuleNotFoundError as error:
+        return f"trained; to write a model from {out}, pip install instance-flow[export] ({error.name} is missing)"
+    if export.main([str(out), f"--size={size[1]}x{size[0]}"]):
+        raise ConfigError(f"{out}: trained, but not exported; instance-flow-export {out} says why")
+    judgement = judge(Pipeline.load(out / MODEL), read_video_set(out / LABELS_FOLDER / "val"))
+    state = load_checkpoint(out / "checkpoint.pt")
+    about = {
+        "trained": f"{state['seconds'] / 60:.0f} minutes, {state['step']} steps",
+        "started from": str(state["config"]["init"]["checkpoint"]),
+        "labels": str(out / LABELS_FOLDER),
+    }
+    page = judgement.page(f"{out.name}: results", about, curves(out / "tensorboard"))
+    with replacing(out / PAGE) as path:
+        path.write_text(page, encoding="utf-8")
+    return (
+        f"{judgement.text()}\n\nwrote {out / MODEL} and {out / PAGE}; try it: instance-flow run --model {out / MODEL}"
+    )
+
+
+def curves(folder: Path) -> list[Curve]:
+    """What a run logged over its steps, restarts included."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    found = []
+    for tag, (name, factor, unit) in _CURVES.items():
+        points = {event.step: event.value * factor for event in events.Scalars(tag)} if tag in _tags(events) else {}
+        found.append(Curve(name, sorted(points), [points[step] for step in sorted(points)], unit))
+    return found
+
+
+def _tags(events: EventAccumulator) -> Sequence[str]:
+    return events.Tags()["scalars"]
+
+
+def _lies_open(found: VideoSet) -> bool:
+    """Its pictures are files of the user, and not unpacked ones that go with this process."""
+    return packed_name(str(found.images)) == str(found.images)

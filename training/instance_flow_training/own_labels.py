@@ -51,7 +51,9 @@ _CURVES = {
 
 @dataclass(frozen=True)
 class OwnLabels:
-    """What the command line says. data, val: labels in any form; val "" = a share of data.   start: everyday, or a file.
+    """What the command line says.
+
+    data, val: labels in any form; no val = a share of data.   start: everyday, or a file.
     size: (height, width) of the input that the model is for."""
 
     data: tuple[Path, ...]
@@ -113,8 +115,8 @@ def read_parts(wanted: OwnLabels) -> tuple[VideoSet, VideoSet]:
         except SourceError:
             train, val = split(whole, VALIDATION_SHARE)
             log.info(
-                f"no part for validation: {len(val.truth.videos)} of {len(whole.truth.videos)} pictures or videos, drawn "
-                "at random, are kept for it"
+                f"no part for validation: {len(val.truth.videos)} of {len(whole.truth.videos)} pictures or videos, "
+                "drawn at random, are kept for it"
             )
         else:
             train = open_labels(wanted.data, wanted.images, "train")

@@ -1,21 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The features of a detector, YOLOX-Nano (Ge et al., 2021), beside those of the backbone.
+"""A detector, YOLOX-Nano (Ge et al., 2021): its features beside those of the backbone, and what it finds.
 
-They know small objects, where one object ends and the next begins, and which way its middle lies. Batch norm is part of
+It knows small objects, where one object ends and the next begins, and which way its middle lies. Batch norm is part of
 the convolutions.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from instance_flow_training.network.maps import OUTPUT_STRIDE
+
 STEM, WIDTHS = 16, (32, 64, 128, 256)
 """Channels of the stem at stride 2, and of the stages at strides 4, 8, 16 and 32."""
 BLOCKS = (1, 3, 3)
+NEVER = -10.0
+"""Bias of what no file says: a class that the detector does not know."""
 HIDDEN = 64
 """Channels of the heads, the same at every level."""
 
@@ -75,16 +80,27 @@ class Head(nn.Module):
         return torch.cat([self.classes(x), self.boxes(x)], 1)
 
 
-class YoloxNano(nn.Module):
-    """YOLOX-Nano up to its heads' last hidden layers.
+class Detections(NamedTuple):
+    """What the detector says of every cell of stride 8, the surest of its levels counting.
 
-    ``channels``: from the stride of a level to its channels. Sub-modules stand in the order in which they run, as
-    ``init.yolox`` takes the file's convolutions one after the other.
+    classes: (B, C, h, w) probability that an object of the class is centered about there.
+    center: (B, 2, h, w) where the object's box has its middle, (y, x) in input pixels, times ``weight`` (B, 1, h, w).
+    """
+
+    classes: Tensor
+    center: Tensor
+    weight: Tensor
+
+
+class YoloxNano(nn.Module):
+    """YOLOX-Nano, its classes being those of the network; the sizes of its boxes are left out.
+
+    ``channels``: from the stride of a level to its channels.   Args: classes: C.
     """
 
     channels: ClassVar = {4: WIDTHS[0], 8: 2 * HIDDEN, 16: 2 * HIDDEN, 32: 2 * HIDDEN}
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
         w8, w16, w32 = WIDTHS[1:]
         # YOLOX takes 2x2 pixels for 12 channels and convolves 3x3 of those: the same as 6x6 pixels in steps of 2.
@@ -100,6 +116,11 @@ class YoloxNano(nn.Module):
         self.up16, self.out16 = depthwise(w8, w8, 2), CrossStage(2 * w8, w16)
         self.up32, self.out32 = depthwise(w16, w16, 2), CrossStage(2 * w16, w32)
         self.heads = nn.ModuleList(Head(width) for width in (w8, w16, w32))
+        self.class_layers = nn.ModuleList(nn.Conv2d(HIDDEN, classes, 1) for _ in self.heads)
+        self.center_layers = nn.ModuleList(nn.Conv2d(HIDDEN, 2, 1) for _ in self.heads)
+        self.object_layers = nn.ModuleList(nn.Conv2d(HIDDEN, 1, 1) for _ in self.heads)
+        for layer in (*self.class_layers, *self.object_layers):
+            nn.init.constant_(layer.bias, NEVER)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         """image: (B, 3, H, W) RGB, values 0 .. 255. Returns features by stride."""
@@ -114,6 +135,46 @@ class YoloxNano(nn.Module):
         levels = {8: out8, 16: out16, 32: out32}
         return {4: c4, **{s: head(x) for head, (s, x) in zip(self.heads, levels.items(), strict=True)}}
 
+    def detections(self, features: Mapping[int, Tensor]) -> Detections:
+        """What the features of strides 8, 16 and 32 say."""
+        found: Detections | None = None
+        rows = list(zip((8, 16, 32), self.class_layers, self.center_layers, self.object_layers, strict=True))
+        for stride, class_layer, center_layer, object_layer in reversed(rows):
+            of_classes, of_boxes = features[stride].split(HIDDEN, 1)
+            classes = class_layer(of_classes).sigmoid() * object_layer(of_boxes).sigmoid()
+            weight = classes.amax(1, keepdim=True)
+            center = (center_layer(of_boxes).flip(1) + _corners(of_boxes)) * stride * weight
+            if found is not None:
+                up = [_twice(x, "bilinear") for x in found]
+                classes, center, weight = torch.maximum(classes, up[0]), center + up[1], weight + up[2]
+            found = Detections(classes, center, weight)
+        assert found is not None
+        return found
 
-def _twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+class DetectionEvidence(nn.Module):
+    """What detections add to the maps: to class logits and the center's logit by their probability, to offsets the way
+    to the middle of the box. Each has a learned gain; where nothing is found, nothing is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gains = nn.Parameter(torch.tensor([3.0, 5.0, 0.5]))
+
+    def forward(self, found: Detections) -> tuple[Tensor, Tensor, Tensor]:
+        """Of stride 4: semantic (B, C + 1, h, w), center (B, h, w), offset (B, 2, h, w) in cells."""
+        classes, center, weight = (_twice(x, "bilinear") for x in found)
+        # Cell i of stride 4 lies at pixel 4i + 1.5.
+        cells = _corners(center) + 1.5 / OUTPUT_STRIDE
+        offset = (center / OUTPUT_STRIDE - cells * weight) / (weight + 0.05)
+        semantic = torch.cat([torch.zeros_like(weight), classes], 1)
+        return self.gains[0] * semantic, self.gains[1] * classes.amax(1), self.gains[2] * offset
+
+
+def _corners(x: Tensor) -> Tensor:
+    """Row and column of each cell: (1, 2, h, w)."""
+    rows, columns = (torch.arange(n, dtype=x.dtype, device=x.device) for n in x.shape[-2:])
+    return torch.stack([rows[:, None].expand(x.shape[-2:]), columns[None].expand(x.shape[-2:])])[None]
+
+
+def _twice(x: Tensor, mode: str = "nearest") -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=None if mode == "nearest" else False)

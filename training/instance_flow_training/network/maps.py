@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,11 +15,13 @@ class Pyramid(NamedTuple):
     """deepest: (B, C, H / s, W / s) with s the backbone's output stride; skips: deepest first, the last at stride 4.
 
     instance_deepest: what the instance branch has in place of ``deepest``; the same without a detector.
+    detected: the detector's features by stride; empty without one.
     """
 
     deepest: Tensor
     skips: Sequence[Tensor]
     instance_deepest: Tensor
+    detected: Mapping[int, Tensor]
 
 
 class IntraMaps(NamedTuple):

@@ -14,7 +14,7 @@ from instance_flow.declare import check, setting
 from instance_flow_training.network.backbone import BACKBONES, OUTPUT_STRIDES, build_backbone
 from instance_flow_training.network.decoder import Decoder, MultiLevelHead, head
 from instance_flow_training.network.dense_flow import OFFSET_SCALE, DenseFlow
-from instance_flow_training.network.detector import YoloxNano
+from instance_flow_training.network.detector import DetectionEvidence, YoloxNano
 from instance_flow_training.network.fusion import FUSIONS, TCF
 from instance_flow_training.network.maps import OUTPUT_STRIDE, FlowMaps, Frames, IntraMaps, Pyramid
 from instance_flow_training.network.token_flow import TokenFlow
@@ -49,7 +49,8 @@ class ModelConfig:
     semantic_aspp_channels: of the semantic branch's ASPP, 0 = ``semantic_channels``.
     aspp_logits: class logits from the semantic branch's ASPP too, as in DeepLab, beside those of the decoder's levels.
     detector: yolox_nano, or none. Its features join the backbone's at strides 4 and 8, and are all that both branches
-        see at 16 below the backbone's deepest level; the instance branch begins at its stride 32.
+        see at 16 below the backbone's deepest level; the instance branch begins at its stride 32. What it finds is
+        added to the maps, each with a learned gain.
     center_sigmoid: the center heat is a probability, as the focal loss wants it, instead of a free number.
     pixel_mean, pixel_scale: RGB values 0 .. 255 become (value - mean) / scale, as the backbone's weights want it; the
         defaults are torchvision's.
@@ -114,7 +115,8 @@ class InstanceFlowNet(nn.Module):
         super().__init__()
         self.config, self.num_classes = config, num_classes
         self.backbone = build_backbone(config.backbone, config.output_stride)
-        self.detector = YoloxNano() if config.detector else None
+        self.detector = YoloxNano(num_classes) if config.detector else None
+        self.evidence = DetectionEvidence() if config.detector else None
         channels, detected = self.backbone.channels, self.detector.channels if self.detector else {}
         deepest = max(channels)
         below = {s: (channels[s] if s < deepest else 0) + detected.get(s, 0) for s in (16, 8, 4)}
@@ -171,11 +173,11 @@ class InstanceFlowNet(nn.Module):
         semantic = self.semantic_head(semantic_stages if self.config.aspp_logits else semantic_stages[1:])
         stages = self.intra_decoder.stages(pyramid.instance_deepest, pyramid.skips)
         center = self.center_head(stages[-1]).squeeze(1)
-        maps = IntraMaps(
-            semantic,
-            center.sigmoid() if self.config.center_sigmoid else center,
-            self.offset_head(stages[-1]) * OFFSET_SCALE,
-        )
+        offset = self.offset_head(stages[-1]) * OFFSET_SCALE
+        if self.detector is not None and self.evidence is not None:
+            added = self.evidence(self.detector.detections(pyramid.detected))
+            semantic, center, offset = (a + b for a, b in zip((semantic, center, offset), added, strict=True))
+        maps = IntraMaps(semantic, center.sigmoid() if self.config.center_sigmoid else center, offset)
         return Frames(pyramid, stages, maps, 1 - semantic.softmax(1)[:, 0])
 
     def pyramid(self, image: Tensor) -> Pyramid:
@@ -189,6 +191,7 @@ class InstanceFlowNet(nn.Module):
             deepest,
             [torch.cat(level, 1) if len(level) > 1 else level[0] for level in skips if level],
             detected.get(32, deepest),
+            detected,
         )
 
     def forward(self, image: Tensor, *reference_features: Tensor) -> tuple[Tensor, ...]:

@@ -9,6 +9,7 @@ cached of a frame is K tokens, and neither cost nor cache grows with the image. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -108,7 +109,8 @@ class TokenFlow(nn.Module):
         index = torch.sort(torch.where(best_rank >= _LEAST, index, rows * columns), dim=1).values
         present = (index < rows * columns)[:, None]
         index = index.clamp(max=rows * columns - 1)
-        objectness = _gather(heat8, index).clamp(_LEAST, 1.0).log()
+        # As little as that of a missing one where the heat is hardly enough: whether it just is differs by runtime.
+        objectness = (_gather(heat8, index) - _LEAST).clamp(math.exp(_MISSING), 1.0).log()
         objectness = torch.where(present, objectness, torch.full_like(objectness, _MISSING))
         center_map = self._centers(maps.offset.detach().float())
         weight = heat + 1e-3

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 CLASS_LAYERS = ("semantic_head.coarse.", "semantic_head.finest.1.")
 """Their tensors have one row per class, background first."""
+DETECTED_CLASSES = "detector.class_layers."
+"""Theirs have one row per class, without background."""
 
 
 def build_network(config: TrainConfig, num_classes: int = len(CLASS_NAMES)) -> InstanceFlowNet:
@@ -58,7 +60,7 @@ def initialise(network: InstanceFlowNet, class_names: Sequence[str], config: Ini
     if config.yolox:
         if network.detector is None:
             raise ConfigError("init.yolox needs model.detector = yolox_nano")
-        take_yolox(network.detector, Path(config.yolox))
+        take_yolox(network.detector, Path(config.yolox), class_names)
         log.info(f"the detector's features begin as those of {config.yolox}")
     if config.checkpoint:
         take_checkpoint(network, class_names, Path(config.checkpoint))
@@ -114,10 +116,11 @@ def _with_matched_classes(
     rows = [(row, known.index(_plain(name)) + 1) for row, name in enumerate(class_names, 1) if _plain(name) in known]
     here, there = map(list, zip((0, 0), *rows, strict=True))
     for name, fresh in network.state_dict().items():
-        fitting = (len(known) + 1, *fresh.shape[1:])
-        if name.startswith(CLASS_LAYERS) and name in theirs and theirs[name].shape == fitting:
+        first = 1 if name.startswith(DETECTED_CLASSES) else 0
+        fitting = (len(known) + 1 - first, *fresh.shape[1:])
+        if name.startswith((*CLASS_LAYERS, DETECTED_CLASSES)) and name in theirs and theirs[name].shape == fitting:
             matched = fresh.clone()
-            matched[here] = theirs[name][there]
+            matched[[row - first for row in here[first:]]] = theirs[name][[row - first for row in there[first:]]]
             theirs[name] = matched
     return theirs
 

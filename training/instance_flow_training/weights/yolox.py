@@ -3,25 +3,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from instance_flow.structures import ModelError
-from instance_flow_training.network.detector import YoloxNano
+from instance_flow_training.network.detector import HIDDEN, YoloxNano
 
 LAST_LAYERS = "_preds."
-"""In the names of the heads' last linear layers, which we have no use for; other names are mere numbers."""
+"""In the names of the heads' last linear layers; other names are mere numbers."""
+CLASSES = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant"),
+    *("bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard"),
+    *("sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle"),
+    *("wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli"),
+    *("carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet"),
+    *("tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink"),
+    *("refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
+)
+"""Of COCO, in the file's order."""
 
 
 @torch.no_grad()
-def take_yolox(detector: YoloxNano, path: Path) -> None:
-    """Take the file's convolutions one after the other; the graph has them in the order in which they run.
+def take_yolox(detector: YoloxNano, path: Path, class_names: Sequence[str]) -> None:
+    """Take the file's convolutions one after the other; the graph has them in the order in which they run. The last
+    layers' rows are matched by class name; a class that the file does not know is never found.
 
     Raises ModelError for a file that is missing, cannot be read, or is no such network.
     """
-    convolutions, theirs = _in_order(detector), _convolutions(path)
+    theirs, last = _convolutions(path)
+    convolutions = _in_order(detector)
     ours = [tuple(c.weight.shape) for c in convolutions]
     # The stem's 3x3 over 12 channels is 6x6 over 3 here.
     found = [(w.shape[0], 3, 6, 6) if w.shape[1:] == (12, 3, 3) else tuple(w.shape) for w, _ in theirs]
@@ -34,6 +48,33 @@ def take_yolox(detector: YoloxNano, path: Path) -> None:
         conv.weight.copy_(_stem(weight) if conv.kernel_size == (6, 6) else weight)
         assert conv.bias is not None
         conv.bias.copy_(bias)
+    for level in range(len(detector.heads)):
+        _take_last(detector, level, last, class_names, path)
+
+
+def _take_last(
+    detector: YoloxNano, level: int, last: Mapping[str, Tensor], class_names: Sequence[str], path: Path
+) -> None:
+    """The last layers of one level: classes by name, and of the boxes their middle."""
+
+    def theirs(kind: str, rows: int) -> tuple[Tensor, Tensor]:
+        weight, bias = (last.get(f"head.{kind}_preds.{level}.{part}") for part in ("weight", "bias"))
+        if weight is None or bias is None or weight.shape != (rows, HIDDEN, 1, 1) or bias.shape != (rows,):
+            raise ModelError(
+                f"{path}: its layer head.{kind}_preds.{level} is missing or has another shape than that of YOLOX-Nano "
+                "for COCO; give yolox_nano.onnx as exported by YOLOX"
+            )
+        return weight, bias
+
+    def take(layer: nn.Module, values: tuple[Tensor, Tensor], rows: Sequence[int], to: Sequence[int]) -> None:
+        layer.get_parameter("weight")[list(to)] = values[0][list(rows)]
+        layer.get_parameter("bias")[list(to)] = values[1][list(rows)]
+
+    known = [(CLASSES.index(name), row) for row, name in enumerate(class_names) if name in CLASSES]
+    if known:
+        take(detector.class_layers[level], theirs("cls", len(CLASSES)), *zip(*known, strict=True))
+    take(detector.object_layers[level], theirs("obj", 1), [0], [0])
+    take(detector.center_layers[level], theirs("reg", 4), [0, 1], [0, 1])
 
 
 def _stem(weight: Tensor) -> Tensor:
@@ -56,7 +97,8 @@ def _in_order(detector: YoloxNano) -> list[nn.Conv2d]:
     return order
 
 
-def _convolutions(path: Path) -> list[tuple[Tensor, Tensor]]:
+def _convolutions(path: Path) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """Weights and biases in the order of the graph, and the tensors of the last layers by name."""
     try:
         import onnx
         from onnx import numpy_helper
@@ -66,7 +108,8 @@ def _convolutions(path: Path) -> list[tuple[Tensor, Tensor]]:
         graph = onnx.load(str(path)).graph
         tensors = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()).float() for t in graph.initializer}
         nodes = [n.input for n in graph.node if n.op_type == "Conv" and LAST_LAYERS not in n.input[1]]
-        return [(tensors[weight], tensors[bias]) for _, weight, bias in nodes]
+        last = {name: tensor for name, tensor in tensors.items() if LAST_LAYERS in name}
+        return [(tensors[weight], tensors[bias]) for _, weight, bias in nodes], last
     except OSError as error:
         raise ModelError(f"init.yolox: {path}: cannot be read ({error.strerror})") from error
     except Exception as error:

@@ -23,9 +23,10 @@ from evaluator import memory_mib
 from tqdm import tqdm
 
 from instance_flow.commands.values import parse_settings
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.settings import AssemblyConfig
-from instance_flow.structures import FloatArray, Image, InstanceFlowError, ModelInfo, Network, Prediction
+from instance_flow.structures import FloatArray, Image, InstanceFlowError, ModelInfo, Prediction
 from instance_flow_training.comparing.id_counts import IdCounts, count_ids
 from instance_flow_training.comparing.scoring import score_tracks
 from instance_flow_training.worlds.oracle import OracleNetwork
@@ -74,7 +75,7 @@ def print_table(rules: dict[str, list[Row]]) -> None:
         print(f"| {rule} | {' | '.join(scores)} | {' | '.join(map(str, sums))} | {most} |")
 
 
-class Crowd:
+class Crowd(Network):
     """A network that costs next to nothing: 0 to 30 objects at random places, other ones in every frame.
 
     Its features are so large that a reference that is not let go shows in the memory.

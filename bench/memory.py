@@ -35,6 +35,7 @@ from instance_flow.formats.atomic import replacing
 from instance_flow.formats.json_files import write_json
 from instance_flow.formats.messages import to_instance_array
 from instance_flow.network.installation import bundled_model_path
+from instance_flow.network.protocol import Network
 from instance_flow.report.run_statistics import Curve
 from instance_flow.report.svg import curve_plot
 from instance_flow.structures import Image, Prediction
@@ -56,7 +57,7 @@ class Memory:
     curve: Curve
 
 
-class HeavyFeatures:
+class HeavyFeatures(Network):
     """A network whose features are those of another one and a mebibyte that nobody needs."""
 
     def __init__(self, network: ExactNetwork):
@@ -64,7 +65,7 @@ class HeavyFeatures:
         self._network = network
 
     def predict(self, image: Image, references: Sequence[tuple[int, Any]]) -> Prediction:
-        """See ``structures.Network``."""
+        """See ``Network``."""
         prediction = self._network.predict(image, [number for number, _ in references])
         return replace(prediction, features=(prediction.features, np.ones(2**18, np.float32)))
 

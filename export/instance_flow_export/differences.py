@@ -10,8 +10,9 @@ from itertools import islice
 import numpy as np
 
 from instance_flow.network.onnx import MAPS
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
-from instance_flow.structures import Image, Network, Tracks
+from instance_flow.structures import Image, Tracks
 from instance_flow_export.proof import FRAMES, ProofError, Recorder, output_arrays
 
 

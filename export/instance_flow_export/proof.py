@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from instance_flow.formats.video import open_source
 from instance_flow.network.onnx import MAPS, OnnxNetwork
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.settings import AssemblyConfig
-from instance_flow.structures import Image, InstanceFlowError, ModelInfo, Network, Prediction, Tracks
+from instance_flow.structures import Image, InstanceFlowError, ModelInfo, Prediction, Tracks
 from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.validate import TorchNetwork
 from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
@@ -51,7 +52,7 @@ class ProofReport:
         return "no object was seen, so nothing is proved of tracks: give a --proof that shows some"
 
 
-class Recorder:
+class Recorder(Network):
     """A network that keeps what it predicted, so that two of them can be compared."""
 
     def __init__(self, network: Network):

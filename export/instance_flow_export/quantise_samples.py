@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from instance_flow.formats.bags import is_bag
 from instance_flow.formats.video import PICTURES, Source, open_source
 from instance_flow.network.onnx import OnnxNetwork, reference_input
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelInfo, Prediction, SourceError
 from instance_flow_training.worlds.synthetic import SITUATIONS, World, WorldConfig
@@ -84,7 +85,7 @@ def take_samples(network: OnnxNetwork, streams: Sequence[Iterable[Image]]) -> It
         raise SourceError("not one frame could be read, so there is nothing to quantise on")
 
 
-class _Recorder:
+class _Recorder(Network):
     """A network that keeps what its graph was fed with, where that is wanted."""
 
     def __init__(self, network: OnnxNetwork) -> None:

@@ -24,7 +24,8 @@ from instance_flow.declare import chosen
 from instance_flow.network.execution import ExecutionConfig
 from instance_flow.network.installation import bundled_model_path
 from instance_flow.network.multiscale import MultiScaleNetwork
-from instance_flow.network.onnx import Launched, OnnxNetwork
+from instance_flow.network.onnx import OnnxNetwork
+from instance_flow.network.protocol import Launched, Network, Predictor, as_network
 from instance_flow.network.stages import Stopwatch
 from instance_flow.settings import EVIDENCE, AssemblyConfig
 from instance_flow.structures import (
@@ -36,7 +37,6 @@ from instance_flow.structures import (
     Instances,
     IntArray,
     ModelInfo,
-    Network,
     Prediction,
     Tracks,
 )
@@ -84,13 +84,13 @@ class Perceived:
     """What the network made of a frame, before its objects are put together.
 
     references: features of the references that it was given.
-    prediction: its maps; still on its device if it can leave them there.
+    launched: its maps; still on its device if it can leave them there.
     features: what the frame will be a reference by; they depend on its image alone.
     """
 
     fitted: Fit
     references: Sequence[Any]
-    prediction: Prediction | Launched
+    launched: Launched
     features: Any
     watch: Stopwatch
 
@@ -102,7 +102,8 @@ class Pipeline:
     next frame while the other works on this one.
 
     Args:
-        network: anything that keeps the ``structures.Network`` protocol; several pipelines may share it.
+        network: a ``network.protocol.Network``, or any object with its ``info`` and ``predict``; several pipelines may
+            share it.
         config: settings; those left at 0 come from ``network.info``.
         matcher: who decides which identities are kept, for comparison; None = as ``config.matching`` says.
 
@@ -112,8 +113,10 @@ class Pipeline:
             processor for all threads of the process.
     """
 
-    def __init__(self, network: Network, config: AssemblyConfig | None = None, matcher: Matcher | None = None):
-        self.network = network
+    def __init__(
+        self, network: Network | Predictor, config: AssemblyConfig | None = None, matcher: Matcher | None = None
+    ):
+        self.network = as_network(network)
         self.observer: Callable[[Observation], None] | None = None
         self.seconds: dict[str, float] = {}
         self.cpu_seconds: dict[str, float] = {}
@@ -172,7 +175,7 @@ class Pipeline:
     @property
     def provider(self) -> str:
         """Where the network runs: cpu, cuda, tensorrt, or the class of a network that is not an ONNX file."""
-        return getattr(self.network, "provider", type(self.network).__name__)
+        return self.network.provider
 
     def step(self, image: Image, stamp: int | None = None) -> Tracks:
         """Track the objects of the next frame.
@@ -205,8 +208,8 @@ class Pipeline:
         watch = Stopwatch()
         fitted = fit(image, self.info.input_size, self.config.resize)
         watch.lap("fit")
-        prediction = self._launch(fitted, references, watch)
-        return Perceived(fitted, references, prediction, prediction.features, watch)
+        launched = self.network.launch(fitted.image, references, watch)
+        return Perceived(fitted, references, launched, launched.features, watch)
 
     def track(self, perceived: Perceived, stamp: int | None = None) -> Tracks:
         """Group, match and track the objects of a frame that was perceived with ``reference_features()``.
@@ -215,9 +218,7 @@ class Pipeline:
         """
         fitted, watch, references = perceived.fitted, perceived.watch, self._memory.references
         watch.skip()
-        prediction = perceived.prediction
-        if isinstance(prediction, Launched):
-            prediction = prediction.download()
+        prediction = perceived.launched.download()
         watch.lap("download")
         maps = self._assembly.inside(prediction, fitted)
         margin = foreground_margin(maps.semantic)
@@ -238,14 +239,6 @@ class Pipeline:
     def network_seconds(self) -> float:
         """How long the latest frame's network took, copies to and from its device included."""
         return sum(self.seconds.get(stage, 0.0) for stage in ("upload", "network", "download"))
-
-    def _launch(self, fitted: Fit, references: Sequence[Any], watch: Stopwatch) -> Prediction | Launched:
-        """The network's answer; on its device where it is an ONNX model."""
-        if isinstance(self.network, OnnxNetwork):
-            return self.network.launch(fitted.image, references, watch)
-        prediction = self.network.predict(fitted.image, references)
-        watch.lap("network")
-        return prediction
 
     def _tracks(
         self,
@@ -323,8 +316,7 @@ class Pipeline:
                     "the snapshot is damaged: a reference shows an id that is not among the tracks; start the "
                     "stream anew"
                 )
-            if hasattr(self.network, "check_features"):
-                self.network.check_features(reference.features)
+            self.network.check_features(reference.features)
         return memory, tracker, frame_index
 
     def _origin(self) -> dict[str, Any]:
@@ -335,7 +327,7 @@ class Pipeline:
             "weights": info.weights_sha256,
             "classes": info.class_names,
             "input size": info.input_size,
-            "scaled sizes": getattr(self.network, "sizes", []),
+            "scaled sizes": list(self.network.scaled_sizes),
             "output stride": info.output_stride,
             "resize": config.resize,
             "references": self._memory.capacity,
@@ -354,8 +346,7 @@ class Pipeline:
         image = rng.integers(0, 255, (*image_shape[:2], 3), dtype=np.uint8)
         fitted = fit(image, self.info.input_size, self.config.resize)
         capacity = self._memory.capacity
-        # A network that records graphs records one for each order that the buffers of the references come in.
-        frames = 4 * capacity if getattr(self.network, "records_graphs", False) else capacity + 1
+        frames = self.network.warmup_frames(capacity)
         features: list[Any] = []
         for frame in range(frames):
             progress(f"running the network, {len(features)} of {capacity} references ({frame + 1} of {frames})")

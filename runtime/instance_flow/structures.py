@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -460,13 +460,3 @@ class ModelInfo:
         if self.feature_tokens:
             return ((self.feature_tokens,),)
         return tuple((height // stride, width // stride) for stride in self.feature_strides)
-
-
-class Network(Protocol):
-    """Anything that turns an image and the features of reference frames into maps: ONNX, torch, or an oracle."""
-
-    info: ModelInfo
-
-    def predict(self, image: Image, references: Sequence[Any]) -> Prediction:
-        """Run on an image (H, W, 3) uint8 RGB of the network's input size; references are earlier ``features``."""
-        ...

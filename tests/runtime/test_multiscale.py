@@ -12,13 +12,14 @@ import pytest
 
 from instance_flow.network.multiscale import MultiScaleNetwork, scaled_size
 from instance_flow.network.onnx import OnnxNetwork
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelError, ModelInfo, Prediction
 
 SIZE = (128, 192)
 
 
-class Disc:
+class Disc(Network):
     """One disc of a third of the height in the middle, which came from a sixth of the width to the left."""
 
     def __init__(self) -> None:
@@ -95,7 +96,7 @@ def test_impossible_scales_are_refused(scales: tuple[float, ...]) -> None:
 
 def test_a_model_of_fixed_size_is_refused() -> None:
     fixed = Disc()
-    fixed.fixed_size = SIZE  # type: ignore[attr-defined]
+    fixed.fixed_size = SIZE
     MultiScaleNetwork(fixed, [1.0])
     with pytest.raises(ModelError, match="192 x 128 alone"):
         MultiScaleNetwork(fixed, [0.5, 1.0])

@@ -17,8 +17,11 @@ from red_thing import INFO as RED
 from red_thing import build_graph, red_network
 
 from instance_flow import InstanceFlowError, Pipeline
+from instance_flow.network.multiscale import MultiScaleNetwork
 from instance_flow.network.onnx import METADATA_KEY, OnnxNetwork, read_metadata, write_metadata
-from instance_flow.structures import ModelError, ModelInfo
+from instance_flow.network.protocol import Network
+from instance_flow.network.stages import Stopwatch
+from instance_flow.structures import Image, ModelError, ModelInfo, Prediction
 
 onnx = pytest.importorskip("onnx")
 
@@ -272,3 +275,78 @@ def test_two_threads_get_the_maps_of_one(bundled_model: Path) -> None:
     with ThreadPoolExecutor(3) as threads:
         found = list(threads.map(lambda image: network.predict(image, []).center, images))
     np.testing.assert_array_equal(found, expected)
+
+
+class Plain:
+    """One object that never moves, by the two names alone that any network has; features count the calls."""
+
+    info = ModelInfo(name="plain", class_names=("thing",), input_size=(32, 64), center_window=0.0)
+    calls = 0
+
+    def predict(self, image: Image, references: Sequence[int]) -> Prediction:
+        cells = image.shape[0] // 4, image.shape[1] // 4
+        self.calls += 1
+        center = np.zeros(cells, np.float32)
+        center[4, 8] = 1
+        still = np.zeros((2, *cells), np.float32)
+        towards = np.zeros((len(references), *still.shape), np.float32)
+        return Prediction(np.stack([1 - center, center]), center, still, towards, self.calls)
+
+
+class OnDevice(Plain, Network):
+    """One whose maps have to be fetched, and which knows its features again."""
+
+    fixed_size = (32, 64)
+
+    def __init__(self) -> None:
+        self.downloads: list[int] = []
+
+    def launch(self, image: Image, references: Sequence[int], watch: Stopwatch) -> OnDevice.Frame:
+        watch.lap("upload")
+        return OnDevice.Frame(self, self.predict(image, references))
+
+    def warmup_frames(self, references: int) -> int:
+        return 3 * references
+
+    def check_features(self, features: Any) -> None:
+        if features > self.calls:
+            raise InstanceFlowError(f"no frame {features}")
+
+    class Frame:
+        def __init__(self, network: OnDevice, prediction: Prediction) -> None:
+            self.features, self._network, self._prediction = prediction.features, network, prediction
+
+        def download(self) -> Prediction:
+            self._network.downloads.append(self.features)
+            return self._prediction
+
+
+PICTURE = np.zeros((32, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize("network", [Plain, OnDevice])
+@pytest.mark.parametrize("scales", [(), (1.0,)], ids=["alone", "in scales"])
+def test_a_network_of_ones_own_is_one_as_any_other(network: type[Plain], scales: tuple[float, ...]) -> None:
+    own = network()
+    pipeline = Pipeline(MultiScaleNetwork(own, scales) if scales else own)
+    tracks = [pipeline.step(PICTURE, t) for t in (0, 10**9)]
+    assert [t.ids.tolist() for t in tracks] == [[1], [1]]
+    assert own.calls == 2
+    assert (pipeline.provider, pipeline.info) == (network.__name__, network.info)
+
+
+def test_what_a_network_says_of_itself_is_asked_of_it() -> None:
+    """Its maps are fetched once a frame, its own number of frames warms it up, and it judges features of a snapshot."""
+    own = OnDevice()
+    pipeline = Pipeline(own)
+    pipeline.warmup((32, 64))
+    assert own.calls == 3 * pipeline.info.max_references + 1, "and one step"
+    before = own.calls
+    for t in range(3):
+        pipeline.step(PICTURE, t)
+    assert own.downloads[-3:] == [before + 1, before + 2, before + 3]
+    assert "upload" in pipeline.seconds
+    with pytest.raises(InstanceFlowError, match=r"no frame \d+"):
+        Pipeline(OnDevice()).restore(pipeline.snapshot())
+    with pytest.raises(ModelError, match="64 x 32 alone"):
+        MultiScaleNetwork(own, [2.0])

@@ -70,7 +70,9 @@ def test_the_tracks_are_those_of_one_frame_after_the_other(pipeline: Pipeline, s
     assert sum(len(tracks) for tracks in expected) > 0 or not stream
 
 
-def test_references_that_were_predicted_wrongly_are_put_right(pipeline: Pipeline) -> None:
+def test_references_that_were_predicted_wrongly_are_put_right(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The anchor is let go by a frame that is not finished when the next one begins."""
     stream = STREAMS["the anchor is let go"]
     seen: list[int] = []
@@ -81,14 +83,20 @@ def test_references_that_were_predicted_wrongly_are_put_right(pipeline: Pipeline
     expected, launches = list(seen), []
     pipeline.reset()
     seen.clear()
-    launch = pipeline._launch
+    launch = pipeline.network.launch
 
     def count(*arguments: Any) -> Any:
         launches.append(arguments)
         return launch(*arguments)
 
-    pipeline._launch = count  # type: ignore[assignment, method-assign]
-    assert len(list(pipelined(Stream(pipeline), stream))) == len(stream)
+    monkeypatch.setattr(pipeline.network, "launch", count)
+    # Not by ``pipelined``: on a busy machine its frames may happen not to overlap.
+    overlap, pending = Overlap(Stream(pipeline)), []
+    for frame in stream:
+        pending.append(overlap.begin(*frame))
+        if len(pending) > 1:
+            overlap.finish(pending.pop(0))
+    overlap.finish(pending.pop())
     assert seen == expected
     assert len(launches) == len(stream) + 1
 

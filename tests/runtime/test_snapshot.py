@@ -15,6 +15,7 @@ import pytest
 from drawn_clips import FRAMES, SITUATIONS, DrawnClip, TrueNetwork
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline, Tracks
+from instance_flow.network.protocol import Network
 from instance_flow.stream import Stream
 from instance_flow.structures import LAST_ID, Image, ModelInfo, Prediction
 from instance_flow.tracking.snapshot import Snapshot, read_snapshot, write_snapshot
@@ -132,7 +133,7 @@ def test_a_fresh_stream_has_a_snapshot_too(clip: DrawnClip) -> None:
     assert_same(run(used, clip, range(3)), whole)
 
 
-class Still:
+class Still(Network):
     """A network of one object that never moves."""
 
     def __init__(self, **changes: object) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from instance_flow.network.protocol import Network
 from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import Image, ModelInfo, Prediction
 from instance_flow_training.ablating import ablations
@@ -92,7 +93,7 @@ def test_mean_and_deviation_over_the_seeds() -> None:
     assert "| 10.0 | 10.0 |" in ablations.format_tables(alone)
 
 
-class Truthful:
+class Truthful(Network):
     """Says the true offsets of a clip, or that nothing has moved; features are frame numbers."""
 
     def __init__(self, clip: Clip, sees_motion: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, InstanceFlowError, IntArray, Prediction, Tracks
 from instance_flow_training.comparing.box_tracking import appearance
@@ -185,7 +186,7 @@ def test_out_of_reach(frames: tuple[str, ...], expected: int) -> None:
     assert unreferenced_recoveries(seen(*frames), 4) == expected
 
 
-class Blind:
+class Blind(Network):
     """A network that sees no objects and places every center wrongly, but the flow between frames is the truth."""
 
     def __init__(self, clip: Clip):

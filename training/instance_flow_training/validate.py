@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from instance_flow.declare import check, setting
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelInfo, Prediction
 from instance_flow_training.comparing.scoring import held_out_clips, score_tracks, score_videos, track_clip
@@ -79,8 +80,8 @@ class ModelDefaults:
         check(self, "defaults.")
 
 
-class TorchNetwork:
-    """The torch network behind the runtime's ``Network`` protocol; the same maps as the exported file."""
+class TorchNetwork(Network):
+    """The torch network as the runtime takes it; the same maps as the exported file."""
 
     def __init__(self, network: InstanceFlowNet, info: ModelInfo):
         self.network, self.info = network, info
@@ -88,7 +89,7 @@ class TorchNetwork:
 
     @torch.no_grad()
     def predict(self, image: Image, references: Sequence[tuple[Tensor, Tensor]]) -> Prediction:
-        """See ``instance_flow.structures.Network``."""
+        """See ``Network``."""
         stacked = []
         for level, size in enumerate(self.info.feature_sizes(*image.shape[:2])):
             empty = torch.empty((0, self.network.inter.cached_channels, *size), device=self._device)

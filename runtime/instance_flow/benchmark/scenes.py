@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.network.protocol import Network
 from instance_flow.pictures.draw import colours
 from instance_flow.structures import FloatArray, Image, LabelMap, ModelInfo, Prediction
 
@@ -87,8 +88,8 @@ class Scene:
         return image
 
 
-class ExactNetwork:
-    """Keeps the ``structures.Network`` protocol for a scene: the maps that a perfect network would give, at STRIDE.
+class ExactNetwork(Network):
+    """For a scene: the maps that a perfect network would give, at STRIDE.
 
     Which pose an image shows is read from its top left pixel, so calls may come in any order and from any thread.
     """

@@ -18,9 +18,10 @@ from instance_flow.benchmark.scenes import POSES, ExactNetwork, Scene, check_roo
 from instance_flow.network.execution import ExecutionConfig
 from instance_flow.network.installation import versions
 from instance_flow.network.onnx import OnnxNetwork
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.settings import AssemblyConfig
-from instance_flow.structures import Image, ModelError, ModelInfo, Network, Prediction
+from instance_flow.structures import Image, ModelError, ModelInfo, Prediction
 
 CACHED, RECOMPUTED, EXACT = "model", "model, references recomputed", "exact maps"
 """What ran: the model as a robot runs it; the same with the features of all references computed again in every frame;
@@ -97,7 +98,7 @@ class Measurement:
     whole_frame: StageCost
 
 
-class RecomputedReferences:
+class RecomputedReferences(Network):
     """A network that remembers its references as pictures and computes their features again for every frame."""
 
     def __init__(self, network: Network):
@@ -105,7 +106,7 @@ class RecomputedReferences:
         self._network = network
 
     def predict(self, image: Image, references: Sequence[Image]) -> Prediction:
-        """See ``structures.Network``; features are the picture itself."""
+        """See ``Network``; features are the picture itself."""
         features = [self._network.predict(reference, []).features for reference in references]
         return replace(self._network.predict(image, features), features=image)
 

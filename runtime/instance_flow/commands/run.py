@@ -33,6 +33,7 @@ from instance_flow.commands.watch import Watchers, add_watching, watching
 from instance_flow.formats.bags import image_topics, is_bag
 from instance_flow.formats.messages import MASK_BUDGET
 from instance_flow.formats.ytvis import GroundTruth, load_ground_truth
+from instance_flow.network.protocol import Network
 from instance_flow.replay import outputs
 from instance_flow.replay.bag_matching import videos_by_name
 from instance_flow.replay.run import stop_at_signal
@@ -41,7 +42,7 @@ from instance_flow.replay.session import replay
 from instance_flow.replay.settings import NO_BAG, OutputOptions, Settings
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.sources.naming import Input, find_inputs
-from instance_flow.structures import Network, SourceError
+from instance_flow.structures import SourceError
 
 _log = logging.getLogger("instance_flow")
 

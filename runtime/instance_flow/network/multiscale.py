@@ -9,15 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from instance_flow.structures import FloatArray, Image, ModelError, Network, Prediction
+from instance_flow.network.protocol import Network, Predictor, as_network
+from instance_flow.structures import FloatArray, Image, ModelError, Prediction
 
 SIZE_STEP = 32
 LARGEST_SCALE = 2.0
 """At four times the size the bundled model takes 14 GB; whoever means per cent would bring the machine down."""
 
 
-class MultiScaleNetwork:
-    """A network seen at several scales; keeps the ``structures.Network`` protocol, so a pipeline takes it as any other.
+class MultiScaleNetwork(Network):
+    """A network seen at several scales.
 
     Every scale has its own reference features; classes, heat and offsets are averaged at the base size.
 
@@ -30,31 +31,31 @@ class MultiScaleNetwork:
         ModelError: for a model of fixed size.
     """
 
-    def __init__(self, network: Network, scales: Sequence[float]):
+    def __init__(self, network: Network | Predictor, scales: Sequence[float]):
         if not scales or not all(0 < scale <= LARGEST_SCALE for scale in scales):
             raise ValueError(
                 f"scales are {list(scales)}; give at least one, each above 0 and up to {LARGEST_SCALE:g}, such as "
                 "0.5 0.75 1.0"
             )
-        fixed = getattr(network, "fixed_size", None)
+        self.network = as_network(network)
+        self.info, fixed = self.network.info, self.network.fixed_size
         if fixed is not None and any(scale != 1 for scale in scales):
             raise ModelError(
                 f"the model was exported for {fixed[1]} x {fixed[0]} alone; several scales need one exported without "
                 "--static"
             )
-        self.network, self.info = network, network.info
-        self.sizes = list(dict.fromkeys(scaled_size(self.info.input_size, scale) for scale in scales))
+        self.scaled_sizes = list(dict.fromkeys(scaled_size(self.info.input_size, scale) for scale in scales))
 
     @property
     def provider(self) -> str:
         """Where the network runs."""
-        return getattr(self.network, "provider", type(self.network).__name__)
+        return self.network.provider
 
-    def predict(self, image: Image, references: Sequence[Any]) -> Prediction:
-        """See ``structures.Network``; features are one entry per size."""
+    def predict(self, image: Image, references: Sequence[Any], /) -> Prediction:
+        """See ``Network``; features are one entry per size."""
         predictions = [
             self.network.predict(resized_image(image, size), [features[k] for features in references])
-            for k, size in enumerate(self.sizes)
+            for k, size in enumerate(self.scaled_sizes)
         ]
         cells = (image.shape[0] // self.info.output_stride, image.shape[1] // self.info.output_stride)
         maps = [resized_maps(prediction, cells) for prediction in predictions]

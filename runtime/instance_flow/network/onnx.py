@@ -25,6 +25,7 @@ from instance_flow.network.buffers import Lease, Pool
 from instance_flow.network.description import LARGEST_SIDE, input_step, parse_description
 from instance_flow.network.execution import ExecutionConfig, first_line, open_session
 from instance_flow.network.gpu.session import unreadable
+from instance_flow.network.protocol import Network
 from instance_flow.network.stages import Stopwatch
 from instance_flow.structures import FloatArray, Image, InstanceFlowError, ModelError, ModelInfo, Prediction
 
@@ -111,11 +112,8 @@ class _Workspace:
 
 
 @dataclass(frozen=True)
-class Launched:
-    """A frame that the network is done with, its maps still on the device.
-
-    features: of this frame, to be handed in again when it serves as a reference.
-    """
+class _OnDevice:
+    """Keeps ``protocol.Launched``."""
 
     features: CachedFeatures
     references: int
@@ -128,7 +126,7 @@ class Launched:
         return Prediction(**maps, features=self.features)
 
 
-class OnnxNetwork:
+class OnnxNetwork(Network):
     """An ONNX model on one execution provider. May be called from several threads; frames are computed one by one.
 
     Args:
@@ -154,7 +152,7 @@ class OnnxNetwork:
         if not path.is_file():
             raise ModelError(f"{path}: no such model file; give the .onnx file that instance-flow-export wrote")
         self._execution = execution or ExecutionConfig()
-        self.provider, self._session = open_session(path, provider, self._execution)
+        self._provider, self._session = open_session(path, provider, self._execution)
         metadata, inputs, outputs = _read_graph(path, self._session)
         self.info = read_metadata(path, metadata)
         _check_graph(path, self.info, inputs, outputs)
@@ -180,12 +178,21 @@ class OnnxNetwork:
         self._graphs: dict[tuple[int, ...], int] = {}
 
     @property
-    def records_graphs(self) -> bool:
+    def provider(self) -> str:
+        """Where it runs: cpu, cuda or tensorrt."""
+        return self._provider
+
+    @property
+    def _records_graphs(self) -> bool:
         """Whether frames are started as CUDA graphs."""
         return self._execution.cuda_graph and self.provider != "cpu"
 
-    def predict(self, image: Image, references: Sequence[CachedFeatures | Arrays]) -> Prediction:
-        """See ``structures.Network``; references are ``Prediction.features`` of earlier frames of the same size.
+    def warmup_frames(self, references: int) -> int:
+        """See ``Network``. A CUDA graph is recorded for each order that the buffers of the references come in."""
+        return 4 * references if self._records_graphs else super().warmup_frames(references)
+
+    def predict(self, image: Image, references: Sequence[CachedFeatures | Arrays], /) -> Prediction:
+        """See ``Network``; references are ``Prediction.features`` of earlier frames of the same size.
 
         Raises:
             ModelError: for a size or a number of references that the model does not take, and when ONNX Runtime fails,
@@ -193,7 +200,7 @@ class OnnxNetwork:
         """
         return self.launch(image, references, Stopwatch()).download()
 
-    def launch(self, image: Image, references: Sequence[CachedFeatures | Arrays], watch: Stopwatch) -> Launched:
+    def launch(self, image: Image, references: Sequence[CachedFeatures | Arrays], watch: Stopwatch) -> _OnDevice:
         """``predict`` without the download, which may go on beside the next frame; with its errors."""
         size = image.shape[0], image.shape[1]
         self._check(size, len(references))
@@ -210,7 +217,7 @@ class OnnxNetwork:
             except Exception as error:
                 raise ModelError(f"the network failed on {self.provider}: {first_line(error)}") from error
             watch.lap("network")
-        return Launched(features, len(references), workspace)
+        return _OnDevice(features, len(references), workspace)
 
     def _usable(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size as it is. Raises ModelError for one that the model does not take."""
@@ -246,7 +253,7 @@ class OnnxNetwork:
         self, workspace: Lease[_Workspace], cached: Sequence[CachedFeatures], own: CachedFeatures, size: tuple[int, int]
     ) -> Any:
         """Which CUDA graph to start: one is recorded for each set of buffers, whose addresses it keeps."""
-        if not self.records_graphs:
+        if not self._records_graphs:
             return None
         import onnxruntime
 

@@ -16,12 +16,13 @@ from instance_flow.evaluation.evaluate import evaluate_data
 from instance_flow.formats.json_files import read_json, write_json
 from instance_flow.formats.video import open_source
 from instance_flow.formats.ytvis import GroundTruth, write_results
+from instance_flow.network.protocol import Network
 from instance_flow.replay import outputs
 from instance_flow.replay.bag_matching import Matching
 from instance_flow.replay.session import identify, replay
 from instance_flow.replay.settings import NO_BAG, OutputOptions, Settings
 from instance_flow.replay.tracks_bag import FORMS
-from instance_flow.structures import InstanceFlowError, Network, SourceError
+from instance_flow.structures import InstanceFlowError, SourceError
 
 FINISHED = "finished.json"
 """In the folder of a bag: what its files were made of, and the summary. Only a bag that was run to its end has it."""

@@ -16,6 +16,7 @@ from typing import Any
 from instance_flow.formats.atomic import remove_leftovers
 from instance_flow.formats.bag_writer import is_written
 from instance_flow.formats.video import PLAYBACK_RATE, BagSource, Camera, PictureSource, Source
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.replay import outputs, saves
 from instance_flow.replay.as_live import Comparison, chosen_frames, find_video
@@ -28,7 +29,7 @@ from instance_flow.replay.summary import about_run, describe_as_live, summarise_
 from instance_flow.replay.tracks_bag import FORMS, tracks_bag_output
 from instance_flow.report.run_statistics import Statistics
 from instance_flow.sources.live import LiveSource
-from instance_flow.structures import Network, SourceError
+from instance_flow.structures import SourceError
 
 _FILES = (*outputs.FILES, *FORMS.values(), *saves.SAVES.values())
 

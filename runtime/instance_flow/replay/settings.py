@@ -14,9 +14,9 @@ from instance_flow.network.execution import ExecutionConfig
 from instance_flow.network.installation import versions
 from instance_flow.network.multiscale import MultiScaleNetwork
 from instance_flow.network.onnx import OnnxNetwork
+from instance_flow.network.protocol import Network
 from instance_flow.settings import AssemblyConfig
 from instance_flow.stream import MAX_GAP
-from instance_flow.structures import Network
 
 NO_BAG = "none"
 

@@ -25,10 +25,11 @@ from tqdm import tqdm
 from instance_flow.assembly.matching import instance_flows
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Matcher, Pipeline
 from instance_flow.replay.worker_processes import local_processes
 from instance_flow.settings import AssemblyConfig
-from instance_flow.structures import InstanceFlowError, Network
+from instance_flow.structures import InstanceFlowError
 from instance_flow_training.ablating.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
 from instance_flow_training.ablating.alternatives import match_by_affinity, match_by_average, match_by_iou
 from instance_flow_training.comparing.scoring import held_out_clips, score_tracks, track_clip

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from instance_flow.assembly.matching import match_by_evidence
 from instance_flow.formats.atomic import replacing
 from instance_flow.network.onnx import OnnxNetwork, write_metadata
+from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Observation, Pipeline
 from instance_flow.settings import AssemblyConfig
-from instance_flow.structures import Instances, MatchCosts, ModelError, ModelInfo, Network
+from instance_flow.structures import Instances, MatchCosts, ModelError, ModelInfo
 from instance_flow.tracking.memory import Reference
 from instance_flow.tracking.tracker import Tracker
 from instance_flow_training.comparing.scoring import track_clip

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from instance_flow.structures import FloatArray, Image, ModelInfo, Network, Prediction
+from instance_flow.network.protocol import Network
+from instance_flow.structures import FloatArray, Image, ModelInfo, Prediction
 from instance_flow_training.targets import frame_targets, offset_map
 from instance_flow_training.worlds.synthetic import CLASS_NAMES, Clip
 
@@ -17,8 +18,8 @@ NOWHERE = -1e4
 """Where the oracle's reference offset leads for an object that the reference frame does not show: out of any reach."""
 
 
-class OracleNetwork:
-    """Implements ``instance_flow.structures.Network`` for one clip; full resolution, so that masks come out exact.
+class OracleNetwork(Network):
+    """The perfect network for one clip; full resolution, so that masks come out exact.
 
     Frames must be given in order; a call without references starts the clip again.
     """
@@ -59,8 +60,8 @@ class OracleNetwork:
         return np.nan_to_num(offset_map(labels, centers), nan=NOWHERE)
 
 
-class TrueMasksNetwork:
-    """Implements ``instance_flow.structures.Network`` for one clip: the truth's objects, but the model's instance flow.
+class TrueMasksNetwork(Network):
+    """For one clip: the truth's objects, but the model's instance flow.
 
     What is lost with it is lost by the flow and the matching, and not by the masks. The clip must have the size of the
     model's input. Frames must be given in order; a call without references starts the clip again.

@@ -26,9 +26,9 @@ from baselines.timing import Row, measure, torch_threads
 from instance_flow.benchmark.scenes import CLASSES
 from instance_flow.benchmark.suite import size_name
 from instance_flow.network.execution import ExecutionConfig, open_session
-from instance_flow.network.onnx import MAPS, OnnxNetwork, feature_names, reference_input, write_metadata
+from instance_flow.network.onnx import OnnxNetwork, feature_names, reference_input, write_metadata
 from instance_flow.network.protocol import Network
-from instance_flow.structures import Image, ModelInfo, Prediction
+from instance_flow.structures import MAPS, Image, ModelInfo, Prediction
 from instance_flow_export.export import export_graph
 from instance_flow_export.proof import TOLERANCE, relative_error
 from instance_flow_training.config import load_config

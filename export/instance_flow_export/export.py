@@ -19,8 +19,8 @@ import torch
 
 from instance_flow.commands.values import image_size
 from instance_flow.formats.foreign_text import MESSAGE, shown
-from instance_flow.network.onnx import MAPS, feature_names, reference_input, write_metadata
-from instance_flow.structures import Image, InstanceFlowError, ModelInfo
+from instance_flow.network.onnx import feature_names, reference_input, write_metadata
+from instance_flow.structures import MAPS, Image, InstanceFlowError, ModelInfo
 from instance_flow_export.compact import rounded, store_half
 from instance_flow_export.half import halve, prove_half
 from instance_flow_export.proof import ProofError, proof_images, prove

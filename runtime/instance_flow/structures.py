@@ -61,6 +61,10 @@ class SourceError(InstanceFlowError):
     """A video, image folder, bag or data set that cannot be read."""
 
 
+MAPS = ("semantic", "center", "offset", "reference_offset")
+"""The maps of a ``Prediction``; the outputs of a model file have the same names, in this order."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The network's maps for one frame; h and w are the input's height and width divided by the output stride.

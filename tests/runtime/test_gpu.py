@@ -21,8 +21,8 @@ import pytest
 from instance_flow.network.execution import ExecutionConfig, import_onnxruntime, open_session
 from instance_flow.network.gpu.engine_cache import engines
 from instance_flow.network.gpu.provider_check import PROVIDERS, inspect_provider, why_unavailable
-from instance_flow.network.onnx import MAPS, OnnxNetwork, feature_names, reference_input
-from instance_flow.structures import Image, Prediction
+from instance_flow.network.onnx import OnnxNetwork, feature_names, reference_input
+from instance_flow.structures import MAPS, Image, Prediction
 
 FRAMES = 14
 HALF = os.environ.get("INSTANCE_FLOW_HALF_MODEL", "")

@@ -21,7 +21,7 @@ from instance_flow.network.multiscale import MultiScaleNetwork
 from instance_flow.network.onnx import METADATA_KEY, OnnxNetwork, read_metadata, write_metadata
 from instance_flow.network.protocol import Network
 from instance_flow.network.stages import Stopwatch
-from instance_flow.structures import Image, ModelError, ModelInfo, Prediction
+from instance_flow.structures import MAPS, Image, ModelError, ModelInfo, Prediction
 
 onnx = pytest.importorskip("onnx")
 
@@ -252,7 +252,7 @@ def test_features_stay_where_they_are_and_come_back_bit_by_bit(bundled_model: Pa
     for image in images[5:]:
         network.predict(image, held)
     found = network.predict(images[4], held)
-    for name in ("semantic", "center", "offset", "reference_offset"):
+    for name in MAPS:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     for features, arrays in zip(held, before, strict=True):
         for now, then in zip(features.to_arrays(), arrays, strict=True):

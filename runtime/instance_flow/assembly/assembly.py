@@ -13,6 +13,7 @@ from instance_flow.assembly.preprocess import Fit, cells_inside, restore_labels,
 from instance_flow.declare import chosen
 from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import (
+    MAPS,
     FloatArray,
     Identities,
     Image,
@@ -52,7 +53,7 @@ class Assembly:
         a single such value would stay in a track's votes for good."""
         rows, columns = cells_inside(fitted, self._stride)
         maps = {}
-        for name in ("semantic", "center", "offset", "reference_offset"):
+        for name in MAPS:
             values = getattr(prediction, name)
             if not all_finite(values):
                 raise ModelError(

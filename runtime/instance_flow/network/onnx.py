@@ -27,12 +27,11 @@ from instance_flow.network.execution import ExecutionConfig, first_line, open_se
 from instance_flow.network.gpu.session import unreadable
 from instance_flow.network.protocol import Network
 from instance_flow.network.stages import Stopwatch
-from instance_flow.structures import FloatArray, Image, InstanceFlowError, ModelError, ModelInfo, Prediction
+from instance_flow.structures import MAPS, FloatArray, Image, InstanceFlowError, ModelError, ModelInfo, Prediction
 
 FORMAT_VERSION = 3
 OLDEST_VERSION = 2
 METADATA_KEY = "instance_flow"
-MAPS = ("semantic", "center", "offset", "reference_offset")
 MOST_GRAPHS = 64
 """CUDA graphs of one session at most: each takes memory of the device. A stream in its stride needs four or five."""
 
@@ -153,7 +152,7 @@ class OnnxNetwork(Network):
             raise ModelError(f"{path}: no such model file; give the .onnx file that instance-flow-export wrote")
         self._execution = execution or ExecutionConfig()
         self._provider, self._session = open_session(path, provider, self._execution)
-        metadata, inputs, outputs = _read_graph(path, self._session)
+        metadata, inputs, outputs = _inspect_session(path, self._session)
         self.info = read_metadata(path, metadata)
         _check_graph(path, self.info, inputs, outputs)
         self._levels = len(self.info.feature_sizes(0, 0))
@@ -340,7 +339,7 @@ def _to_host(value: Any) -> FloatArray:
     return np.array(value.numpy(), np.float32)
 
 
-def _read_graph(path: Path, session: Any) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+def _inspect_session(path: Path, session: Any) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
     """Metadata, and inputs and outputs by name. Raises ModelError where one of their texts is damaged."""
     try:
         metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.assembly.grouping import all_finite, class_means, find_centers, foreground_margin, group_pixels
+from instance_flow.assembly.grouping import (
+    all_finite,
+    class_means,
+    find_centers,
+    foreground_margin,
+    group_pixels,
+    offset_map,
+)
 
 RANDOM_INPUTS = 1000
 
@@ -91,6 +98,17 @@ CENTERS_OF_GROUPS = {
     "two and two": np.array([[9, 9], [3, 3], [9, 9], [3, 3]]),
     "out of the map": np.array([[-40, 5], [5, 90], [12, 12]]),
 }
+
+
+def test_an_offset_map_is_the_inverse_of_grouping() -> None:
+    labels = np.array([[1, 1, 0], [0, 2, 2], [3, 3, 4]], np.uint8)
+    centers = np.array([[0, 0.5], [1, 1.5], [np.nan, np.nan]], np.float32)
+    offset = offset_map(labels, centers)
+    assert offset.dtype == np.float32
+    assert offset[:, 1, 1].tolist() == [0, 0.5], "(dy, dx), and pixel + offset = center"
+    assert not offset[:, labels == 0].any(), "background"
+    assert np.isnan(offset[:, labels > 2]).all(), "a center that is unknown, and one that has no row"
+    np.testing.assert_array_equal(group_pixels(np.nan_to_num(offset), labels > 0, centers[:2])[:2], labels[:2])
 
 
 @pytest.mark.parametrize("centers", CENTERS_OF_GROUPS.values(), ids=CENTERS_OF_GROUPS)

@@ -15,7 +15,7 @@ from instance_flow_training.losses import (
     LossConfig,
     dense_losses,
     intra_losses,
-    offsets_to,
+    offset_maps,
     semantic_loss,
     size_weights,
     trajectories,
@@ -119,8 +119,8 @@ def perfect_outputs(
     targets: BatchTargets, target: torch.Tensor, reference: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     semantic = torch.nn.functional.one_hot(targets.semantic.long(), 7).permute(0, 3, 1, 2).float() * 50
-    own = torch.nan_to_num(offsets_to(targets.labels, targets.centers))
-    other = torch.nan_to_num(offsets_to(targets.labels[target], targets.centers[reference]))
+    own = torch.nan_to_num(offset_maps(targets.labels, targets.centers))
+    other = torch.nan_to_num(offset_maps(targets.labels[target], targets.centers[reference]))
     return semantic, targets.center.clone(), own, other
 
 
@@ -133,7 +133,7 @@ def test_a_perfect_prediction_costs_nothing() -> None:
 
 def test_batched_offsets_equal_the_plain_formula() -> None:
     frames, targets = batch()
-    batched = offsets_to(targets.labels, targets.centers).numpy()
+    batched = offset_maps(targets.labels, targets.centers).numpy()
     for row, frame in enumerate(frames):
         plain = offset_map(frame.labels, frame.centers)
         known = frame.labels > 0

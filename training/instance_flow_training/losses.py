@@ -91,8 +91,8 @@ def object_values(labels: Tensor, values: Tensor) -> Tensor:
     return spread.transpose(1, 2).unflatten(2, labels.shape[1:])
 
 
-def offsets_to(labels: Tensor, centers: Tensor) -> Tensor:
-    """Target offsets (B, 2, h, w) in cells, NaN where the object has no center; the batched ``targets.offset_map``."""
+def offset_maps(labels: Tensor, centers: Tensor) -> Tensor:
+    """``targets.offset_map`` of a batch, on its device: (B, 2, h, w) in cells, NaN where the object has no center."""
     h, w = labels.shape[-2:]
     y = torch.arange(h, dtype=torch.float32, device=labels.device)[:, None].expand(h, w)
     x = torch.arange(w, dtype=torch.float32, device=labels.device)[None, :].expand(h, w)
@@ -227,7 +227,7 @@ def intra_losses(
     def weights(name: str) -> Tensor:
         return weight + background if name in config.background else weight
 
-    own = offsets_to(targets.labels, targets.centers) * (1 - background)[:, None]
+    own = offset_maps(targets.labels, targets.centers) * (1 - background)[:, None]
     heat = targets.center * (1 - background)
     pixels = float(OUTPUT_STRIDE)
     if config.focal_center:
@@ -268,8 +268,8 @@ def dense_losses(
         known = (targets.labels[target] != IGNORE).float()
         terms["inter"] = masked_mean((reference_offset - field).abs().sum(1) * pixels, known)
     else:
-        own = offsets_to(targets.labels, targets.centers) * (1 - background)[:, None]
-        other = offsets_to(targets.labels[target], targets.centers[reference]) * (1 - background[target])[:, None]
+        own = offset_maps(targets.labels, targets.centers) * (1 - background)[:, None]
+        other = offset_maps(targets.labels[target], targets.centers[reference]) * (1 - background[target])[:, None]
         known = weight[target] * torch.isfinite(other[:, 0])
         # NaN would reach the gradient even under a zero weight.
         own, other = torch.nan_to_num(own), torch.nan_to_num(other)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.assembly import grouping
+
 SMALL_AREA = (32 / 640) ** 2
 """COCO's small object, 32 x 32 pixels, as a share of the paper's 640 x 640 crop."""
 CENTER_SIGMA = 8 / 640
@@ -77,13 +79,5 @@ def frame_targets(
 
 
 def offset_map(labels: NDArray[np.integer], centers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Offsets from every labelled pixel to its object's center: (2, h, w) float32, 0 on background, NaN if unknown.
-
-    With the frame's own centers this is the intra-frame offset, with a reference's centers the inter-frame offset.
-    """
-    h, w = labels.shape
-    table = np.concatenate([np.zeros((1, 2), np.float32), centers.astype(np.float32)])
-    known = (labels > 0) & (labels != IGNORE)
-    pixels = np.stack(np.meshgrid(np.arange(h), np.arange(w), indexing="ij"), -1).astype(np.float32)
-    offset = np.where(known[..., None], table[np.where(known, labels, 0)] - pixels, 0.0)
-    return np.ascontiguousarray(offset.transpose(2, 0, 1), np.float32)
+    """``grouping.offset_map`` of a label map with pixels to ignore: 0 there, as on background."""
+    return grouping.offset_map(np.where(labels == IGNORE, 0, labels), centers)

@@ -6,6 +6,8 @@ The kernels release the GIL and run on the caller's thread; they may be called f
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -148,6 +150,19 @@ def group_pixels(offset: FloatArray, foreground: NDArray[np.bool_], centers: Flo
         along, across = (kernel_input(centers[rows, a], np.float32) for a in (axis, 1 - axis))
         _group(offset, mask, along, across, kernel_input(rows, np.int64), axis, labels)
     return labels
+
+
+def offset_map(labels: NDArray[np.integer[Any]], centers: FloatArray) -> FloatArray:
+    """What ``group_pixels`` takes for these labels: (2, h, w) float32 from every pixel to the center of its object.
+
+    With the frame's own centers this is the intra-frame offset, with those of a reference the inter-frame offset.
+    labels: (h, w), 0 = background, m + 1 = object m.   centers: (M, 2) float32, NaN where unknown.
+    The offset is 0 on background, and NaN where the center is unknown or has no row.
+    """
+    table = np.full((1 + max(len(centers), int(labels.max(initial=0))), 2), np.nan, np.float32)
+    table[1 : len(centers) + 1] = centers
+    places = np.mgrid[: labels.shape[0], : labels.shape[1]].astype(np.float32)
+    return np.ascontiguousarray(np.where(labels > 0, table[labels].transpose(2, 0, 1) - places, np.float32(0)))
 
 
 @njit(cache=True, nogil=True)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.assembly.grouping import offset_map
 from instance_flow.network.protocol import Network
 from instance_flow.pictures.draw import colours
 from instance_flow.structures import FloatArray, Image, LabelMap, ModelInfo, Prediction
@@ -110,7 +111,7 @@ class ExactNetwork(Network):
         pose, (semantic, center, offset) = self._poses[number], self._maps[number]
         towards = np.zeros((len(references), *offset.shape), np.float32)
         for row, reference in enumerate(references):
-            towards[row] = _offsets(pose.labels, self._poses[reference].centers)
+            towards[row] = np.nan_to_num(offset_map(pose.labels, self._poses[reference].centers), nan=NOWHERE)
         return Prediction(semantic, center, offset, towards, number)
 
 
@@ -144,17 +145,9 @@ def _pose(
     return Pose(labels, centers)
 
 
-def _offsets(labels: LabelMap, centers: FloatArray) -> FloatArray:
-    """(2, h, w) float32 from each cell to the center of its object; NOWHERE for an object without one, 0 outside."""
-    known = np.full((max(len(centers), int(labels.max(initial=0))) + 1, 2), NOWHERE, np.float32)
-    known[1 : len(centers) + 1] = centers
-    places = np.mgrid[: labels.shape[0], : labels.shape[1]].astype(np.float32)
-    return np.where(labels > 0, known[labels].transpose(2, 0, 1) - places, np.float32(0))
-
-
 def _maps(pose: Pose) -> tuple[FloatArray, FloatArray, FloatArray]:
     """semantic (C + 1, h, w), center (h, w) and offset (2, h, w)."""
-    offset = _offsets(pose.labels, pose.centers)
+    offset = offset_map(pose.labels, pose.centers)
     center = np.where(pose.labels > 0, np.exp(-(offset**2).sum(0) / 8), np.float32(0))
     classes = np.where(pose.labels > 0, 1 + (pose.labels - 1) % CLASSES, 0)
     semantic = np.full((CLASSES + 1, *pose.labels.shape), 0.1 / CLASSES, np.float32)

@@ -16,7 +16,7 @@ from instance_flow.pictures.flow_colours import NOTHING
 from instance_flow.pictures.panels import nice, tile_size
 from instance_flow.pictures.tile_page import Tile, tile_page
 from instance_flow.pictures.tiles import Size, heat_tile, offset_tile, semantic_tile
-from instance_flow_training.losses import BatchTargets, offsets_to
+from instance_flow_training.losses import BatchTargets, offset_maps
 from instance_flow_training.network.model import OUTPUT_STRIDE, IntraMaps
 from instance_flow_training.targets import IGNORE
 
@@ -51,7 +51,7 @@ def training_panels(
     objects = _array(labels[0])
     inside = (objects > 0) & (objects != IGNORE)
     mask = cv2.resize(inside.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
-    true = [_array(offsets_to(labels, targets.centers[[frame]])[0]) * OUTPUT_STRIDE for frame in frames]
+    true = [_array(offset_maps(labels, targets.centers[[frame]])[0]) * OUTPUT_STRIDE for frame in frames]
     predicted = [_array(offset) * OUTPUT_STRIDE for offset in (maps.offset[here], *reference_offset[pair:][:1])]
     rims = [_rim(offset[:, inside]) for offset in true]
     classes = _array(targets.semantic[here]).astype(np.int64)

@@ -9,11 +9,10 @@ from itertools import islice
 
 import numpy as np
 
-from instance_flow.network.onnx import MAPS
 from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
-from instance_flow.structures import Image, Tracks
-from instance_flow_export.proof import FRAMES, ProofError, Recorder, output_arrays
+from instance_flow.structures import MAPS, Image
+from instance_flow_export.proof import FRAMES, PredictionRecorder, ProofError, output_arrays, same_identities
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def differences(reference: Network, other: Network, images: Iterable[Image]) -> 
     Raises:
         ModelError: when one fails, or its maps are not finite.
     """
-    sides = [Recorder(network) for network in (reference, other)]
+    sides = [PredictionRecorder(network) for network in (reference, other)]
     pipelines = [Pipeline(side) for side in sides]
     outputs: dict[str, list[tuple[float, float, float]]] = {}
     seconds: list[list[float]] = []
@@ -73,7 +72,7 @@ def differences(reference: Network, other: Network, images: Iterable[Image]) -> 
     for image in islice(images, FRAMES):
         ours, theirs = (pipeline.step(image) for pipeline in pipelines)
         seconds.append([pipeline.network_seconds for pipeline in pipelines])
-        tracks.append((_same(ours, theirs), float(np.mean(ours.label_map == theirs.label_map))))
+        tracks.append((same_identities(ours, theirs), float(np.mean(ours.label_map == theirs.label_map))))
         expected, found = (output_arrays(side.predictions.pop()) for side in sides)
         for name, value in expected.items():
             if value.size:
@@ -91,7 +90,3 @@ def differences(reference: Network, other: Network, images: Iterable[Image]) -> 
         pixels=float(np.mean([share for _, share in tracks])),
         speed=float(first / second),
     )
-
-
-def _same(ours: Tracks, theirs: Tracks) -> bool:
-    return np.array_equal(ours.ids, theirs.ids) and np.array_equal(ours.class_ids, theirs.class_ids)

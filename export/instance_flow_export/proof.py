@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.formats.video import open_source
-from instance_flow.network.onnx import MAPS, OnnxNetwork
+from instance_flow.network.onnx import OnnxNetwork
 from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.settings import AssemblyConfig
-from instance_flow.structures import Image, InstanceFlowError, ModelInfo, Prediction, Tracks
+from instance_flow.structures import MAPS, Image, InstanceFlowError, ModelInfo, Prediction, Tracks
 from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.validate import TorchNetwork
 from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip
@@ -52,7 +52,7 @@ class ProofReport:
         return "no object was seen, so nothing is proved of tracks: give a --proof that shows some"
 
 
-class Recorder(Network):
+class PredictionRecorder(Network):
     """A network that keeps what it predicted, so that two of them can be compared."""
 
     def __init__(self, network: Network):
@@ -72,11 +72,14 @@ def relative_error(ours: Any, theirs: Any) -> float:
     return float(np.abs(a - b).max() / max(1.0, np.abs(a).max())) if a.size else 0.0
 
 
+def same_identities(ours: Tracks, theirs: Tracks) -> bool:
+    """Equal ids and classes."""
+    return np.array_equal(ours.ids, theirs.ids) and np.array_equal(ours.class_ids, theirs.class_ids)
+
+
 def same_tracks(ours: Tracks, theirs: Tracks) -> bool:
     """Equal ids, classes and reasons, and masks that differ in no more than one pixel in a thousand."""
-    equal = all(
-        np.array_equal(getattr(ours, name), getattr(theirs, name)) for name in ("ids", "class_ids", "reference_frames")
-    )
+    equal = same_identities(ours, theirs) and np.array_equal(ours.reference_frames, theirs.reference_frames)
     return equal and float(np.mean(ours.label_map != theirs.label_map)) <= 1e-3
 
 
@@ -96,7 +99,8 @@ def prove(network: InstanceFlowNet, info: ModelInfo, path: Path, images: Sequenc
     Raises:
         ProofError: naming the first output and frame that differ by more than TOLERANCE, or the first unequal tracks.
     """
-    torch_side, onnx_side = Recorder(TorchNetwork(network, info)), Recorder(OnnxNetwork(path, "cpu"))
+    torch_side = PredictionRecorder(TorchNetwork(network, info))
+    onnx_side = PredictionRecorder(OnnxNetwork(path, "cpu"))
     everything = AssemblyConfig(min_score=0.0, confirm_frames=1)
     ours, theirs = Pipeline(torch_side, everything), Pipeline(onnx_side, everything)
     largest: dict[str, float] = {}

@@ -69,33 +69,33 @@ def take_samples(network: OnnxNetwork, streams: Sequence[Iterable[Image]]) -> It
 
     Raises SourceError where the streams have not one frame.
     """
-    recorder = _Recorder(network)
+    recorder = _SampleRecorder(network)
     share = -(-SAMPLES // len(streams))
     found = False
     for stream in streams:
         pipeline = Pipeline(recorder)
         spacing = max(1, min(SPACING, (getattr(stream, "length", None) or SPACING * share) // share))
         for index, image in enumerate(islice(stream, share * spacing)):
-            recorder.wanted = index % spacing == spacing - 1
+            recorder.enabled = index % spacing == spacing - 1
             pipeline.step(image)
-            if recorder.wanted:
+            if recorder.enabled:
                 found = True
                 yield recorder.sample
     if not found:
         raise SourceError("not one frame could be read, so there is nothing to quantise on")
 
 
-class _Recorder(Network):
-    """A network that keeps what its graph was fed with, where that is wanted."""
+class _SampleRecorder(Network):
+    """A network that keeps what its graph was fed with, where ``enabled``."""
 
     def __init__(self, network: OnnxNetwork) -> None:
         self.network, self.info = network, network.info
-        self.wanted = False
+        self.enabled = False
         self.sample: Sample = {}
 
     def predict(self, image: Image, references: Sequence[Any]) -> Prediction:
         prediction = self.network.predict(image, references)
-        if self.wanted:
+        if self.enabled:
             given = islice(cycle(references or [prediction.features]), self.info.max_references)
             self.sample = {"image": image[None].copy()}
             for k, features in enumerate(given):

@@ -43,7 +43,7 @@ def messages_of(path: Path) -> list[tuple[str, int, Any]]:
         return [(c.topic, time, reader.deserialize(data, c.msgtype)) for c, time, data in reader.messages()]
 
 
-def same_tracks(a: Tracks, b: Tracks) -> bool:
+def identical(a: Tracks, b: Tracks) -> bool:
     arrays = {name: value for name, value in vars(a).items() if name != "names"}
     return all(np.array_equal(value, vars(b)[name], equal_nan=True) for name, value in arrays.items())
 
@@ -65,7 +65,7 @@ def test_the_bag_of_tracks_is_what_the_node_would_have_sent(tmp_path: Path, mode
     assert [time for time, _ in found] == [time for time, _ in labels] == [10**18 + k * STEP for k in range(6)]
     for image, (_, message), (_, label) in zip(BagImages(source), found, labels, strict=True):
         tracks = pipeline.step(image.image, image.stamp)
-        assert same_tracks(to_tracks(message), tracks)
+        assert identical(to_tracks(message), tracks)
         assert (to_nanoseconds(message.header.stamp), message.header.frame_id) == (image.stamp, "optical")
         assert repr(label.header) == repr(message.header)
         pixels = label.data.view(np.uint16).reshape(label.height, label.width)
@@ -285,7 +285,7 @@ def test_images_that_cannot_be_used_are_left_out(
     stream = Stream(Pipeline.load(model, "cpu"))
     found = [message for topic, _, message in messages_of(out / "tracks.mcap") if topic.endswith("instances")]
     for k, message in zip((0, 1, 3, 5, 6), found, strict=True):
-        assert same_tracks(to_tracks(message), stream.step(frames(8)[k], START + k * STEP, "rgb8"))
+        assert identical(to_tracks(message), stream.step(frames(8)[k], START + k * STEP, "rgb8"))
 
 
 @pytest.mark.parametrize(

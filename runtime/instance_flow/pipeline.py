@@ -23,8 +23,7 @@ from instance_flow.assembly.preprocess import Fit, fit
 from instance_flow.declare import chosen
 from instance_flow.network.execution import ExecutionConfig
 from instance_flow.network.installation import bundled_model_path
-from instance_flow.network.multiscale import MultiScaleNetwork
-from instance_flow.network.onnx import OnnxNetwork
+from instance_flow.network.multiscale import open_network
 from instance_flow.network.protocol import Launched, Network, Predictor, as_network
 from instance_flow.network.stages import Stopwatch
 from instance_flow.settings import EVIDENCE, AssemblyConfig
@@ -164,8 +163,7 @@ class Pipeline:
             size: (height, width) of the network's input, multiples of 32, in place of the model's own. Windows and
                 distances scale with it.
         """
-        network = OnnxNetwork(model or bundled_model_path(), provider, execution, size)
-        return cls(MultiScaleNetwork(network, scales) if scales else network, config)
+        return cls(open_network(model or bundled_model_path(), provider, execution, size, scales), config)
 
     @property
     def info(self) -> ModelInfo:

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from instance_flow.network.execution import ExecutionConfig
+from instance_flow.network.onnx import OnnxNetwork
 from instance_flow.network.protocol import Network, Predictor, as_network
 from instance_flow.structures import FloatArray, Image, ModelError, Prediction
 
@@ -61,6 +64,18 @@ class MultiScaleNetwork(Network):
         maps = [resized_maps(prediction, cells) for prediction in predictions]
         semantic, center, offset, reference_offset = (np.mean(same, axis=0) for same in zip(*maps, strict=True))
         return Prediction(semantic, center, offset, reference_offset, tuple(p.features for p in predictions))
+
+
+def open_network(
+    model: str | Path,
+    provider: str = "auto",
+    execution: ExecutionConfig | None = None,
+    size: tuple[int, int] | None = None,
+    scales: Sequence[float] = (),
+) -> Network:
+    """A model file, at several scales where some are given. Errors as of ``OnnxNetwork`` and ``MultiScaleNetwork``."""
+    network = OnnxNetwork(model, provider, execution, size)
+    return MultiScaleNetwork(network, scales) if scales else network
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -12,8 +12,7 @@ from instance_flow.formats.messages import MASK_BUDGET
 from instance_flow.formats.ytvis import GroundTruth
 from instance_flow.network.execution import ExecutionConfig
 from instance_flow.network.installation import versions
-from instance_flow.network.multiscale import MultiScaleNetwork
-from instance_flow.network.onnx import OnnxNetwork
+from instance_flow.network.multiscale import open_network
 from instance_flow.network.protocol import Network
 from instance_flow.settings import AssemblyConfig
 from instance_flow.stream import MAX_GAP
@@ -39,8 +38,7 @@ class Settings:
 
     def load(self) -> Network:
         """Open the model; raises ModelError and ValueError as ``Pipeline.load`` does."""
-        network = OnnxNetwork(self.model, self.provider, self.execution, self.size)
-        return MultiScaleNetwork(network, self.scales) if self.scales else network
+        return open_network(self.model, self.provider, self.execution, self.size, self.scales)
 
     def facts(self) -> dict[str, Any]:
         """The settings, with the hash of the model file, as JSON holds them."""

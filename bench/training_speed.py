@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import resource
 import statistics
 import tempfile
 import time
@@ -95,6 +94,7 @@ def time_step(config: Any, steps: int) -> Row:
     import cv2
 
     from instance_flow_training.datasets import collate
+    from instance_flow_training.loop.dry_run import peak_memory
     from instance_flow_training.loop.step import update
     from instance_flow_training.loop.training_run import open_run
 
@@ -149,13 +149,6 @@ def time_data(config: Any, clips: int) -> Row:
     collate([data[i] for i in range(2, clips + 2)])
     rate = clips / (time.process_time() - began)
     return {"clips/s per worker": rate, "workers for 100 clips/s": math.ceil(100 / rate)}
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measured(what: str, config: str, settings: Sequence[str], count: int) -> Row:

@@ -41,35 +41,6 @@ def corners(boxes: FloatArray) -> FloatArray:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-class SortTracker:
-    """Implements ``retracking.Retracker`` by SORT (Bewley et al., 2016): Kalman boxes and IoU."""
-
-    def __init__(self, lost_frames: int = LOST_FRAMES, minimum_giou: float = MINIMUM_GIOU) -> None:
-        self._tracks = _FromFirstDetection("SORTTracker", lost_frames, minimum_giou)
-
-    def update(self, frame: Tracks, image: Image) -> IntArray:  # noqa: ARG002
-        """See ``retracking.Retracker``."""
-        return self._tracks.update(frame)
-
-
-class ByteTracker:
-    """Implements ``retracking.Retracker`` by ByteTrack (Zhang et al., 2022): SORT in two rounds, high scores first.
-
-    high_score: what the first round takes; the second may only go on with tracks that the first left over.
-    """
-
-    def __init__(
-        self, lost_frames: int = LOST_FRAMES, minimum_giou: float = MINIMUM_GIOU, high_score: float = 0.1
-    ) -> None:
-        self._tracks = _FromFirstDetection(
-            "ByteTrackTracker", lost_frames, minimum_giou, high_conf_det_threshold=high_score
-        )
-
-    def update(self, frame: Tracks, image: Image) -> IntArray:  # noqa: ARG002
-        """See ``retracking.Retracker``."""
-        return self._tracks.update(frame)
-
-
 class _FromFirstDetection:
     """A tracker of the package ``trackers`` that names a track at its first detection.
 
@@ -91,7 +62,8 @@ class _FromFirstDetection:
         )
         self._next_id = 1
 
-    def update(self, frame: Tracks) -> IntArray:
+    def update(self, frame: Tracks, image: Image) -> IntArray:  # noqa: ARG002
+        """See ``retracking.Retracker``."""
         import supervision
 
         boxes = corners(frame.boxes)
@@ -108,6 +80,25 @@ class _FromFirstDetection:
                 distance = np.abs(boxes - track.get_state_bbox()).sum(axis=1)
                 ids[np.where(ids == NO_ID, distance, np.inf).argmin()] = track.tracker_id
         return ids
+
+
+class SortTracker(_FromFirstDetection):
+    """Implements ``retracking.Retracker`` by SORT (Bewley et al., 2016): Kalman boxes and IoU."""
+
+    def __init__(self, lost_frames: int = LOST_FRAMES, minimum_giou: float = MINIMUM_GIOU) -> None:
+        super().__init__("SORTTracker", lost_frames, minimum_giou)
+
+
+class ByteTracker(_FromFirstDetection):
+    """Implements ``retracking.Retracker`` by ByteTrack (Zhang et al., 2022): SORT in two rounds, high scores first.
+
+    high_score: what the first round takes; the second may only go on with tracks that the first left over.
+    """
+
+    def __init__(
+        self, lost_frames: int = LOST_FRAMES, minimum_giou: float = MINIMUM_GIOU, high_score: float = 0.1
+    ) -> None:
+        super().__init__("ByteTrackTracker", lost_frames, minimum_giou, high_conf_det_threshold=high_score)
 
 
 class AppearanceTracker:

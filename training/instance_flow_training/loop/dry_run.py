@@ -43,7 +43,7 @@ def dry_run(config: TrainConfig) -> str:
             f"batch      images {tuple(images.shape)}, up to {targets.centers.shape[1]} objects in a frame",
             f"maps       {_shapes(run, images[: config.data.frames_per_clip])}",
             f"network    {_millions(run.network.parameters())} parameters, {_millions(trained)} of them trained",
-            f"memory     {_peak_memory(run.fabric.device) / 2**30:.1f} GiB at most in this process",
+            f"memory     {peak_memory(run.fabric.device) / 2**30:.1f} GiB at most in this process",
             f"time       {later:.2f} s/step (the first took {first:.2f} s): {config.steps:,} steps in "
             f"{config.steps * later / 3600:.1f} h, if data are there in time",
             f"data       {per_clip:.3f} s per clip on one core: data.workers={max(1, math.ceil(making / later))} keep "
@@ -70,7 +70,7 @@ def _millions(parameters: Iterable[Tensor]) -> str:
     return f"{sum(p.numel() for p in parameters) / 1e6:.2f} M"
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """Bytes: of the GPU's memory where there is one, else of this process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -20,7 +20,7 @@ from pycocotools import mask as coco
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.scene import MOST_CENTERS, THRESHOLD, Scene, make_scene
+from baselines.scene import MOST_CENTERS, THRESHOLD, MapScene, make_scene
 from baselines.timing import CPU, Row, measure, torch_threads
 from instance_flow.assembly.grouping import class_means, find_centers, foreground_margin, group_pixels
 from instance_flow.assembly.matching import flows_with_std
@@ -52,12 +52,12 @@ class Assembled:
     run_lengths: list[str]
 
 
-def fitted_to(scene: Scene) -> Fit:
+def fitted_to(scene: MapScene) -> Fit:
     """An image of the scene's size as the network takes it."""
     return fit(np.zeros((*scene.size, 3), np.uint8), scene.size)
 
 
-def assemble(scene: Scene, fitted: Fit) -> Assembled:
+def assemble(scene: MapScene, fitted: Fit) -> Assembled:
     """What ``Pipeline.step`` does with the network's maps, without identities; and the run lengths of all masks."""
     maps = scene.prediction
     margin = foreground_margin(maps.semantic)
@@ -84,7 +84,7 @@ class TorchMaps:
     reference_offset: Tensor
 
 
-def torch_maps(scene: Scene) -> TorchMaps:
+def torch_maps(scene: MapScene) -> TorchMaps:
     """The same maps; the logarithm of a probability is a logit."""
     maps = scene.prediction
     arrays = np.log(maps.semantic)[None], maps.center[None, None], maps.offset[None], maps.reference_offset

@@ -41,7 +41,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Scene:
+class MapScene:
     """One frame of an image of ``size`` (height, width), in maps of ``stride``.
 
     window: of the centers, in pixels.   cell_window: the same in cells.
@@ -79,7 +79,7 @@ def make_layout(objects: int, cells: tuple[int, int], seed: int = 0) -> Layout:
     return Layout(labels, centers, offset)
 
 
-def make_scene(objects: int, size: tuple[int, int], stride: int = STRIDE, seed: int = 0) -> Scene:
+def make_scene(objects: int, size: tuple[int, int], stride: int = STRIDE, seed: int = 0) -> MapScene:
     """Make the maps of M objects in an image of ``size`` (height, width), multiples of ``stride``."""
     rng = np.random.default_rng(seed + 1)
     layout = make_layout(objects, (size[0] // stride, size[1] // stride), seed)
@@ -92,7 +92,7 @@ def make_scene(objects: int, size: tuple[int, int], stride: int = STRIDE, seed: 
         _semantic(layout, classes, rng), _heat(layout), layout.offset, layout.offset + shift + noise, None
     )
     window = WINDOW * min(1.0, float(np.sqrt(size[0] * size[1] / (384 * 640))))
-    return Scene(size, stride, _odd(window), _odd(window / stride), layout, classes, flows, prediction)
+    return MapScene(size, stride, _odd(window), _odd(window / stride), layout, classes, flows, prediction)
 
 
 def _odd(window: float) -> int:

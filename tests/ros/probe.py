@@ -45,7 +45,7 @@ class Probe:
         self._statuses: defaultdict[str, list[DiagnosticStatus]] = defaultdict(list)
         self._told: defaultdict[str, list[int]] = defaultdict(list)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.camera = Camera(self)
+        self.camera = ProbeCamera(self)
         self.answers = self.camera.answers
         self.statuses = self.statuses_of("stream")
 
@@ -135,7 +135,7 @@ class Probe:
                 self._told[stream].append(told.sec * 10**9 + told.nanosec)
 
 
-class Camera:
+class ProbeCamera:
     """One of the node's cameras; the name is empty where the node has but one."""
 
     def __init__(
@@ -156,7 +156,7 @@ class Camera:
         """Do not hear answers any more."""
         self._probe.node.destroy_subscription(self._ears)
 
-    def until_heard(self) -> Camera:
+    def until_heard(self) -> ProbeCamera:
         """Wait until the node subscribes to the images."""
         self._probe.until(self._images.get_subscription_count, "a subscription to our images")
         return self

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from blobs import BLUE, RED, draw, write_model
 from diagnostic_msgs.msg import DiagnosticStatus
-from probe import Camera, Probe, to_message, values
+from probe import Probe, ProbeCamera, to_message, values
 from std_srvs.srv import Trigger
 
 SECOND = 10**9
@@ -28,13 +28,13 @@ def node(start_for_all: Callable[..., Probe], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def front(node: Probe) -> Camera:
-    return Camera(node, "front").until_heard()
+def front(node: Probe) -> ProbeCamera:
+    return ProbeCamera(node, "front").until_heard()
 
 
 @pytest.fixture(scope="module")
-def rear(node: Probe) -> Camera:
-    return Camera(node, "rear").until_heard()
+def rear(node: Probe) -> ProbeCamera:
+    return ProbeCamera(node, "rear").until_heard()
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def _fresh_streams(node: Probe) -> None:
     assert node.call(Trigger, "reset", Trigger.Request()).success
 
 
-def test_every_camera_has_ids_and_frames_of_its_own(front: Camera, rear: Camera) -> None:
+def test_every_camera_has_ids_and_frames_of_its_own(front: ProbeCamera, rear: ProbeCamera) -> None:
     for frame in range(3):
         first = front.ask(to_message(TWO, (frame + 1) * SECOND))
         second = rear.ask(to_message(ONE, (frame + 1) * SECOND))
@@ -53,7 +53,7 @@ def test_every_camera_has_ids_and_frames_of_its_own(front: Camera, rear: Camera)
         assert (second.frame_index, [(i.id, i.class_name) for i in second.instances]) == (frame, [(1, "blue")])
 
 
-def test_break_of_one_stream_leaves_the_other_alone(node: Probe, front: Camera, rear: Camera) -> None:
+def test_break_of_one_stream_leaves_the_other_alone(node: Probe, front: ProbeCamera, rear: ProbeCamera) -> None:
     for frame in range(2):
         front.ask(to_message(TWO, (50 + frame) * SECOND))
         rear.ask(to_message(ONE, (50 + frame) * SECOND))
@@ -64,7 +64,7 @@ def test_break_of_one_stream_leaves_the_other_alone(node: Probe, front: Camera, 
     assert "front/image: the image stamps ran back by 44.000 s" in log
 
 
-def test_each_camera_tells_what_is_wrong_with_its_images(node: Probe, front: Camera, rear: Camera) -> None:
+def test_each_camera_tells_what_is_wrong_with_its_images(node: Probe, front: ProbeCamera, rear: ProbeCamera) -> None:
     """The lines about one camera's frames are few, but never at the cost of another's."""
     broken = to_message(TWO, SECOND)
     broken.step = 10
@@ -74,14 +74,14 @@ def test_each_camera_tells_what_is_wrong_with_its_images(node: Probe, front: Cam
         node.until_logged(f"{name}/image: an image could not be used: ")
 
 
-def test_reset_is_for_all(node: Probe, front: Camera, rear: Camera) -> None:
+def test_reset_is_for_all(node: Probe, front: ProbeCamera, rear: ProbeCamera) -> None:
     assert [camera.ask(to_message(TWO, SECOND)).frame_index for camera in (front, rear)] == [0, 0]
     assert [camera.ask(to_message(TWO, SECOND + 1)).frame_index for camera in (front, rear)] == [1, 1]
     assert node.call(Trigger, "reset", Trigger.Request()).success
     assert [camera.ask(to_message(TWO, SECOND + 2)).frame_index for camera in (front, rear)] == [0, 0]
 
 
-def test_camera_that_floods_does_not_starve_the_other(node: Probe, front: Camera, rear: Camera) -> None:
+def test_camera_that_floods_does_not_starve_the_other(node: Probe, front: ProbeCamera, rear: ProbeCamera) -> None:
     """With one image of the other waiting, no more than the one in work and one more come before it."""
     stamps = iter(range(1, 10**6))
     timer = node.node.create_timer(0.02, lambda: front.send(to_message(TWO, next(stamps) * SECOND // 50)))
@@ -98,7 +98,7 @@ def test_camera_that_floods_does_not_starve_the_other(node: Probe, front: Camera
     assert (dropped[0] > 0, dropped[1]) == (True, 0)
 
 
-def test_diagnostics_are_told_by_camera(node: Probe, front: Camera) -> None:
+def test_diagnostics_are_told_by_camera(node: Probe, front: ProbeCamera) -> None:
     stamps = iter(range(1, 10**6))
 
     def front_alone() -> bool:

@@ -15,7 +15,7 @@ import pytest
 from blobs import RED, draw, write_model
 from golden_images import FAMILIES, GOLDEN
 from golden_messages import to_golden_message
-from probe import Camera, Probe, to_header
+from probe import Probe, ProbeCamera, to_header
 from sensor_msgs.msg import CompressedImage, Image
 
 from instance_flow_ros.bridge import ImageBridge
@@ -55,7 +55,7 @@ def test_colours_are_those_of_the_golden_images(node: Probe, overlays: list[Imag
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_compressed_images_are_read(start: Callable[..., Probe], blind_model: Path, suffix: str) -> None:
     node = start(model=blind_model, provider="cpu", image_transport="compressed")
-    camera = Camera(node, message_type=CompressedImage, topic="image/compressed").until_heard()
+    camera = ProbeCamera(node, message_type=CompressedImage, topic="image/compressed").until_heard()
     pictures = node.listen(Image, "instance_flow/overlay")
     image = cv2.GaussianBlur(draw([(30, 40, RED)]), (0, 0), 3)
     data = array("B", cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())

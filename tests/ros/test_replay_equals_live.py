@@ -14,7 +14,7 @@ import pytest
 from blobs import BLUE, RED, draw
 from instance_flow_msgs.msg import ClassTable, TrackedInstance
 from plain import plain
-from probe import Camera, Probe, to_header, values
+from probe import Probe, ProbeCamera, to_header, values
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rosbags.highlevel import AnyReader
@@ -149,7 +149,7 @@ def feed(start: Callable[..., Probe], model: Path, bag: Path, settings: dict[str
         **settings,
         **{f"qos_overrides.{topic}.subscription.reliability": "reliable"},
     )
-    camera = Camera(node, message_type=CompressedImage if compressed else Image, qos=RELIABLE, topic=topic)
+    camera = ProbeCamera(node, message_type=CompressedImage if compressed else Image, qos=RELIABLE, topic=topic)
     begin(node, camera.until_heard(), messages[0], CompressedImage if compressed else Image)
     for number, message in enumerate(messages, start=1):
         camera.send(message)
@@ -158,7 +158,7 @@ def feed(start: Callable[..., Probe], model: Path, bag: Path, settings: dict[str
     return camera.answers, table
 
 
-def begin(node: Probe, camera: Camera, message: bytes, message_type: type) -> None:
+def begin(node: Probe, camera: ProbeCamera, message: bytes, message_type: type) -> None:
     """Have the node hear us, answer all that it has heard, and forget it."""
     for stamp in (1, 2):
         image = deserialize_message(message, message_type)
@@ -169,6 +169,6 @@ def begin(node: Probe, camera: Camera, message: bytes, message_type: type) -> No
     camera.answers.clear()
 
 
-def done(node: Probe, camera: Camera, images: int) -> bool:
+def done(node: Probe, camera: ProbeCamera, images: int) -> bool:
     """Whether so many images are answered or refused."""
     return len(camera.answers) + int(values(node.statuses[-1])["frames refused"]) >= images

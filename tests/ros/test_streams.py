@@ -12,7 +12,7 @@ from blobs import BLUE, INFO, RED, draw, write_model
 from diagnostic_msgs.msg import DiagnosticStatus
 from instance_flow_msgs.msg import ClassTable, TrackedInstance
 from lifecycle_msgs.srv import GetState
-from probe import Camera, Probe, to_message, values
+from probe import Probe, ProbeCamera, to_message, values
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
@@ -49,10 +49,10 @@ def _fresh_stream(request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize("qos", [BEST_EFFORT, RELIABLE], ids=["best_effort", "reliable"])
 def test_driver_of_either_reliability_is_heard_and_may_start_again(node: Probe, qos: QoSProfile) -> None:
     """The node goes on where it was: a driver that restarts is no reason to lose ids."""
-    first = Camera(node, qos=qos).until_heard()
+    first = ProbeCamera(node, qos=qos).until_heard()
     before = first.ask(to_message(PICTURE, SECOND))
     first.close()
-    second = Camera(node, qos=qos).until_heard()
+    second = ProbeCamera(node, qos=qos).until_heard()
     after = second.ask(to_message(PICTURE, SECOND + SECOND // 10))
     second.close()
     assert [i.id for i in before.instances] == [i.id for i in after.instances] == [1, 2]
@@ -65,7 +65,7 @@ def test_late_joiner_gets_the_class_table_and_the_next_answers(node: Probe) -> N
     tables = node.listen(ClassTable, "instance_flow/class_table", LATCHED)
     (table,) = node.until(lambda: tables, "the class table")
     assert (table.model, tuple(table.class_names)) == (INFO.name, INFO.class_names)
-    late = Camera(node).until_heard()
+    late = ProbeCamera(node).until_heard()
     assert [i.id for i in late.ask(to_message(PICTURE, SECOND + SECOND // 10)).instances] == [1, 2]
     late.close()
 

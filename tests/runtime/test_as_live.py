@@ -17,7 +17,7 @@ from instance_flow.formats import rle
 from instance_flow.formats.bag_writer import BagWriter
 from instance_flow.formats.video import Frame
 from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
-from instance_flow.replay.as_live import Comparison, chosen_frames, survivors
+from instance_flow.replay.as_live import LiveComparison, chosen_frames, survivors
 from instance_flow.structures import SourceError, Tracks
 
 SECOND = 10**9
@@ -125,9 +125,9 @@ def square(x: int) -> dict[str, object]:
     return dict(rle.encode(mask))
 
 
-def compare(live_ids: list[int], chosen: list[int]) -> Comparison:
+def compare(live_ids: list[int], chosen: list[int]) -> LiveComparison:
     """One square that moves 2 pixels per frame; the full run calls it 1, the slower machine so at each chosen frame."""
-    comparison = Comparison(chosen)
+    comparison = LiveComparison(chosen)
     with ExitStack() as stack:
         live, full = stack.enter_context(comparison.live()), stack.enter_context(comparison.full())
         for number in range(8):
@@ -161,7 +161,7 @@ def test_cost_against_the_truth_is_that_of_the_frames_worked_on() -> None:
 
 
 def test_frames_that_a_stopped_run_did_not_reach_cost_nothing() -> None:
-    comparison = Comparison(range(0, 100, 2))
+    comparison = LiveComparison(range(0, 100, 2))
     with comparison.live() as live, comparison.full() as full:
         for number in range(6):
             full(frame(number), tracks_of(number, (1, 2 * number)))

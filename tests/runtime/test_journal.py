@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from instance_flow import Pipeline
-from instance_flow.formats.video import Camera, Frame, Refuse
+from instance_flow.formats.video import Frame, Refuse, SourceCamera
 from instance_flow.replay.frame_results import FrameResult, pack, unpack
 from instance_flow.replay.journal import Journal
 from instance_flow.replay.numbers import RunNumbers
@@ -118,7 +118,7 @@ class Pictures:
 
     def __init__(self, length: int) -> None:
         self.length: int | None = length
-        self.cameras: Sequence[Camera] = (Camera("", "", length, self.rate),)
+        self.cameras: Sequence[SourceCamera] = (SourceCamera("", "", length, self.rate),)
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames(lambda *_: None)

@@ -39,7 +39,7 @@ _HIGHEST = 1e10
 
 
 @dataclass(frozen=True)
-class Matches:
+class DetectionMatches:
     """What became of P predictions of one category, best first, at S = 4 sizes (all, then SIZES) and H = 10 thresholds.
 
     scores: (P,) float64.   found: (S, H, P), matches a true object that counts.   dropped: (S, H, P), counts neither as
@@ -60,7 +60,7 @@ def match_video(
     predicted_categories: NDArray[np.int64],
     scores: NDArray[np.float64],
     size_limits: tuple[float, float],
-) -> dict[int, Matches]:
+) -> dict[int, DetectionMatches]:
     """Match the G true objects and P predictions of one video; gives matches by category id.
 
     true_categories: (G,) category ids.   true_areas: (G,) mean area in pixels.   crowd: (G,)
@@ -77,7 +77,7 @@ def match_video(
         # Column by column in memory would be another type to numba, and one more compilation.
         ignored, not_of_size = np.ascontiguousarray(crowd_or_outside[:, true]), np.ascontiguousarray(outside[:, best])
         found, dropped = _match(ious[np.ix_(true, best)], crowd[true], ignored, not_of_size, _THRESHOLDS)
-        matches[category_id] = Matches(scores[best], found, dropped, (~ignored).sum(axis=1))
+        matches[category_id] = DetectionMatches(scores[best], found, dropped, (~ignored).sum(axis=1))
     return matches
 
 
@@ -85,9 +85,9 @@ class AveragePrecision:
     """Collects matches video by video, in ascending order of video id, and sums them up over all categories."""
 
     def __init__(self, category_ids: Sequence[int]) -> None:
-        self._matches: dict[int, list[Matches]] = {category_id: [] for category_id in category_ids}
+        self._matches: dict[int, list[DetectionMatches]] = {category_id: [] for category_id in category_ids}
 
-    def add(self, matches: Mapping[int, Matches]) -> None:
+    def add(self, matches: Mapping[int, DetectionMatches]) -> None:
         """Take the matches of one video."""
         for category_id, of_category in matches.items():
             self._matches[category_id].append(of_category)
@@ -112,7 +112,7 @@ class _Curves:
     recall: NDArray[np.float64]
 
 
-def _pool(videos: Sequence[Matches]) -> _Curves:
+def _pool(videos: Sequence[DetectionMatches]) -> _Curves:
     """Take the predictions of all videos together."""
     shape = 1 + len(SIZES), len(_THRESHOLDS)
     curves = _Curves(np.full(shape, np.nan), np.full((*shape, len(_LIMITS)), np.nan))

@@ -21,7 +21,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.evaluation.average_precision import SIZE_LIMITS, AveragePrecision, Matches, match_video, mean_areas
+from instance_flow.evaluation.average_precision import (
+    SIZE_LIMITS,
+    AveragePrecision,
+    DetectionMatches,
+    match_video,
+    mean_areas,
+)
 from instance_flow.evaluation.overlaps import Overlaps, measure_overlaps
 from instance_flow.evaluation.tracking_metrics import HEADLINE, TrackingMetrics, VideoCounts, count_video
 from instance_flow.formats.foreign_text import shown
@@ -116,7 +122,7 @@ def _evaluate(
     annotations = _of_listed(ground_truth.annotations, category_ids, ground_truth.source)
     results = _of_listed(results, category_ids, results_source)
 
-    def measure(entries: _VideoEntries) -> tuple[dict[int, Matches], VideoCounts | None]:
+    def measure(entries: _VideoEntries) -> tuple[dict[int, DetectionMatches], VideoCounts | None]:
         true, predicted = _category_ids(entries.annotations), _category_ids(entries.results)
         groups = None if settings.tracking else (true, predicted)
         sources = ground_truth.source, results_source
@@ -167,7 +173,7 @@ def _on_all_cores(function: Callable[[Item], Value], items: Iterable[Item]) -> I
             yield waiting.popleft().result()
 
 
-def _match(entries: _VideoEntries, overlaps: Overlaps, size_limits: tuple[float, float]) -> dict[int, Matches]:
+def _match(entries: _VideoEntries, overlaps: Overlaps, size_limits: tuple[float, float]) -> dict[int, DetectionMatches]:
     crowd = np.array([entry.is_crowd for entry in entries.annotations], np.bool_)
     scores = np.array([entry.score for entry in entries.results], np.float64)
     true_areas = _true_areas(entries.annotations, overlaps)

@@ -67,7 +67,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Camera:
+class SourceCamera:
     """One stream of frames in a source.
 
     name: distinct and fit for a folder; empty where there is but one camera.   topic: empty outside bags.
@@ -90,7 +90,7 @@ class Source(Protocol):
     name: str
     length: int | None
     rate: float
-    cameras: Sequence[Camera]
+    cameras: Sequence[SourceCamera]
 
     def __iter__(self) -> Iterator[Frame]:
         """Start from the first frame. Raises SourceError where a frame cannot be read."""
@@ -150,7 +150,7 @@ class PictureSource:
         self.knows_times, self._given_rate = duration is not None, rate
         self.has_times = self.knows_times or rate is not None
         self.rate = 1e9 / duration if duration else rate or PLAYBACK_RATE
-        self.cameras: Sequence[Camera] = (Camera("", "", self.length, self.rate),)
+        self.cameras: Sequence[SourceCamera] = (SourceCamera("", "", self.length, self.rate),)
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames(_raise)
@@ -192,7 +192,7 @@ class VideoSource:
                 self.length = None  # It was reckoned from that rate.
         capture.release()
         self.rate = float(rate or own_rate)
-        self.cameras: Sequence[Camera] = (Camera("", "", self.length, self.rate),)
+        self.cameras: Sequence[SourceCamera] = (SourceCamera("", "", self.length, self.rate),)
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames(_raise)
@@ -249,8 +249,8 @@ class BagSource:
         self.name = path.resolve().stem if path.is_file() else path.resolve().name
         self.length: int | None = len(images)
         names = camera_names(list(images.topics)) if len(images.topics) > 1 else [""]
-        self.cameras: Sequence[Camera] = tuple(
-            Camera(name, topic, length, images.rates[topic] or PLAYBACK_RATE)
+        self.cameras: Sequence[SourceCamera] = tuple(
+            SourceCamera(name, topic, length, images.rates[topic] or PLAYBACK_RATE)
             for name, (topic, length) in zip(names, images.topics.items(), strict=True)
         )
         self.rate = self.cameras[0].rate

@@ -64,7 +64,7 @@ def chosen_frames(arrivals: Sequence[tuple[int, int]], rate: float) -> list[froz
     return [frozenset(number for own, number in alive if own == camera) for camera in range(len(numbers))]
 
 
-class Comparison:
+class LiveComparison:
     """One camera's tracks of the slower machine, and those of one that manages every frame, on the same frames.
 
     chosen: numbers of the frames that the slower machine works on.

@@ -15,11 +15,11 @@ from typing import Any
 
 from instance_flow.formats.atomic import remove_leftovers
 from instance_flow.formats.bag_writer import is_written
-from instance_flow.formats.video import PLAYBACK_RATE, BagSource, Camera, PictureSource, Source
+from instance_flow.formats.video import PLAYBACK_RATE, BagSource, PictureSource, Source, SourceCamera
 from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.replay import outputs, saves
-from instance_flow.replay.as_live import Comparison, chosen_frames, find_video
+from instance_flow.replay.as_live import LiveComparison, chosen_frames, find_video
 from instance_flow.replay.journal import FOLDER, Journal, hold
 from instance_flow.replay.outputs import Add
 from instance_flow.replay.paced import paced
@@ -44,7 +44,7 @@ class _Part:
     frames.   as_live: called at the end, what the frames that were dropped cost; empty where every frame is run.
     """
 
-    camera: Camera
+    camera: SourceCamera
     folder: Path
     files: tuple[str, ...]
     lanes: list[Lane]
@@ -200,7 +200,7 @@ def _about(source: Source, path: Path | None) -> Callable[[], dict[str, Any]]:
 
 def _part(
     index: int,
-    camera: Camera,
+    camera: SourceCamera,
     chosen: frozenset[int] | None,
     about_source: Callable[[], dict[str, Any]],
     folder: Path,
@@ -212,7 +212,7 @@ def _part(
     live: bool,
 ) -> _Part:
     pipeline, statistics = Pipeline(network, settings.config), Statistics()
-    comparison = None if chosen is None else Comparison(chosen)
+    comparison = None if chosen is None else LiveComparison(chosen)
 
     @cache
     def as_live() -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _part(
 
 def _outputs(
     folder: Path,
-    camera: Camera,
+    camera: SourceCamera,
     pipeline: Pipeline,
     statistics: Statistics,
     about: Callable[[], Mapping[str, Mapping[str, Any]]],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from instance_flow.formats.video import Camera
+from instance_flow.formats.video import SourceCamera
 from instance_flow.network.installation import versions
 from instance_flow.pipeline import Pipeline
 from instance_flow.replay.settings import Settings
@@ -64,7 +64,7 @@ def describe_as_live(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def about_run(
-    source: Mapping[str, Any], camera: Camera, pipeline: Pipeline, settings: Settings
+    source: Mapping[str, Any], camera: SourceCamera, pipeline: Pipeline, settings: Settings
 ) -> dict[str, dict[str, Any]]:
     """What ran, for the report: facts by their name, under headings. source: its own, with its ``name``."""
     info = pipeline.info

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from instance_flow.formats.video import PLAYBACK_RATE, Camera, Frame, Refuse, next_stamp
+from instance_flow.formats.video import PLAYBACK_RATE, Frame, Refuse, SourceCamera, next_stamp
 from instance_flow.sources.streams import READ_SECONDS, Connection, Stream
 from instance_flow.structures import Image, SourceError
 
@@ -82,7 +82,7 @@ class LiveSource:
         if rate is not None and not (self.recorded and not self._container_times):
             self.close()
             raise ValueError(f"--rate is for pictures and streams without times, but {self.label} has its own")
-        self.cameras: Sequence[Camera] = (Camera("", "", self.length, self.rate),)
+        self.cameras: Sequence[SourceCamera] = (SourceCamera("", "", self.length, self.rate),)
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames(lambda *_: None)

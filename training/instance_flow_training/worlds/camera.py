@@ -19,7 +19,7 @@ Path = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Camera:
+class CameraPath:
     """drift, shift: (T, 2) of the stage over the ground and of the view over the stage. zooms, turns: (T,)."""
 
     drift: Path
@@ -40,9 +40,9 @@ class Camera:
         """Points (T, 2) on the stage to the image."""
         return np.einsum("tij,tj->ti", self.rotations(), stage - self.shift)
 
-    def cut(self, step: int) -> Camera:
+    def cut(self, step: int) -> CameraPath:
         """The frames of time that are shown, see :func:`cut`."""
-        return Camera(*(cut(path, step) for path in (self.drift, self.shift, self.zooms, self.turns)))
+        return CameraPath(*(cut(path, step) for path in (self.drift, self.shift, self.zooms, self.turns)))
 
 
 def cut(path: Path, step: int) -> Path:
@@ -50,7 +50,7 @@ def cut(path: Path, step: int) -> Path:
     return path[1:-1:step]
 
 
-def film(rng: np.random.Generator, situation: Situation, time: Path) -> Camera:
+def film(rng: np.random.Generator, situation: Situation, time: Path) -> CameraPath:
     """Draw the motion of the camera at the times (T,)."""
     speed = rng.uniform(*situation.drift)
     heading = rng.uniform(0, 2 * np.pi) + swing(rng, time, 1.2)
@@ -58,7 +58,7 @@ def film(rng: np.random.Generator, situation: Situation, time: Path) -> Camera:
     sway = rng.uniform(*situation.sway)
     shift = np.stack([swing(rng, time, sway), swing(rng, time, sway)], 1) + _jerks(rng, situation.jerk, time)
     zooms = np.exp(swing(rng, time, situation.zoom * rng.random()))
-    return Camera(np.cumsum(steps, 0), shift, zooms, swing(rng, time, situation.turn * rng.random()))
+    return CameraPath(np.cumsum(steps, 0), shift, zooms, swing(rng, time, situation.turn * rng.random()))
 
 
 def swing(rng: np.random.Generator, time: Path, amplitude: float) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow_training.worlds import outlines, textures
-from instance_flow_training.worlds.camera import Camera, Path, cut, film, swing
+from instance_flow_training.worlds.camera import CameraPath, Path, cut, film, swing
 from instance_flow_training.worlds.situations import Situation
 from instance_flow_training.worlds.textures import TextureSpec
 
@@ -66,7 +66,7 @@ class Script:
 
     things: tuple[Thing, ...]
     order: tuple[int, ...]
-    camera: Camera
+    camera: CameraPath
     ground_velocities: Path
     class_ids: NDArray[np.int64]
 

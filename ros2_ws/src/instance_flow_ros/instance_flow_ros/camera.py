@@ -43,8 +43,8 @@ from instance_flow_ros.diagnostics import (
     RECEIVED,
     REFUSED,
     UNMASKED,
+    CameraStatistics,
     StampGaps,
-    Statistics,
 )
 from instance_flow_ros.graph import why_no_images
 from instance_flow_ros.parameters import COMPRESSED, StreamConfig
@@ -80,7 +80,7 @@ def lost_images(recent: Mapping[str, int], topic: str) -> str:
 
 
 @dataclass(frozen=True)
-class Frame:
+class ReceivedImage:
     """A message and when it came, by time.monotonic()."""
 
     message: Image | CompressedImage
@@ -91,7 +91,7 @@ class Frame:
 class Begun:
     """A frame whose objects are still to be put together."""
 
-    frame: Frame
+    frame: ReceivedImage
     pending: Pending
 
 
@@ -112,10 +112,10 @@ class Camera:
         pipeline: Pipeline,
         config: StreamConfig,
         bridge: Bridge,
-        put: Callable[[Camera, Frame], bool],
+        put: Callable[[Camera, ReceivedImage], bool],
     ) -> None:
         self.name = name
-        self.statistics = Statistics()
+        self.statistics = CameraStatistics()
         self._gaps = StampGaps()
         self._problem = self._stamp_problem = self._last_break = ""
         self._broke = self._broke_before = self._jittered = False
@@ -179,12 +179,12 @@ class Camera:
         self._stream.max_gap = config.max_gap
         self._config = config
 
-    def process(self, frame: Frame) -> None:
+    def process(self, frame: ReceivedImage) -> None:
         """Work on one image and publish what is on it; never raises."""
         if begun := self.begin(frame):
             self.finish(begun)
 
-    def begin(self, frame: Frame) -> Begun | None:
+    def begin(self, frame: ReceivedImage) -> Begun | None:
         """Run the network on an image; never raises, but gives nothing where that fails."""
         message, stamp = frame.message, to_nanoseconds(frame.message.header.stamp)
         self._check_stamp(message.header)
@@ -242,7 +242,7 @@ class Camera:
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.statistics.count(RECEIVED)
         self.statistics.count(MISSING, self._gaps.add(to_nanoseconds(message.header.stamp)))
-        if self._put(self, Frame(message, monotonic())):
+        if self._put(self, ReceivedImage(message, monotonic())):
             self.statistics.count(DROPPED)
 
     def _on_lost(self, status: Any) -> None:

@@ -97,7 +97,7 @@ _PAUSE = 2 * 10**9
 _LEAST_INTERVALS = 10
 
 
-class Statistics:
+class CameraStatistics:
     """Counts what happens to frames, by the events above. For use from any thread."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ from instance_flow.network.execution import ExecutionConfig
 from instance_flow.structures import InstanceFlowError
 from instance_flow_ros import parameters
 from instance_flow_ros.bridge import choose_bridge
-from instance_flow_ros.camera import INNERMOST, Camera, Frame
+from instance_flow_ros.camera import INNERMOST, Camera, ReceivedImage
 from instance_flow_ros.conversions import TYPES
 from instance_flow_ros.diagnostics import to_status
 from instance_flow_ros.loading import Loading
@@ -54,7 +54,7 @@ class InstanceFlowNode(LifecycleNode):
         self._bridge = choose_bridge()
         self._pipeline: Pipeline | None = None
         self._cameras: list[Camera] = []
-        self._worker: NewestItemWorker[Camera, Frame] | None = None
+        self._worker: NewestItemWorker[Camera, ReceivedImage] | None = None
         self._class_table: Publisher | None = None
         self._enabled = True
         self._problem = ""
@@ -216,7 +216,7 @@ class InstanceFlowNode(LifecycleNode):
             self._worker.stop()
             self._worker = None
 
-    def _put(self, camera: Camera, frame: Frame) -> bool:
+    def _put(self, camera: Camera, frame: ReceivedImage) -> bool:
         return self._worker is not None and self._worker.put(camera, frame)
 
     def _between_frames(self, function: Callable[[Camera], None]) -> None:

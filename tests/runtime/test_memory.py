@@ -38,6 +38,7 @@ def shown(memory: ReferenceMemory) -> list[tuple[int, list[int]]]:
 ANCHORS: dict[str, tuple[int, Frames, list[tuple[int, list[int]]]]] = {
     "in view": (2, [[1, 2]] * 6, [(0, [1, 2]), (4, [1, 2]), (5, [1, 2])]),
     "away for two frames": (2, [[1, 2], [1], [1], [1, 2]], [(0, [1, 2]), (2, [1]), (3, [1, 2])]),
+    "away twice for two frames": (2, [[1, 2], [1], [1], [1, 2], [1], [1]], [(0, [1, 2]), (4, [1]), (5, [1])]),
     "away for three frames": (2, [[1, 2], [1], [1], [1]], [(0, [1]), (2, [1]), (3, [1])]),
     "struck off, and back": (2, [[1, 2], [1], [1], [1], [1, 2]], [(0, [1]), (3, [1]), (4, [1, 2])]),
     "half of them struck off": (2, [[1, 2, 3, 4], *[[1, 2]] * 4], [(0, [1, 2]), (3, [1, 2]), (4, [1, 2])]),

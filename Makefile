@@ -37,8 +37,15 @@ setup: $(STAMPS)/workspace
 demo: $(STAMPS)/workspace
 	@$(IN_WORKSPACE) python ros2_ws/demo/live.py $(DEMO_OPTIONS)
 
+# The tests of ROS mostly wait for other processes: they run beside all others, and print when they have ended.
+ROS_TESTS := tests/ros tests/examples
+
 test: $(STAMPS)/develop $(STAMPS)/workspace
-	@$(IN_WORKSPACE) INSTANCE_FLOW_REQUIRE_ROS=1 python -m pytest $(PYTEST_OPTIONS)
+	@mkdir -p out
+	@$(IN_WORKSPACE) export INSTANCE_FLOW_REQUIRE_ROS=1 || exit 1; \
+	python -m pytest -p no:cacheprovider $(PYTEST_OPTIONS) $(ROS_TESTS) > out/test_ros.log 2>&1 & ros=$$!; \
+	python -m pytest $(PYTEST_OPTIONS) $(ROS_TESTS:%=--ignore=%) tests; others=$$?; \
+	wait $$ros; ros=$$?; cat out/test_ros.log; exit $$((others | ros))
 
 bench: $(STAMPS)/develop $(STAMPS)/workspace
 	@$(IN_WORKSPACE) python bench/performance.py --ros --json out/performance.json --write $(BENCH_OPTIONS)

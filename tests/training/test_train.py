@@ -40,10 +40,10 @@ class Killed(BaseException):
 
 RUNS = {
     "one pass a step": [],
-    "two passes a step": ["accumulate=2"],
-    "data in a worker": ["data.workers=1"],
     "data in two workers, one pass ahead": ["data.workers=2", "data.prefetch=1"],
-    "fused Adam, channels first": ["speed.fused_adam=true", "speed.channels_last=false"],
+    "two passes a step, fused Adam, channels first": [
+        *("accumulate=2", "speed.fused_adam=true", "speed.channels_last=false")
+    ],
 }
 
 

@@ -12,7 +12,7 @@ from instance_flow import ModelInfo, Pipeline, Prediction, Tracks
 from instance_flow.evaluation.evaluate import evaluate_data
 from instance_flow.formats.rle import encode
 from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, ResultsCollector, Video
-from instance_flow.structures import FloatArray, Image, IntArray
+from instance_flow.structures import FloatArray, Image, IntArray, LabelMap
 
 SIZE, FRAMES, RATE = (96, 160), 20, 10.0
 CLASS_NAMES = ("ball", "box")
@@ -45,7 +45,7 @@ class DrawnClip:
     """
 
     images: Image
-    labels: IntArray
+    labels: LabelMap
     class_ids: IntArray
     unreferenced_recoveries: int = 0
 
@@ -145,7 +145,7 @@ class TrueNetwork:
         )
 
 
-def _centers(labels: IntArray, count: int) -> FloatArray:
+def _centers(labels: LabelMap, count: int) -> FloatArray:
     """(N, 2): of each object the pixel nearest to its centroid, NaN where it is not seen."""
     centers = np.full((count, 2), np.nan, np.float32)
     for row in range(count):
@@ -155,9 +155,9 @@ def _centers(labels: IntArray, count: int) -> FloatArray:
     return centers
 
 
-def _offsets(labels: IntArray, centers: FloatArray) -> FloatArray:
+def _offsets(labels: LabelMap, centers: FloatArray) -> FloatArray:
     """(2, H, W) from every object's pixels to its center, 0 on background."""
-    there = np.concatenate([np.zeros((1, 2), np.float32), centers])[labels] - np.stack(np.indices(SIZE), -1)
+    there = np.concatenate([np.zeros((1, 2), np.float32), centers])[labels] - np.moveaxis(np.indices(SIZE), 0, -1)
     return np.ascontiguousarray(np.where(labels[..., None] > 0, there, 0).transpose(2, 0, 1), np.float32)
 
 

@@ -14,6 +14,7 @@ from instance_flow.structures import STATES, Image, ModelInfo, Prediction
 
 hypothesis = pytest.importorskip("hypothesis")
 st, stateful = hypothesis.strategies, pytest.importorskip("hypothesis.stateful")
+StateMachine: Any = stateful.RuleBasedStateMachine
 
 PLACES = ((4, 4), (4, 18), (16, 4), (16, 18))
 CONFIGS = st.builds(
@@ -47,7 +48,7 @@ class Places:
         return Prediction(semantic, center, offset, shown, np.zeros(1, np.float32))
 
 
-class AnyStream(stateful.RuleBasedStateMachine):
+class AnyStream(StateMachine):
     """Two pipelines, so that a snapshot may go on elsewhere and under other settings."""
 
     snapshots = stateful.Bundle("snapshots")

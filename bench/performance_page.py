@@ -21,7 +21,7 @@ def page(report: Mapping[str, Any], docs: Path) -> str:
     """Markdown. docs: the folder that the page will stand in, for the pictures that are there."""
     parts = ["# Performance", _head(report), *_pipeline(report)]
     if (docs / PROFILE).is_file():
-        parts += ["## Before and after", f"![Milliseconds per stage, before and after]({PROFILE})"]
+        parts += ["## Before and after the optimisation", f"![Milliseconds per stage, before and after]({PROFILE})"]
     parts += [*_baselines(report["baselines"]), *_memory(report["memory"]), *_ros(report["ros"]), _CHECK]
     if NOTES.is_file():
         parts.append(NOTES.read_text(encoding="utf-8").strip())
@@ -73,8 +73,8 @@ def _pipeline(report: Mapping[str, Any]) -> Iterator[str]:
 def _baselines(rows: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     yield "## Against others"
     yield _wrapped(
-        "Repeat with `python bench/performance.py`. What others do was written from its description, in "
-        "`bench/baselines`, and is timed beside ours in the same process, turn by turn. Ratio: their time over ours. "
+        "Repeat with `python bench/performance.py`. Other methods were written from their descriptions, in "
+        "`bench/baselines`, and are timed beside ours in the same process, turn by turn. Ratio: their time over ours. "
         "Networks have random weights, which take as long."
     )
     yield from (table.markdown() for table in _baseline_tables(rows))
@@ -132,9 +132,9 @@ def _cell(value: Any) -> str:
 
 _CHECK = """## Has anything got slower?
 
-    python bench/performance.py --check      # exit code 1, and says what
+    python bench/performance.py --check      # exit code 1, and names what got slower
 
-compares a run with the ratios in `bench/performance_ratios.json`, which hardly depend on the machine: each is the time
-of another way over the time of ours. Where our time grew by more than a ratio's tolerance, a quarter unless the file
-says otherwise, it got slower. It is for people before a release, and never runs in CI. `--store` takes a run's ratios
-as the new ones; `--profile BEFORE.json AFTER.json docs/profile.svg` draws where the time went before and after."""
+This compares a run with the ratios in `bench/performance_ratios.json`, which hardly depend on the machine: each is the
+time of another method over the time of ours. Where our time grew by more than a ratio's tolerance, a quarter unless the
+file gives another, it got slower. Run it before a release; CI never runs it. `--store` saves a run's ratios as the new
+ones; `--profile BEFORE.json AFTER.json docs/profile.svg` draws where the time went before and after."""

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does the node take from the machine while no image comes? Per cent of one core, and its wake-ups.
+"""CPU time and wake-ups of the node while no image arrives.
+
+Per cent of one core.
 
     python bench/ros_idle.py        # with ros2_ws/install/setup.bash sourced
 

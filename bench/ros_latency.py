@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does the node add to the network's own time, and does it lose images? The real node, and a camera beside it.
+"""Latency that the node adds to the network's time, and lost images.
+
+The real node, and a camera beside it.
 
     python bench/ros_latency.py               # 640x480 and 1280x720, best effort and reliable, 30 images per second
     python bench/ros_latency.py --rate 10     # where the network cannot keep up with 30

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the node's memory grow? Resident memory of the real node while it answers image after image.
+"""Memory of the node over many images.
+
+Resident memory of the real node while it answers image after image.
 
     python bench/ros_memory.py --frames 20000        # with ros2_ws/install/setup.bash sourced
     python bench/ros_memory.py --frames 20000 --model models/instance-flow-everyday.onnx

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large are the messages of ~/instances, and how long does it take to fill them? Bytes on the wire, with masks, for
-images of 640 x 480; milliseconds, the median of the frames and the least of a few runs each.
+"""Size of the messages of ~/instances, and the time to fill them.
+
+Bytes on the wire, with masks, for images of 640 x 480; milliseconds, the median of the frames and the least of a few
+runs each.
 
     python bench/ros_messages.py        # with ros2_ws/install/setup.bash sourced
 

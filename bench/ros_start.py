@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long does the node take from the start of its process to its first answer? First and second run of the machine.
+"""Time from the start of the node's process to its first answer.
+
+First and second run of the machine.
 
     python bench/ros_start.py        # with ros2_ws/install/setup.bash sourced
 

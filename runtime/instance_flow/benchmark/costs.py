@@ -20,7 +20,7 @@ STEP, OTHER, MESSAGE, DRAW = "step", "other", "message fill", "draw"
 ROWS = (*STAGES, OTHER, MESSAGE, DRAW)
 """What a whole frame consists of. OTHER is the part of ``Pipeline.step`` that belongs to none of its stages."""
 BEYOND, WHOLE = "beyond the network", "whole frame"
-"""BEYOND: without the network, the copies to and from its device, and drawing, which is done only for who looks."""
+"""BEYOND: without the network, the copies to and from its device, and drawing, which is done only when subscribed."""
 
 PERIOD = 10**9 // 30
 """Nanoseconds between the stamps of two frames."""

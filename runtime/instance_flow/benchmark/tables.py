@@ -137,9 +137,9 @@ def _objects(measured: Sequence[Mapping[str, Any]]) -> Table:
         times = *parts, beyond["median_ms"], beyond["p95_ms"], m["stages"][DRAW]["median_ms"]
         rows.append((m["picture"], f"{m['objects']:g}", *map(_ms, times)))
     return Table(
-        "What comes beside the network, by number of objects and size of the picture",
+        "Time beyond the network, by number of objects and size of the picture",
         "Median milliseconds with the maps of a perfect network: stride 4, 40 classes, 35 % of the picture covered. "
-        "All: with the fit, without drawing, which is done only for who looks.",
+        "All: with the fit, without drawing, which is done only when subscribed.",
         ("picture", "objects", *_AFTER_NETWORK, "all", "all, p95", DRAW),
         rows,
     )

@@ -5,7 +5,7 @@ import os
 from importlib import metadata
 
 from instance_flow.kernels import cache
-from instance_flow.structures import MAX_PIXELS, InstanceFlowError, ModelInfo, Prediction, Tracks
+from instance_flow.structures import MAX_PIXELS, InstanceFlowError, ModelInfo, Prediction, Track, Tracks
 
 # Read by OpenCV when it is loaded. Our own look at a header comes first; this holds where a decoder reads the header in
 # another way.
@@ -15,7 +15,16 @@ cache.prepare()  # before the first module with kernels is imported
 from instance_flow.pipeline import Pipeline  # noqa: E402
 from instance_flow.settings import AssemblyConfig  # noqa: E402
 
-__all__ = ["AssemblyConfig", "InstanceFlowError", "ModelInfo", "Pipeline", "Prediction", "Tracks", "__version__"]
+__all__ = [
+    "AssemblyConfig",
+    "InstanceFlowError",
+    "ModelInfo",
+    "Pipeline",
+    "Prediction",
+    "Track",
+    "Tracks",
+    "__version__",
+]
 
 try:
     __version__ = metadata.version("instance-flow")

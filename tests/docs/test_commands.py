@@ -58,6 +58,7 @@ RUN = {
     "a video": [
         ("instance-flow run VIDEO.mp4", ""),
         ("instance-flow run VIDEO.mp4 --out DIR --size 640x384 --classes person,car --conf 0.3", ""),
+        ("instance-flow run VIDEO.mp4 --save mot,csv,coco,crops,txt", "--size 96x64"),
     ],
     "a bag": [
         ("instance-flow run BAG --all-topics", "--size 96x64"),

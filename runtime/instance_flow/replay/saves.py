@@ -3,7 +3,7 @@
 
 As in ``outputs``, each is a context manager that gives a function to call with every frame and its tracks. Frames count
 from 1 in all of them but the table: MOTChallenge and COCO do, and so do the names that
-``ffmpeg -i VIDEO frame_%06d.jpg`` gives the frames of a video. Ids go on through resets, so none stands for two
+``ffmpeg -i VIDEO -fps_mode passthrough frame_%06d.jpg`` gives the frames of a video. Ids go on through resets, so none stands for two
 objects. Everything is written as the frames come.
 """
 
@@ -196,8 +196,8 @@ def txt_output(folder: Path) -> Iterator[Add]:
             size = np.array(tracks.label_map.shape[::-1])
             lines = []
             for track in numbers(tracks):
-                points = " ".join(f"{value:g}" for value in ((_polygon(track) + 0.5) / size).reshape(-1).tolist())
-                lines.append(f"{track.class_id} {points} {track.id}\n")
+                points = ((_polygon(track) + 0.5) / size).reshape(-1).tolist()
+                lines.append(f"{track.class_id}{' %g' * len(points) % tuple(points)} {track.id}\n")
             with _told(folder / SAVES["txt"]):
                 (place / _free_name(place, frame)).write_text("".join(lines))
 

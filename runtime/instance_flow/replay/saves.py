@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``--save`` adds to a run's files: the tracks in the formats that other tools read.
 
-As in ``outputs``, each is a context manager that gives a function to call with every frame and its tracks. Frames count
-from 1 in all of them but the table: MOTChallenge and COCO do, and so do the names that
-``ffmpeg -i VIDEO -fps_mode passthrough frame_%06d.jpg`` gives the frames of a video. Ids go on through resets, so none stands for two
+As in ``outputs``, each is a context manager that gives a function to call with every frame and its tracks. Frames
+count from 1 in all of them but the table: MOTChallenge and COCO do, and so do the names that ``ffmpeg -i VIDEO
+-fps_mode passthrough frame_%06d.jpg`` gives the frames of a video. Ids go on through resets, so none stands for two
 objects. Everything is written as the frames come.
 """
 

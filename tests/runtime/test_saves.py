@@ -25,7 +25,7 @@ from instance_flow.formats.video import Frame, open_source
 from instance_flow.replay import saves
 from instance_flow.replay.saves import SAVES, save_output
 from instance_flow.replay.session import replay
-from instance_flow.replay.settings import Settings, Wanted
+from instance_flow.replay.settings import OutputOptions, Settings
 from instance_flow.structures import NEW, NUMBERS, Tracks
 
 pytest.importorskip("onnx")
@@ -269,7 +269,7 @@ def stop_after(count: int) -> Callable[[], bool]:
 
 def test_a_run_that_is_stopped_leaves_whole_files_and_goes_on(tmp_path: Path, model: Path) -> None:
     path = write_source(tmp_path / "pictures", frames(6))
-    settings, wanted = Settings(model, "cpu"), Wanted(save=tuple(SAVES), video=False, report=False)
+    settings, wanted = Settings(model, "cpu"), OutputOptions(save=tuple(SAVES), video=False, report=False)
     contents = []
     for out, stops in ((tmp_path / "out", [3, 99]), (tmp_path / "whole", [99])):
         for stop in stops:

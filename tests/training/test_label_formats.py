@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from instance_flow.formats.ytvis import decode_segmentation
-from instance_flow_training.data.label_sources import open_labels
+from instance_flow.structures import SourceError
+from instance_flow_training.config import ConfigError, load_config
+from instance_flow_training.data.annotated_clips import paint_labels
+from instance_flow_training.data.cli import main
+from instance_flow_training.data.formats import source as sources
+from instance_flow_training.data.label_sources import open_label_set, open_labels
+from instance_flow_training.data.merging import split_set
 from instance_flow_training.data.video_sets import VideoSet
+from instance_flow_training.datasets import open_training_data
+from instance_flow_training.targets import IGNORE
 
 HEIGHT, WIDTH = 24, 32
 SQUARE = [(4, 4), (12, 4), (12, 12), (4, 12)]
@@ -209,7 +218,7 @@ def yolo(root: Path, lines: str | None = None) -> None:
     text = " ".join(f"{x / WIDTH:.6f} {y / HEIGHT:.6f}" for x, y in SQUARE)
     pictures(root, "train/images/a.jpg", "train/images/none.jpg", "valid/images/b.jpg")
     write(root / "train/labels/a.txt", f"1 {text}\n" if lines is None else lines)
-    write(root / "valid/labels/b.txt", f"0 {text}\n")
+    write(root / "valid/labels/b.txt", f"0 {text}\n" if lines is None else lines)
     write(root / "data.yaml", "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['person', 'car']\n")
 
 
@@ -394,3 +403,353 @@ def test_ellipses_and_boxes_of_cvat(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown["box person"][0], bbox_mask(1, 14, 5, 18))
     assert "left out, as they are no masks: points 1, tag 1" in found.notes
     assert [category.name for category in found.truth.categories] == ["car", "person", "empty"]
+
+
+def test_a_track_keeps_its_identity_and_one_label_file_will_do(tmp_path: Path) -> None:
+    cvat_video(tmp_path)
+    (video,) = (found := open_labels([tmp_path / "annotations.xml"])).truth.videos
+    car, person = found.truth.annotations
+    assert video.length == 3
+    assert [mask is not None for mask in car.segmentations] == [True, False, True]
+    assert [mask is not None for mask in person.segmentations] == [False, True, False]
+
+
+@pytest.mark.parametrize(("make", "form", "expected"), FORMS.values(), ids=FORMS)
+def test_what_is_converted_is_read_again_the_same(
+    tmp_path: Path, make: Callable[[Path], None], form: str, expected: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "root")
+    assert main(["convert", str(tmp_path / "root"), str(tmp_path / "out")]) == 0
+    assert f"read as {form}" in capsys.readouterr().out
+    before, after = open_labels([tmp_path / "root"]), open_labels([tmp_path / "out"])
+    assert after.form == "YouTube-VIS"
+    one, other = masks_of(before), masks_of(after)
+    assert one.keys() == other.keys() == expected.keys()
+    for name, classes in one.items():
+        assert classes.keys() == other[name].keys()
+        for label, masks in classes.items():
+            for mask, again in zip(masks, other[name][label], strict=True):
+                np.testing.assert_array_equal(mask, again)
+
+
+WAYS = {"copy": ("copy", False, False), "link": ("link", True, False), "none": ("none", None, True)}
+
+
+@pytest.mark.parametrize(("pictures_as", "linked", "absolute"), WAYS.values(), ids=WAYS)
+def test_pictures_are_copied_linked_or_left(
+    tmp_path: Path, pictures_as: str, linked: bool | None, absolute: bool
+) -> None:
+    labelme(tmp_path / "root")
+    assert main(["convert", str(tmp_path / "root"), str(tmp_path / "out"), "--pictures", pictures_as]) == 0
+    copied = tmp_path / "out/JPEGImages/b.png"
+    assert copied.exists() == (linked is not None)
+    assert copied.is_symlink() == bool(linked)
+    names = [video.file_names[0] for video in open_labels([tmp_path / "out"]).truth.videos]
+    assert all(Path(name).is_absolute() == absolute for name in names)
+
+
+def labelled(root: Path, *names: str) -> Path:
+    """labelme pictures that show one object of each class."""
+    labelme_file(root, "p", *(shape(name, [(x + 9 * k, y) for x, y in SQUARE]) for k, name in enumerate(names)))
+    return root
+
+
+def test_several_sources_have_one_table_of_classes(tmp_path: Path) -> None:
+    """The second knows no person, so that what it does not label is not background."""
+    one, other = labelled(tmp_path / "one", "car", "person"), tmp_path / "other"
+    yolo_listed(other)
+    found = open_label_set([one, other])
+    assert found.class_names == ("car", "person")
+    assert any('no class "person"' in note for note in found.notes)
+    values = [set(np.unique(paint_labels(found.clips[k], 0))) for k in range(2)]
+    assert values == [{0, 1, 2}, {1, IGNORE}]
+    again = open_label_set([one, other], rename={"person": "car"})
+    assert again.class_names == ("car",)
+    assert set(np.unique(paint_labels(again.clips[1], 0))) == {0, 1}
+
+
+def test_what_is_to_be_ignored_is_so_whatever_classes_are_trained(tmp_path: Path) -> None:
+    labelme(tmp_path)
+    found = open_label_set([tmp_path], classes="person")
+    labels = [paint_labels(found.clips[k], 0) for k in range(len(found.clips))]
+    assert any((values == IGNORE).any() for values in labels)
+
+
+SPLIT_FORMS = {
+    "Roboflow": (roboflow, ["train_jpg.rf.0.jpg"]),
+    "YOLO": (yolo, ["a.jpg"]),
+    "labelme, where names are no parts": (labelme, ["b.png", "test_1.png"]),
+}
+
+
+@pytest.mark.parametrize(("make", "names"), SPLIT_FORMS.values(), ids=SPLIT_FORMS)
+def test_training_takes_the_part_that_is_for_it(tmp_path: Path, make: Callable[[Path], None], names: list[str]) -> None:
+    make(tmp_path)
+    found = open_label_set([tmp_path])
+    assert [Path(found.clips[k].files[0]).name for k in range(len(found.clips))] == names
+
+
+def test_a_config_names_sources(tmp_path: Path) -> None:
+    cvat_images(tmp_path / "one")
+    labelme(tmp_path / "two")
+    file = tmp_path / "config.toml"
+    names = json.dumps([str(zipped(tmp_path / "one", tmp_path)), str(tmp_path / "two")])
+    write(file, f'[data]\nsource = "auto"\nannotations = {names}\ncrop = [64, 64]\n[data.rename]\nempty = "car"\n')
+    config = load_config(file, []).data
+    data = open_training_data(config, total=4, batch=2)
+    assert data.class_names == ("car", "person")
+    assert data[0].images.shape == (3, 64, 64, 3)
+    assert load_config(file, [f"data.annotations={tmp_path / 'two'}", "data.rename={}"]).data.rename == {"empty": "car"}
+    for problem in (f"data.annotations={names}", 'data.rename={"a":"b"}'):
+        with pytest.raises(ConfigError, match=r'data\.source = "auto"'):
+            load_config(file, ["data.source=coco", problem])
+
+
+def test_a_set_is_split_by_whole_videos_and_every_class_stays(tmp_path: Path) -> None:
+    for number in range(10):
+        labelme_file(tmp_path, f"p{number}", shape("car", SQUARE), *([shape("rare", SQUARE)] if number == 4 else []))
+    found = open_labels([tmp_path])
+    for seed in range(5):
+        train, val = split_set(found, 0.3, seed)
+        assert (len(train.truth.videos), len(val.truth.videos)) == (7, 3)
+        assert not {v.id for v in train.truth.videos} & {v.id for v in val.truth.videos}
+        assert {entry.category_id for entry in train.truth.annotations} == {1, 2}
+    assert split_set(found, 0.3, 0)[1] == split_set(found, 0.3, 0)[1] != split_set(found, 0.3, 1)[1]
+    with pytest.raises(SourceError, match="too few"):
+        split_set(open_labels([labelled(tmp_path / "one", "car")]))
+
+
+def suspicious(root: Path) -> None:
+    far = [(x + 21.5, y + 10) for x, y in SQUARE]
+    labelme_file(root, "twice", shape("car", SQUARE), shape("car", SQUARE), shape("Car", SQUARE))
+    labelme_file(root, "edge", shape("car", far), shape("car", [[1, 1], [3, 1], [3, 3], [1, 3]]))
+    labelme_file(root, "box", shape("car", [[1, 1], [9, 9]], "rectangle"))
+    labelme_file(root, "bare")
+    labelme_file(root, "size", shape("car", SQUARE))
+    assert cv2.imwrite(str(root / "size.png"), np.zeros((HEIGHT + 6, WIDTH, 3), np.uint8))
+    pictures(root, "unnamed.png")
+
+
+def test_inspect_says_what_is_suspicious_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suspicious(tmp_path / "root")
+    sheet = tmp_path / "sheet.png"
+    assert main(["inspect", str(tmp_path / "root"), "--sheet", str(sheet)]) == 0
+    text = capsys.readouterr().out
+    for said in (
+        "read as labelme",
+        "pictures that no label file names are left out: 1",
+        "5 pictures; 6 objects of 2 classes, 0 ignored regions",
+        "objects labelled twice (1): twice.png: car",
+        "masks that leave the picture (1): edge.png: car by 2 pixels",
+        "objects of less than 16 pixels (1): edge.png: car of 4",
+        "boxes without a mask (1): box.png: car",
+        "pictures without labels (1): bare.png",
+        'classes of nearly the same name (1): "car" and "Car"',
+        "size.png: is 30 x 32 pixels",
+    ):
+        assert said in text, said
+    drawn = cv2.imread(str(sheet))
+    assert drawn is not None
+    assert drawn.shape[1] > 640
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 20
+    # What inspect only reports, training and convert refuse.
+    assert main(["convert", str(tmp_path / "root"), str(tmp_path / "out")]) == 2
+    assert "size.png: is 30 x 32 pixels" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def bomb(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("instances.json", b" " * (3 * 2**20))
+    assert path.stat().st_size < 10_000
+    return path
+
+
+def packed_as(path: Path, name: str, method: int = zipfile.ZIP_DEFLATED, link: bool = False) -> Path:
+    info = zipfile.ZipInfo(name)
+    info.compress_type = method
+    info.external_attr = (0o120777 if link else 0o100644) << 16
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr(info, "{}")
+    return path
+
+
+def damaged_zip(path: Path) -> Path:
+    cvat_coco(path.parent / "whole")
+    data = bytearray(zipped(path.parent / "whole", path.parent).read_bytes())
+    start = data.index(b"annotations/instances_default.json") + 60
+    data[start : start + 20] = bytes(20)
+    path.write_bytes(data)
+    return path
+
+
+def made(root: Path, make: Callable[..., None], *arguments: Any) -> Path:
+    make(root, *arguments)
+    return root
+
+
+def changed(root: Path, make: Callable[[Path], None], name: str, old: str, new: str) -> Path:
+    """A set with something else in one of its files."""
+    make(root)
+    text = (root / name).read_text()
+    assert old in text
+    (root / name).write_text(text.replace(old, new))
+    return root
+
+
+def two(root: Path, first: str, second: str) -> list[Path]:
+    return [labelled(root / "first", first), labelled(root / "second", second)]
+
+
+LAUGHS = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]><annotations><version>&c;</version></annotations>'
+
+# What is given to the commands, and words of the one sentence that says what is wrong.
+BAD: dict[str, tuple[Callable[[Path], Path | list[Path]], tuple[str, ...]]] = {
+    "nothing there": (lambda p: p / "no", ("no: there is no such file or folder", "check the path")),
+    "an empty folder": (lambda p: made(p / "e", lambda q: q.mkdir()), ("neither pictures nor labels",)),
+    "pictures without labels": (
+        lambda p: made(p / "root", pictures, "a.png", "b.png"),
+        ("root: holds 2 pictures, but no labels", "data.yaml"),
+    ),
+    "a picture": (lambda p: made(p, pictures, "a.png") / "a.png", ("a.png: holds no labels that can be read",)),
+    "a zip bomb": (lambda p: bomb(p / "b.zip"), ("b.zip: holds 3 MiB", "INSTANCE_FLOW_MAX_UNPACKED_MB")),
+    "a way out of the folder": (lambda p: packed_as(p / "b.zip", "a/../../x.json"), ('"a/../../x.json"', "outside")),
+    "an absolute path": (lambda p: packed_as(p / "b.zip", "/etc/x.json"), ("outside of the folder",)),
+    "a path of Windows": (lambda p: packed_as(p / "b.zip", "..\\x.json"), ("outside of the folder",)),
+    "a link": (lambda p: packed_as(p / "b.zip", "x.json", link=True), ('its "x.json" is a link',)),
+    "a rare packing": (lambda p: packed_as(p / "b.zip", "x.json", zipfile.ZIP_LZMA), ("packs", "rare method")),
+    "a damaged zip": (lambda p: damaged_zip(p / "b.zip"), ("b.zip: is a damaged zip file",)),
+    "an empty zip": (lambda p: packed_as(p / "b.zip", "x.mp4"), ("b.zip: holds neither pictures nor labels",)),
+    "YOLO, boxes": (
+        lambda p: made(p / "root", yolo, "0 0.5 0.5 0.2 0.2\n1 0.5 0.5 0.1 0.1\n"),
+        ("its 4 labels are boxes", "a.txt", "export the set for segmentation"),
+    ),
+    "YOLO, an odd count": (
+        lambda p: made(p / "root", yolo, "0 0.1 0.1 0.2 0.1 0.2\n"),
+        ("train/labels/a.txt: line 1 has 5 coordinates, an odd count",),
+    ),
+    "YOLO, an odd count in the second line": (
+        lambda p: made(p / "root", yolo, "0 0.1 0.1 0.2 0.1 0.2 0.2\n0 0.1 0.1 0.2 0.1 0.2 0.2 0.3\n"),
+        ("line 2 has 7 coordinates",),
+    ),
+    "YOLO, a class out of range": (
+        lambda p: made(p / "root", yolo, "2 0.1 0.1 0.2 0.1 0.2 0.2\n"),
+        ("line 1 has the class 2, but the set names 2 classes, 0 to 1",),
+    ),
+    "YOLO, a negative class": (lambda p: made(p / "root", yolo, "-1 0 0 1 0 1 1\n"), ("has the class -1",)),
+    "YOLO, half a class": (lambda p: made(p / "root", yolo, "0.5 0 0 1 0 1 1\n"), ("has the class 0.5",)),
+    "YOLO, pixels": (lambda p: made(p / "root", yolo, "0 4 4 12 4 12 12\n"), ("coordinate 12", "0 to 1")),
+    "YOLO, not finite": (lambda p: made(p / "root", yolo, "0 nan 0 1 0 1 1\n"), ("coordinate nan",)),
+    "YOLO, words": (lambda p: made(p / "root", yolo, "car 0 0 1 0 1 1\n"), ("line 1 holds 'car 0 0 1 0 1 1'",)),
+    "YOLO, no labels": (lambda p: made(p / "root", yolo, ""), ("data.yaml: no label file belongs to its 3 pictures",)),
+    "YOLO, no folder": (
+        lambda p: changed(p / "root", yolo, "data.yaml", "train: ../train/images", "train: elsewhere"),
+        ('data.yaml: there is no folder "elsewhere"',),
+    ),
+    "YOLO, names that explode": (
+        lambda p: changed(p / "root", yolo, "data.yaml", "['person', 'car']", "[&a [x, x], [*a, *a]]"),
+        ("data.yaml: has no text for the name of class 0",),
+    ),
+    "labelme, no polygons": (
+        lambda p: made(
+            p / "r", labelme_file, "a", shape("car", [[1, 1], [9, 9]], "rectangle"), shape("x", [[1, 1]], "point")
+        ),
+        ("a.json: has no polygons and no masks, only point 1, rectangle 1", "draw the outlines"),
+    ),
+    "labelme, two points": (
+        lambda p: made(p / "r", labelme_file, "a", shape("car", [[1, 1], [9, 9]])),
+        ('a.json: shape 0 ("car") is a polygon of 2 points',),
+    ),
+    "labelme, an unknown shape": (
+        lambda p: made(p / "r", labelme_file, "a", shape("car", SQUARE, "spline")),
+        ("shape 0", "is a spline, but polygons"),
+    ),
+    "labelme, a broken mask": (
+        lambda p: made(p / "r", labelme_file, "a", shape("car", [[1, 1], [9, 9]], "mask", mask="QUJD")),
+        ("a.json: shape 0", "a mask that is no picture"),
+    ),
+    "labelme, no picture": (
+        lambda p: changed(p / "r", labelme, "b.json", '"b.png"', '"c.png"'),
+        ('b.json: the picture "c.png" is not there',),
+    ),
+    "labelme, cut short": (
+        lambda p: changed(p / "r", labelme, "b.json", '"imageData"', "{"),
+        ("b.json: is not JSON",),
+    ),
+    "labelme, far outside": (
+        lambda p: made(p / "r", labelme_file, "a", shape("car", [[0, 0], [500, 0], [0, 500]])),
+        ("bad mask in a.png", "reaches from"),
+    ),
+    "CVAT, a document type": (lambda p: made(p / "a.xml", write, LAUGHS), ("a.xml: is not XML", "document type")),
+    "CVAT, cut short": (
+        lambda p: changed(p / "r", cvat_images, "annotations.xml", "</annotations>", ""),
+        ("annotations.xml: is not XML, or cut short",),
+    ),
+    "CVAT, run lengths of another size": (
+        lambda p: changed(p / "r", cvat_images, "annotations.xml", 'width="13"', 'width="12"'),
+        ('annotations.xml: a mask of "person" in a.png', "run lengths sum to"),
+    ),
+    "CVAT, no pictures": (
+        lambda p: changed(p / "r", cvat_images, "annotations.xml", 'name="a.png"', 'name="z.png"'),
+        ('the picture "z.png" is not there', "export the pictures with the labels"),
+    ),
+    "CVAT, a frame without its picture": (
+        lambda p: changed(p / "r", cvat_video, "annotations.xml", 'frame="14"', 'frame="15"'),
+        ("in frame 15", "export with the images"),
+    ),
+    "Label Studio, a brush of another size": (
+        lambda p: changed(
+            p / "r", label_studio, "project-1-at-2024.json", f'"original_width": {WIDTH}', '"original_width": 31'
+        ),
+        ("project-1-at-2024.json: task 7 has a brush mask of 3072 values", "has 2976"),
+    ),
+    "palettes, colours": (
+        lambda p: made(p / "r", lambda q: (davis(q), pictures(q / "Annotations/480p/cars", "00000.png"))),
+        ("00000.png: is a label picture of colours (mode RGB)",),
+    ),
+    "palettes, no picture": (
+        lambda p: made(p / "r", lambda q: (davis(q), (q / "JPEGImages/480p/cars/00002.jpg").unlink())),
+        ("00002.png: labels a picture that is not in",),
+    ),
+    "two forms in one folder": (
+        lambda p: made(p / "r", lambda q: (labelme(q), cvat_images(q))),
+        ("holds labels in several forms, CVAT (annotations.xml), labelme (b.json)",),
+    ),
+    "contradictory class names": (
+        lambda p: two(p, "Traffic_Light", "traffic light"),
+        ('second: calls a class "traffic light"', 'first calls "Traffic_Light"', "--rename"),
+    ),
+    "one source twice": (lambda p: [labelled(p / "r", "car"), p / "r"], ("r: is named twice",)),
+}
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert"])
+@pytest.mark.parametrize(("make", "words"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_in_one_sentence_and_nothing_is_left(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    make: Callable[[Path], Path | list[Path]],
+    words: tuple[str, ...],
+    command: str,
+) -> None:
+    monkeypatch.setattr(sources, "MAX_UNPACKED", 2 * 2**20)
+    (tmp_path / "in").mkdir()
+    given = make(tmp_path / "in")
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    paths = [str(path) for path in (given if isinstance(given, list) else [given])]
+    sheet = ["--sheet", str(out / "sheet.png")]
+    code = main([command, *paths, *(sheet if command == "inspect" else [str(out)])])
+    said = capsys.readouterr()
+    if command == "inspect" and "bad mask" in words[0]:
+        assert (code, "bad mask" in said.out) == (0, True)  # inspect lists it
+        return
+    assert (code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert said.err.startswith("instance-flow-data: error: ")
+    for word in words:
+        assert word in said.err
+    assert str(temporary) not in said.err
+    assert not out.exists()
+    assert not list(temporary.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,12 @@ from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.structures import InstanceFlowError, SourceError
 from instance_flow_training.data.conversion import COPY, LINK, NONE, PICTURES, write_set
 from instance_flow_training.data.crowds import AUTO, CROWDS
-from instance_flow_training.data.formats.source import SPLITS, packed_name
+from instance_flow_training.data.formats.source import SPLITS, packed_name, remove_unpacked
 from instance_flow_training.data.inspection import inspect_set
 from instance_flow_training.data.label_sheet import label_sheet
 from instance_flow_training.data.label_sources import KNOWN, open_labels
 
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    # Otherwise what zip files were unpacked into would stay.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
         options.command(options)
     except KeyboardInterrupt:
@@ -38,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         print(f"instance-flow-data: error: {shown(packed_name(' '.join(words.split())), MESSAGE)}", file=sys.stderr)
         return 2
+    finally:
+        remove_unpacked()
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

@@ -64,10 +64,12 @@ def _chosen(frames: Sequence[tuple[Video, list[Annotation], int]], most: int) ->
 def drawn_labels(
     image: Image, video: Video, entries: Sequence[Annotation], frame: int, names: Mapping[int, str]
 ) -> NDArray[np.uint8]:
-    """A picture with its labels, larger objects below, of at most twice the size of a thumbnail."""
-    factor = min(1.0, 2 * _THUMBNAIL[1] / video.width, 2 * _THUMBNAIL[0] / video.height)
+    """A picture with its labels, larger objects below, twice as large as a thumbnail."""
+    factor = min(2 * _THUMBNAIL[1] / video.width, 2 * _THUMBNAIL[0] / video.height)
     size = max(1, round(video.width * factor)), max(1, round(video.height * factor))
-    canvas = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    canvas = np.asarray(
+        cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST), np.uint8
+    )
     order = {category_id: row for row, category_id in enumerate(sorted(names))}
     tags = []
     layers = []

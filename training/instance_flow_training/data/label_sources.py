@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,13 @@ def _read(source: Source, split: str, crowds: str, lenient: bool) -> VideoSet:
     found = form.read(source, files, split, crowds, lenient)
     if not found.truth.videos:
         raise SourceError(f"{source.path}: has no pictures of the part {split!r}; leave the choice of a part away")
+    if split or not source.whole or form.name == palette.NAME:
+        return found
+    used = {os.path.abspath(found.images / name) for video in found.truth.videos for name in video.file_names}
+    spare = [path for path in source.pictures() if os.path.abspath(path) not in used]
+    if spare:
+        note = f"pictures that no label file names are left out: {len(spare)}, such as {spare[0]}"
+        found = replace(found, notes=(*found.notes, note))
     return found
 
 

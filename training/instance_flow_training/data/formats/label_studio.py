@@ -70,6 +70,8 @@ def _read_task(source: Source, path: Path, task: Mapping[str, Any], where: str, 
     builder.claim(picture, where)
     regions = [region for region in _regions(task, where, builder) if isinstance(region.get("value"), Mapping)]
     stated = [(r["original_height"], r["original_width"]) for r in regions if r.get("original_width")]
+    if len(set(stated)) > 1:
+        raise ValueError(f"{where} states several sizes of its picture; label each picture in a task of its own")
     height, width = (int(n) for n in stated[0]) if stated else read_header(picture).size
     builder.video([picture], height, width)
     labelled = {region.get("id") for region in regions if _kind(region["value"])}
@@ -164,7 +166,7 @@ def _brush(data: Any, height: int, width: int, where: str) -> NDArray[np.bool_]:
             f"{where} has a brush mask of {count} values, but the picture of {height} x {width} pixels (height x "
             f"width) has {expected}; export it again"
         )
-    alpha = np.zeros(height * width, np.int64)
+    alpha = np.zeros(height * width, np.uint8)
     if not _unpack(packed, alpha):
         raise ValueError(f"{where} has a brush mask that is damaged or cut short; export it again")
     # Edges are smooth, but what other tools import may have 1 for "there".
@@ -181,7 +183,7 @@ def _bits(packed: NDArray[np.uint8], place: int, count: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _unpack(packed: NDArray[np.uint8], alpha: NDArray[np.int64]) -> bool:
+def _unpack(packed: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> bool:
     """Give every fourth value into ``alpha``; whether there were enough of them."""
     end, total = len(packed) * 8, 4 * len(alpha)
     word = _bits(packed, 32, 5) + 1
@@ -204,6 +206,6 @@ def _unpack(packed: NDArray[np.uint8], alpha: NDArray[np.int64]) -> bool:
                 value = _bits(packed, place, word)
                 place += word
             if done < total and done % 4 == 3:
-                alpha[done // 4] = value
+                alpha[done // 4] = min(value, 255)
             done += 1
     return True

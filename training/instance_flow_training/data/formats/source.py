@@ -40,13 +40,15 @@ _SPLITS = {
     "test": "test",
 }
 _UNPACKED: dict[str, str] = {}
-"""Temporary folders, and the folder of the zip file that is unpacked in each."""
+"""Temporary folders, which stay for as long as the process, and the folder of the zip file that is unpacked in each."""
 SPLITS = ("train", "val", "test")
 _YEAR = re.compile(r"(?<=[a-z])(19|20)\d\d$")
 
 
 class Source:
-    """path: as the user named it.   root: the folder that holds everything.   files: label files that may count.
+    """path: as the user named it.   root: the folder that holds everything.   files: those that may hold labels.
+
+    whole: a folder or zip file is the source, rather than one file in a folder.
 
     The files of a zip are unpacked into a temporary folder that stays for as long as the process.
     """
@@ -67,7 +69,6 @@ class Source:
         if self.unpacked:
             # Named as the zip file is, so that a message about a file in it can name it.
             temporary = Path(mkdtemp(prefix="instance-flow-"))
-            atexit.register(shutil.rmtree, temporary, ignore_errors=True)
             _UNPACKED[str(temporary)] = str(path.absolute().parent)
             self.root = temporary / path.name
             try:
@@ -75,8 +76,8 @@ class Source:
             except SourceError:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
-        self._whole = path.is_dir() or self.unpacked
-        self.files = list(_walk(self.root)) if self._whole else [path]
+        self.whole = path.is_dir() or self.unpacked
+        self.files = list(_walk(self.root)) if self.whole else [path]
         if images is not None and not images.is_dir():
             raise SourceError(f"{images}: is no folder; set data.images to the folder of the pictures")
 
@@ -137,6 +138,16 @@ def packed_name(text: object) -> str:
     for temporary, folder in _UNPACKED.items():
         named = named.replace(temporary, folder)
     return named
+
+
+def remove_unpacked() -> None:
+    """Remove what zip files were unpacked into; no set that was read from one can be used any more."""
+    for temporary in list(_UNPACKED):
+        shutil.rmtree(temporary, ignore_errors=True)
+        del _UNPACKED[temporary]
+
+
+atexit.register(remove_unpacked)
 
 
 def read_xml(path: Path) -> Element:
@@ -229,8 +240,19 @@ def _file_name(written: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """All files below a folder but hidden ones, in the order of their names."""
-    for here, folders, files in os.walk(folder):
+    """All files below a folder but hidden ones, in the order of their names; links are followed, each folder once."""
+
+    def refuse(error: OSError) -> None:
+        raise SourceError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions")
+
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        # In a circle of links the same folder comes again.
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         yield from (Path(here) / name for name in sorted(files) if not name.startswith("."))
 
@@ -239,6 +261,7 @@ def _unpack(path: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(path) as packed:
             members = _checked(packed, path)
+            folder.mkdir()
             for name, member in members.items():
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)

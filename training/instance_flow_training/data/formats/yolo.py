@@ -8,6 +8,7 @@ Coordinates are fractions of the picture's width and height. Classes and folders
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from instance_flow_training.data.set_files import read_header
 from instance_flow_training.data.video_sets import VideoSet
 
 NAME = "YOLO"
+_NAMES, _HEAD = re.compile(rb"^\s*[\"']?names[\"']?\s*:", re.MULTILINE), 2**20
 _BOX = 4
 _SLACK = 0.05
 """How far a coordinate may lie outside of the picture, as a fraction of it."""
@@ -38,7 +40,7 @@ _SLACK = 0.05
 
 def find(source: Source) -> list[Path]:
     """YAML files with names and folders; without one, a classes.txt beside label files."""
-    found = [path for path in source.with_ending(".yaml", ".yml") if _is_yolo(read_yaml(path))]
+    found = [path for path in source.with_ending(".yaml", ".yml") if _is_yolo(path)]
     return found or [path for path in source.with_ending(".txt") if path.name == "classes.txt"]
 
 
@@ -55,7 +57,7 @@ def read(source: Source, files: list[Path], split: str, _crowds: str = AUTO, len
     pictures = in_split(parts, split)
     if not pictures:
         raise SourceError(f"{files[0]}: has no pictures of the part {split!r}; check its {split}: entry")
-    lines: list[tuple[Path, int, int, list[float]]] = []
+    lines: list[tuple[Path, int]] = []
     for picture in pictures:
         labels = _label_file(picture)
         builder.claim(picture, labels)
@@ -63,14 +65,17 @@ def read(source: Source, files: list[Path], split: str, _crowds: str = AUTO, len
         builder.video([picture], height, width)
         if labels.is_file():
             with naming(labels):
-                for number, class_id, values in _lines(labels, names):
-                    lines.append((labels, number, len(values), values))
+                for class_id, values in _lines(labels, names):
+                    lines.append((labels, len(values)))
                     _add(builder, builder.category(names[class_id]), values, (height, width))
-    if lines and all(count == _BOX for _, _, count, _ in lines):
+    if lines and all(count == _BOX for _, count in lines):
         raise SourceError(
             f"{source.path}: its {len(lines)} labels are boxes, as of {lines[0][0]}; masks are needed, export the set "
             "for segmentation"
         )
+    boxes = sum(count == _BOX for _, count in lines)
+    if boxes:
+        builder.note(f"{boxes} of {len(lines)} labels are boxes; no loss touches their pixels")
     if not lines:
         raise SourceError(
             f"{files[0]}: no label file belongs to its {len(pictures)} pictures, such as {_label_file(pictures[0])} to "
@@ -79,7 +84,11 @@ def read(source: Source, files: list[Path], split: str, _crowds: str = AUTO, len
     return builder.build(lenient)
 
 
-def _is_yolo(data: Any) -> bool:
+def _is_yolo(path: Path) -> bool:
+    # Other YAML need not be whole.
+    if not _NAMES.search(path.read_bytes()[:_HEAD]):
+        return False
+    data = read_yaml(path)
     return isinstance(data, Mapping) and "names" in data and any(key in data for key in (*SPLITS, "path", "nc"))
 
 
@@ -92,22 +101,35 @@ def _described(source: Source, path: Path) -> tuple[dict[int, str], dict[Path, s
     data = read_yaml(path)
     listed = data["names"]
     entries = listed.items() if isinstance(listed, Mapping) else enumerate(listed if isinstance(listed, list) else [])
-    names = {int(number): to_text(str(name), f"the name of class {number}") for number, name in entries}
+    names = {_number(number): _text(name, f"the name of class {number}") for number, name in entries}
     if not names:
         raise ValueError("has no list of names; write names: [person, car]")
-    root = path.parent / str(data.get("path") or "")
+    root = path.parent / _text(data.get("path") or ".", "path")
     roots = [folder for folder in (root, path.parent) if folder.is_dir()]
     parts: dict[Path, str] = {}
     for split in SPLITS:
         entry = data.get(split, data.get("valid") if split == "val" else None)
         for written in entry if isinstance(entry, list) else [entry]:
             if written:
-                for picture in _pictures(source, roots, str(written), required=split == "train"):
+                for picture in _pictures(source, roots, _text(written, split), required=split == "train"):
                     # What is in two parts is for training.
                     parts.setdefault(picture, split)
     if not parts:
         parts = {picture: split_of(picture, source.root) for picture in source.pictures(path.parent)}
     return names, parts
+
+
+def _number(key: Any) -> int:
+    if isinstance(key, bool) or not (isinstance(key, int) or (isinstance(key, str) and key.isdecimal())):
+        raise ValueError("names classes by other keys than whole numbers from 0 up")
+    return int(key)
+
+
+def _text(value: Any, what: str) -> str:
+    """A text or number as text. Nothing else: aliases can make a small file very large when it is written out."""
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"has no text for {what}")
+    return to_text(str(value), what)
 
 
 def _pictures(source: Source, roots: list[Path], written: str, required: bool) -> list[Path]:
@@ -136,8 +158,8 @@ def _label_file(picture: Path) -> Path:
     return picture.with_suffix(".txt")
 
 
-def _lines(path: Path, names: Mapping[int, str]) -> Iterator[tuple[int, int, list[float]]]:
-    """Number of the line, class and coordinates. Raises ValueError for a line that is no object."""
+def _lines(path: Path, names: Mapping[int, str]) -> Iterator[tuple[int, list[float]]]:
+    """Class and coordinates of each object. Raises ValueError for a line that is no object."""
     for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.split()
         if not words:
@@ -164,7 +186,7 @@ def _lines(path: Path, names: Mapping[int, str]) -> Iterator[tuple[int, int, lis
             raise ValueError(
                 f"line {number} has the coordinate {worst:g}, but they are fractions of width and height, 0 to 1"
             )
-        yield number, class_id, values
+        yield class_id, values
 
 
 def _add(builder: SetBuilder, category: int, values: list[float], size: tuple[int, int]) -> None:

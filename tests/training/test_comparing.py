@@ -293,7 +293,7 @@ def test_real_videos_are_judged_as_found_and_as_published(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--videos", "nowhere.json"], "nowhere.json: cannot be read"),
+        (["--videos", "nowhere.json"], "nowhere.json: there is no such file"),
         (["--cutouts", "nowhere.json"], "nowhere.json: cannot be read"),
     ],
 )

@@ -275,7 +275,7 @@ def test_score_needs_a_common_class(tmp_path: Path) -> None:
     config = write_moving(tmp_path)
     clip = generate_clip(3, "mixed", WorldConfig(size=(64, 96), frames=2))
     with pytest.raises(SourceError, match="the model knows none of its categories: they are box, disc, bar"):
-        score_videos(Pipeline(OracleNetwork(clip)), Path(config.annotations))
+        score_videos(Pipeline(OracleNetwork(clip)), Path(str(config.annotations)))
 
 
 @pytest.mark.parametrize("name", ["videos", "images"])

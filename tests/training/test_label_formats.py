@@ -23,11 +23,12 @@ from instance_flow_training.config import ConfigError, load_config
 from instance_flow_training.data.annotated_clips import paint_labels
 from instance_flow_training.data.cli import main
 from instance_flow_training.data.formats import source as sources
-from instance_flow_training.data.label_sources import open_label_set, open_labels
+from instance_flow_training.data.label_sources import open_label_set, open_labels, open_truth
 from instance_flow_training.data.merging import split_set
 from instance_flow_training.data.video_sets import VideoSet
 from instance_flow_training.datasets import open_training_data
 from instance_flow_training.targets import IGNORE
+from instance_flow_training.validate import ValidationConfig, check_validation
 
 HEIGHT, WIDTH = 24, 32
 SQUARE = [(4, 4), (12, 4), (12, 12), (4, 12)]
@@ -519,6 +520,19 @@ def test_a_set_is_split_by_whole_videos_and_every_class_stays(tmp_path: Path) ->
         split_set(open_labels([labelled(tmp_path / "one", "car")]))
 
 
+def test_validation_takes_any_source_and_its_part(tmp_path: Path) -> None:
+    yolo(tmp_path / "one")
+    labelme(tmp_path / "two")
+    found = open_truth(zipped(tmp_path / "one", tmp_path))
+    assert [Path(video.file_names[0]).name for video in found.truth.videos] == ["b.jpg"]
+    crowds = [entry for entry in open_truth(tmp_path / "two").truth.annotations if entry.is_crowd]
+    assert sorted(entry.category_id for entry in crowds) == [1, 2]  # what is to be ignored is so for each class
+    config = ValidationConfig(every=1, annotations=str(tmp_path / "two"))
+    check_validation(config, ("car",))
+    with pytest.raises(ValueError, match="none of the classes"):
+        check_validation(config, ("boat",))
+
+
 def suspicious(root: Path) -> None:
     far = [(x + 21.5, y + 10) for x, y in SQUARE]
     labelme_file(root, "twice", shape("car", SQUARE), shape("car", SQUARE), shape("Car", SQUARE))
@@ -583,8 +597,14 @@ def damaged_zip(path: Path) -> Path:
     return path
 
 
-def made(root: Path, make: Callable[..., None], *arguments: Any) -> Path:
+def made(root: Path, make: Callable[..., object], *arguments: Any) -> Path:
     make(root, *arguments)
+    return root
+
+
+def both(root: Path, *makers: Callable[[Path], object]) -> Path:
+    for make in makers:
+        make(root)
     return root
 
 
@@ -704,15 +724,15 @@ BAD: dict[str, tuple[Callable[[Path], Path | list[Path]], tuple[str, ...]]] = {
         ("project-1-at-2024.json: task 7 has a brush mask of 3072 values", "has 2976"),
     ),
     "palettes, colours": (
-        lambda p: made(p / "r", lambda q: (davis(q), pictures(q / "Annotations/480p/cars", "00000.png"))),
+        lambda p: both(p / "r", davis, lambda q: pictures(q / "Annotations/480p/cars", "00000.png")),
         ("00000.png: is a label picture of colours (mode RGB)",),
     ),
     "palettes, no picture": (
-        lambda p: made(p / "r", lambda q: (davis(q), (q / "JPEGImages/480p/cars/00002.jpg").unlink())),
+        lambda p: both(p / "r", davis, lambda q: (q / "JPEGImages/480p/cars/00002.jpg").unlink()),
         ("00002.png: labels a picture that is not in",),
     ),
     "two forms in one folder": (
-        lambda p: made(p / "r", lambda q: (labelme(q), cvat_images(q))),
+        lambda p: both(p / "r", labelme, cvat_images),
         ("holds labels in several forms, CVAT (annotations.xml), labelme (b.json)",),
     ),
     "contradictory class names": (

@@ -18,8 +18,8 @@ from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import Image, ModelInfo, Prediction
 from instance_flow_training.comparing.scoring import held_out_clips, score_tracks, score_videos, track_clip
+from instance_flow_training.data.label_sources import open_truth
 from instance_flow_training.data.set_files import read_frame
-from instance_flow_training.data.video_sets import read_video_set
 from instance_flow_training.network.model import OUTPUT_STRIDE, InstanceFlowNet, check_size
 from instance_flow_training.worlds.synthetic import CLASS_NAMES, WorldConfig
 
@@ -35,12 +35,13 @@ HIGHER_IS_BETTER = tuple(name for name in METRICS if name != "IDSW")
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """What is scored while training: a data set in YouTube-VIS's form, or held-out worlds.
+    """What is scored while training: a data set, or held-out worlds.
 
     every: steps between two validations, 0 = none by steps.   minutes: time between two, 0 = none by the clock.
     keep: the number whose best checkpoint is kept as best.pt.
     patience: end the run after so many validations in a row without a better score, 0 = never.
-    annotations, images: as in [data]; "" = worlds, whose seeds lie far below every training seed.
+    annotations, images: a source in any form, as in [data], of whose parts val is taken; "" = worlds, whose seeds lie
+        far below every training seed.
     limit: only the first so many videos, 0 = all.   clips, first_seed: number and first seed of the worlds.
     size: of the network's input (height, width).
     """
@@ -119,7 +120,7 @@ def check_validation(config: ValidationConfig, class_names: Sequence[str]) -> No
     Raises ValueError where there is nothing to score these classes on, SourceError for a bad data set.
     """
     if config.happens and config.annotations:
-        found = read_video_set(Path(config.annotations), Path(config.images) if config.images else None)
+        found = open_truth(Path(config.annotations), Path(config.images) if config.images else None)
         for note in found.notes:
             log.info(f"{config.annotations}: {note}")
         known = {category.name for category in found.truth.categories}
@@ -132,7 +133,7 @@ def check_validation(config: ValidationConfig, class_names: Sequence[str]) -> No
     elif config.happens and tuple(class_names) != CLASS_NAMES:
         raise ValueError(
             "validation.every is set, but made worlds do not show the classes of [data]; set validation.annotations "
-            "to a held-out set in YouTube-VIS's form, or validation.every = 0"
+            "to a held-out set, or validation.every = 0"
         )
 
 

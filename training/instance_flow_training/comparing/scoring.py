@@ -21,8 +21,9 @@ from instance_flow.formats.ytvis import (
 )
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import SourceError, Tracks
+from instance_flow_training.data.label_sources import open_truth
 from instance_flow_training.data.set_files import read_frame
-from instance_flow_training.data.video_sets import VideoSet, read_video_set
+from instance_flow_training.data.video_sets import VideoSet
 from instance_flow_training.worlds.cutouts import CutoutLibrary
 from instance_flow_training.worlds.synthetic import SITUATIONS, Clip, WorldConfig, generate_clip
 from instance_flow_training.worlds.world_files import ground_truth
@@ -109,8 +110,8 @@ def _overlap(found: Segmentation, true: Segmentation, height: int, width: int) -
 
 
 def track_videos(pipeline: Pipeline, annotations: Path, images: Path | None = None, limit: int = 0) -> TrackedVideos:
-    """``track_set`` of what ``video_sets.read_video_set`` reads there; raises SourceError where that is not right."""
-    return track_set(pipeline, read_video_set(annotations, images), limit)
+    """``track_set`` of what ``label_sources.open_truth`` reads there; raises SourceError where that is not right."""
+    return track_set(pipeline, open_truth(annotations, images), limit)
 
 
 def track_set(pipeline: Pipeline, found: VideoSet, limit: int = 0) -> TrackedVideos:

@@ -22,6 +22,7 @@ from instance_flow_training.data.formats.source import SPLITS, packed_name, remo
 from instance_flow_training.data.inspection import inspect_set
 from instance_flow_training.data.label_sheet import label_sheet
 from instance_flow_training.data.label_sources import KNOWN, open_labels
+from instance_flow_training.data.video_sets import VideoSet
 
 _INTERRUPTED, _TERMINATED = 130, 143
 
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def inspect_command(options: argparse.Namespace) -> None:
     """Print what there is, and write the sheet."""
     _check_sheet(options.sheet)
-    found = open_labels(*_wanted(options), lenient=True)
+    found = _open(options, lenient=True)
     inspection = inspect_set(found)
     sheet = label_sheet(found)
     for line in (*found.notes, *inspection.table()):
@@ -69,7 +70,7 @@ def inspect_command(options: argparse.Namespace) -> None:
 
 def convert_command(options: argparse.Namespace) -> None:
     """Write the set in YouTube-VIS's form."""
-    found = open_labels(*_wanted(options))
+    found = _open(options, lenient=False)
     write_set(found, options.out, options.pictures)
     for note in found.notes:
         print(shown(note, MESSAGE))
@@ -77,8 +78,9 @@ def convert_command(options: argparse.Namespace) -> None:
     print(f"{options.out}: {frames} pictures and {len(found.truth.annotations)} annotations written")
 
 
-def _wanted(options: argparse.Namespace) -> tuple[object, ...]:
-    return options.sources, options.images, options.split, options.crowds, dict(options.rename)
+def _open(options: argparse.Namespace, lenient: bool) -> VideoSet:
+    wanted = options.sources, options.images, options.split, options.crowds, dict(options.rename)
+    return open_labels(*wanted, lenient=lenient)
 
 
 def _parser() -> argparse.ArgumentParser:

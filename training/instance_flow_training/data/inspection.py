@@ -89,9 +89,14 @@ def inspect_set(found: VideoSet) -> Inspection:
     lengths = [video.length for video in found.truth.videos]
     several = [length for length in lengths if length > 1]
     return Inspection(
-        *(len(lengths) - len(several), len(several), sum(several)),
-        *(counts.objects, counts.masks, counts.boxes, counts.ignored),
-        tuple(kind for kind in suspicious if kind.where),
+        stills=len(lengths) - len(several),
+        videos=len(several),
+        frames=sum(several),
+        objects=counts.objects,
+        masks=counts.masks,
+        boxes=counts.boxes,
+        ignored=counts.ignored,
+        suspicious=tuple(kind for kind in suspicious if kind.where),
     )
 
 

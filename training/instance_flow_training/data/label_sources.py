@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from instance_flow.formats.foreign_text import shown
+from instance_flow.formats.ytvis import Annotation
 from instance_flow.structures import SourceError
 from instance_flow_training.data.annotated_clips import ClipSet
 from instance_flow_training.data.class_tables import ALL_CLASSES
@@ -17,7 +19,7 @@ from instance_flow_training.data.crowds import AUTO
 from instance_flow_training.data.formats import coco, cvat, label_studio, labelme, palette, yolo
 from instance_flow_training.data.formats.source import Source, packed_name
 from instance_flow_training.data.merging import check_names, class_names, complete_tables, merge_sets, rename_classes
-from instance_flow_training.data.video_sets import VideoSet, clip_set_of
+from instance_flow_training.data.video_sets import ANNOTATION_FILES, ANY_CATEGORY, VideoSet, clip_set_of, read_video_set
 
 
 class Format(NamedTuple):
@@ -81,6 +83,31 @@ def _told(found: VideoSet, source: Source, several: bool) -> VideoSet:
         notes=tuple(packed_name(f"{where}{note}") for note in (f"read as {found.form}", *found.notes)),
         problems=tuple(packed_name(problem) for problem in found.problems),
     )
+
+
+def open_truth(path: Path, images: Path | None = None) -> VideoSet:
+    """A set to measure on: of a source that has parts, its part "val". Arguments and errors of ``open_labels``.
+
+    The root of a set as YouTube-VIS and OVIS distribute it is read as ``read_video_set`` does, since their parts for
+    validation come without labels.
+    """
+    if path.is_dir() and any((path / name).is_file() for name in ANNOTATION_FILES):
+        return read_video_set(path, images)
+    return _ignored_in_all(open_labels([path], images, "val"))
+
+
+def _ignored_in_all(found: VideoSet) -> VideoSet:
+    """The set with the regions that are to be ignored as crowds of each class: classes are measured one by one."""
+    numbers = itertools.count(max((entry.id for entry in found.truth.annotations), default=0) + 1)
+    annotations: list[Annotation] = []
+    for entry in found.truth.annotations:
+        if entry.category_id == ANY_CATEGORY:
+            annotations += [
+                replace(entry, id=next(numbers), category_id=category.id) for category in found.truth.categories
+            ]
+        else:
+            annotations.append(entry)
+    return replace(found, truth=replace(found.truth, annotations=tuple(annotations)))
 
 
 def open_label_set(

@@ -37,7 +37,7 @@ def is_set(data: Any) -> bool:
 
 def read(source: Source, files: list[Path], split: str, crowds: str = AUTO, lenient: bool = False) -> VideoSet:
     """One set of the files of a split."""
-    chosen = in_split({path: split_of(path, source.root, by_name=True) for path in files}, split)
+    chosen = in_split({path: split_of(path, source.root, by_name=source.whole) for path in files}, split)
     return merge_sets([_read(source, path, crowds, lenient) for path in chosen])
 
 

@@ -158,7 +158,8 @@ def _add(
 def _mask(shape: Element, degrees: float, size: tuple[int, int], where: str) -> Segmentation:
     attributes: Mapping[str, str] = shape.attrib
     if shape.tag == "ellipse":
-        return [ellipse(*(float(attributes[name]) for name in ("cx", "cy", "rx", "ry")), degrees)]
+        x, y, radius_x, radius_y = (float(attributes[name]) for name in ("cx", "cy", "rx", "ry"))
+        return [ellipse(x, y, radius_x, radius_y, degrees)]
     if shape.tag == "polygon":
         points = [pair.split(",") for pair in attributes["points"].split(";") if pair.strip()]
         return [flat_polygon([[float(number) for number in pair] for pair in points], where)]

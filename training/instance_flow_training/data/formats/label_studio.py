@@ -38,7 +38,7 @@ def find(source: Source) -> list[Path]:
 
 def read(source: Source, files: list[Path], split: str, _crowds: str = AUTO, lenient: bool = False) -> VideoSet:
     """Every task a still. Of a task that several people labelled, the ground truth, or else the last one, is taken."""
-    chosen = in_split({path: split_of(path, source.root, by_name=True) for path in files}, split)
+    chosen = in_split({path: split_of(path, source.root, by_name=source.whole) for path in files}, split)
     return merge_sets([_read(source, path, lenient) for path in chosen])
 
 

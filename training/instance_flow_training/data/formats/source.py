@@ -41,6 +41,8 @@ _SPLITS = {
 }
 _UNPACKED: dict[str, str] = {}
 """Temporary folders, which stay for as long as the process, and the folder of the zip file that is unpacked in each."""
+_ROOTS: dict[tuple[str, int, int], Path] = {}
+"""Where a zip file of this path, time and size is unpacked."""
 SPLITS = ("train", "val", "test")
 _YEAR = re.compile(r"(?<=[a-z])(19|20)\d\d$")
 
@@ -67,15 +69,7 @@ class Source:
         self.root = path if path.is_dir() else path.absolute().parent
         self.unpacked = path.is_file() and zipfile.is_zipfile(path)
         if self.unpacked:
-            # Named as the zip file is, so that a message about a file in it can name it.
-            temporary = Path(mkdtemp(prefix="instance-flow-"))
-            _UNPACKED[str(temporary)] = str(path.absolute().parent)
-            self.root = temporary / path.name
-            try:
-                _unpack(path, self.root)
-            except SourceError:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
+            self.root = _unpacked(path)
         self.whole = path.is_dir() or self.unpacked
         self.files = list(_walk(self.root)) if self.whole else [path]
         if images is not None and not images.is_dir():
@@ -145,6 +139,7 @@ def remove_unpacked() -> None:
     for temporary in list(_UNPACKED):
         shutil.rmtree(temporary, ignore_errors=True)
         del _UNPACKED[temporary]
+    _ROOTS.clear()
 
 
 atexit.register(remove_unpacked)
@@ -203,11 +198,11 @@ def split_of(path: Path, root: Path, by_name: bool = False) -> str:
 
 
 def in_split(splits: Mapping[T, str], split: str) -> list[T]:
-    """What belongs to a split, of things with the split of each; all for "". What is not of val or test is for train
-    where nothing says train, and everything is where there is nothing else."""
-    if not split:
-        return list(splits)
+    """What belongs to a split, of things with the split of each; all for "", and where there are no parts. For train,
+    where nothing says so, what is not of val or test, or else everything."""
     chosen = [thing for thing, its in splits.items() if its == split]
+    if not split or not any(splits.values()):
+        return list(splits)
     if not chosen and split == "train":
         return [thing for thing, its in splits.items() if not its] or list(splits)
     return chosen
@@ -255,6 +250,24 @@ def _walk(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
         yield from (Path(here) / name for name in sorted(files) if not name.startswith("."))
+
+
+def _unpacked(path: Path) -> Path:
+    """The folder that a zip file is unpacked into, once for as long as it stays as it is."""
+    state = path.stat()
+    known = str(path.absolute()), state.st_mtime_ns, state.st_size
+    if known not in _ROOTS:
+        temporary = Path(mkdtemp(prefix="instance-flow-"))
+        _UNPACKED[str(temporary)] = str(path.absolute().parent)
+        # Named as the zip file is, so that a message about a file in it can name it.
+        root = temporary / path.name
+        try:
+            _unpack(path, root)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _ROOTS[known] = root
+    return _ROOTS[known]
 
 
 def _unpack(path: Path, folder: Path) -> None:

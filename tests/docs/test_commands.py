@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import textwrap
+import zipfile
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
@@ -83,6 +84,11 @@ RUN = {
     "training": [
         ("instance-flow-train training/configs/worlds.toml --dry-run", TINY),
         ("instance-flow-train training/configs/worlds.toml --out runs/worlds", TINY),
+    ],
+    "labels": [
+        ("instance-flow-data inspect export.zip --sheet labels.png", ""),
+        ("instance-flow-data convert export.zip mine", ""),
+        ("instance-flow-data inspect mine", ""),
     ],
     "other trackers": [
         ("instance-flow-validate models/instance-flow-worlds.onnx --clips 40", "--clips 1 --frames 3 --trackers flow"),
@@ -176,6 +182,7 @@ def known_options() -> frozenset[str]:
 SMALLEST = {
     "instance-flow": ["info"],
     "instance-flow-train": ["c"],
+    "instance-flow-data": ["inspect", "s"],
     "instance-flow-world": ["o"],
     "instance-flow-validate": ["m"],
     "instance-flow-ablate": ["c"],
@@ -247,6 +254,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("instances.json", "val.json"):
         write_ground_truth(tmp_path / name, truth)
     (tmp_path / "results.json").write_text("[]")
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as export:
+        for name in ("b", "c"):  # the same video twice
+            for file in sorted((tmp_path / "images/a").iterdir()):
+                export.write(file, f"{name}/JPEGImages/a/{file.name}")
+            export.write(tmp_path / "instances.json", f"{name}/instances.json")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -464,6 +464,9 @@ def test_several_sources_have_one_table_of_classes(tmp_path: Path) -> None:
     assert any('no class "person"' in note for note in found.notes)
     values = [set(np.unique(paint_labels(found.clips[k], 0))) for k in range(2)]
     assert values == [{0, 1, 2}, {1, IGNORE}]
+    only = open_label_set([one, other], classes="car")
+    assert not any('no class "person"' in note for note in only.notes)  # which is not trained
+    assert set(np.unique(paint_labels(only.clips[1], 0))) == {0, 1}
     again = open_label_set([one, other], rename={"person": "car"})
     assert again.class_names == ("car",)
     assert set(np.unique(paint_labels(again.clips[1], 0))) == {0, 1}

@@ -368,5 +368,5 @@ def open_training_data(config: DataConfig, total: int, batch: int) -> TrainingDa
     else:
         clip_set = open_video_set(paths[0], *wanted)
     for note in clip_set.notes:
-        log.info(f"{', '.join(named)}: {note}")
+        log.info(note if len(named) > 1 else f"{named[0]}: {note}")
     return AnnotatedClips(clip_set, config, total)

@@ -42,6 +42,7 @@ def open_labels(
     split: str = "",
     crowds: str = AUTO,
     rename: Mapping[str, str] | None = None,
+    classes: str = ALL_CLASSES,
     *,
     lenient: bool = False,
 ) -> VideoSet:
@@ -49,7 +50,8 @@ def open_labels(
 
     paths: folders, zip files and label files.   images: a further folder in which pictures are looked for.
     split: "train", "val" or "test" of sources that have parts, "" = everything.   crowds: as for ``settle_crowds``.
-    rename: new names of classes by their old ones.
+    rename: new names of classes by their old ones.   classes: those that will be trained, as for ``choose_classes``;
+        all of the set are read.
     lenient: bad masks and pictures become ``problems`` of the set.
     Raises SourceError, naming the first thing that is wrong.
     """
@@ -71,7 +73,7 @@ def open_labels(
                 f'{", ".join(sets)}: has no class "{shown(name)}" to rename; it has {", ".join(sorted(renamed))}'
             )
     check_names(sets)
-    return merge_sets(complete_tables(sets))
+    return merge_sets(complete_tables(sets, classes))
 
 
 def _told(found: VideoSet, source: Source, several: bool) -> VideoSet:
@@ -122,7 +124,7 @@ def open_label_set(
 
     Arguments and errors of ``open_labels``, and of ``open_video_set``.
     """
-    return clip_set_of(open_labels(paths, images, "train", crowds, rename), classes, ignore_unlabelled)
+    return clip_set_of(open_labels(paths, images, "train", crowds, rename, classes), classes, ignore_unlabelled)
 
 
 def _read(source: Source, split: str, crowds: str, lenient: bool) -> VideoSet:

@@ -15,7 +15,7 @@ import numpy as np
 from instance_flow.formats.foreign_text import shown
 from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video
 from instance_flow.structures import SourceError
-from instance_flow_training.data.class_tables import ALL_CLASSES, categories_in_use
+from instance_flow_training.data.class_tables import ALL_CLASSES, categories_in_use, is_list
 from instance_flow_training.data.video_sets import ANY_CATEGORY, VideoSet
 
 
@@ -85,13 +85,20 @@ def check_names(sets: Mapping[str, VideoSet]) -> None:
                 )
 
 
-def complete_tables(sets: Mapping[str, VideoSet]) -> list[VideoSet]:
-    """The sets, those that lack a class of others marked as partly labelled: what they do not label may be of it."""
-    tables = {source: set(class_names(found).values()) for source, found in sets.items()}
-    everything = set().union(*tables.values())
+def complete_tables(sets: Mapping[str, VideoSet], classes: str = ALL_CLASSES) -> list[VideoSet]:
+    """The sets, those that lack a class of others marked as partly labelled: what they do not label may be of it.
+
+    sets: by how the user names them.   classes: as for ``choose_classes``; what is not trained need not be labelled.
+    """
+    tables = {source: class_names(found) for source, found in sets.items()}
+    everything = {
+        tables[source].get(entry.category_id, "") for source, found in sets.items() for entry in found.truth.annotations
+    } - {""}
+    if is_list(classes):
+        everything &= {name.strip() for name in classes.split(",")}
     done = []
     for source, found in sets.items():
-        absent = sorted(everything - tables[source])
+        absent = sorted(everything.difference(tables[source].values()))
         if absent:
             listed = ", ".join(f'"{shown(name)}"' for name in absent[:5]) + (", ..." if len(absent) > 5 else "")
             note = (

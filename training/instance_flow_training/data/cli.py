@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from instance_flow_training.data.label_sheet import label_sheet
 from instance_flow_training.data.label_sources import KNOWN, open_labels
 from instance_flow_training.data.video_sets import VideoSet
 
-_INTERRUPTED, _TERMINATED = 130, 143
+_INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
         options.command(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read along has seen enough; what is left is not to be complained about at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
     except (InstanceFlowError, ValueError, OSError) as error:
         words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         print(f"instance-flow-data: error: {shown(packed_name(' '.join(words.split())), MESSAGE)}", file=sys.stderr)
@@ -54,17 +60,17 @@ def inspect_command(options: argparse.Namespace) -> None:
     found = _open(options, lenient=True)
     inspection = inspect_set(found)
     sheet = label_sheet(found)
+    whole, data = cv2.imencode(options.sheet.suffix, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    if not whole:
+        raise SourceError(f"{options.sheet}: cannot be written as a picture; name a .jpg or .png file")
+    with replacing(options.sheet) as file:
+        file.write_bytes(np.asarray(data).tobytes())
     for line in (*found.notes, *inspection.table()):
         print(shown(line, MESSAGE))
     if inspection.suspicious:
         print("suspicious:")
     for kind in inspection.suspicious:
         print(f"  {shown(kind, MESSAGE)}")
-    whole, data = cv2.imencode(options.sheet.suffix, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    if not whole:
-        raise SourceError(f"{options.sheet}: cannot be written as a picture; name a .jpg or .png file")
-    with replacing(options.sheet) as file:
-        file.write_bytes(np.asarray(data).tobytes())
     print(f"{options.sheet}: labels over pictures, to look at")
 
 

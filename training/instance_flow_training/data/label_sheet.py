@@ -26,7 +26,7 @@ def label_sheet(found: VideoSet, most: int = _SHEET) -> Image:
     """Labels over up to ``most`` pictures, (H, W, 3) uint8 RGB: those that show rare classes first, then evenly spread.
 
     Masks are filled in the colour of their class, boxes without a mask are white, regions to ignore are hatched.
-    Raises SourceError where no picture can be read.
+    A picture that cannot be read in the size of its labels is grey.
     """
     names = class_names(found)
     frames = [(video, entries, frame) for video, entries in by_video(found) for frame in range(video.length)]
@@ -34,12 +34,10 @@ def label_sheet(found: VideoSet, most: int = _SHEET) -> Image:
     for video, entries, frame in (frames[index] for index in _chosen(frames, most)):
         try:
             image = read_frame(found.images / video.file_names[frame], video.height, video.width)
-        except SourceError:
-            continue  # It is among the problems of the set.
+        except SourceError:  # It is among the problems of the set; its labels may still be worth a look.
+            image = np.full((video.height, video.width, 3), 60, np.uint8)
         tiles.append(_letterbox(drawn_labels(image, video, entries, frame, names)))
         captions.append(shown(video.file_names[frame].rpartition("/")[2], 32))
-    if not tiles:
-        raise SourceError(f"{found.truth.source}: none of its pictures can be read in the size of its labels")
     return contact_sheet(tiles, captions, width=_THUMBNAIL[1])
 
 
@@ -84,7 +82,8 @@ def drawn_labels(
             layers.append((int(pixels.sum()), entry, scaled))
         elif (outline := box_polygon(box, video.height, video.width)) is not None and not entry.is_crowd:
             corners = np.rint(np.asarray(outline[0]).reshape(-1, 2) * factor).astype(int)
-            cv2.rectangle(canvas, corners[0].tolist(), corners[2].tolist(), (255, 255, 255), 1)
+            for tint, thickness in (((20, 20, 20), 3), ((255, 255, 255), 1)):
+                cv2.rectangle(canvas, corners[0].tolist(), corners[2].tolist(), tint, thickness)
             tags.append((corners[0], f"box {names.get(entry.category_id, '')}", (255, 255, 255)))
     for _, entry, pixels in sorted(layers, key=lambda layer: -layer[0]):
         tint = (150, 150, 150) if entry.is_crowd else _tint(order.get(entry.category_id, 0))

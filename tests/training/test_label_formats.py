@@ -232,6 +232,23 @@ def yolo_listed(root: Path) -> None:
     write(root / "data.yaml", "path: ./\ntrain: train.txt\nnames:\n  0: car\n")
 
 
+def yolo_from_elsewhere(root: Path) -> None:
+    """Made on another machine, for a notebook; pictures are reached through a link, as are their labels."""
+    yolo_listed(root / "real")
+    (root / "set/train").mkdir(parents=True)
+    for name in ("images", "labels"):
+        (root / "set/train" / name).symlink_to(root / "real" / name / "train")
+    write(root / "set/data.yaml", "path: /content/set\ntrain: /content/set/train/images\nnames: [car]\n")
+    (root / "real/data.yaml").unlink()
+
+
+def labelme_old(root: Path) -> None:
+    """Of a version that stated neither sizes nor kinds, on Windows."""
+    pictures(root / "img", "a.png")
+    data = {"shapes": [{"label": "car", "points": SQUARE}], "imagePath": "..\\img\\a.png", "imageData": None}
+    write(root / "ann/a.json", data)
+
+
 def palette_picture(path: Path, labels: NDArray[np.uint8], mode: str = "P") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Pillow.fromarray(labels, "L" if mode == "L" else None)
@@ -327,6 +344,7 @@ FORMS: dict[str, tuple[Callable[[Path], None], str, dict[str, dict[str, list[NDA
     ),
     "YOLO": (yolo, "YOLO", {"a.jpg": {"car": [square()]}, "none.jpg": {}, "b.jpg": {"person": [square()]}}),
     "YOLO with a list": (yolo_listed, "YOLO", {"a.png": {"car": [square()]}}),
+    "labelme, old": (labelme_old, "labelme", {"a.png": {"car": [square()]}}),
     "DAVIS": (
         davis,
         "palette PNGs (DAVIS, YouTube-VOS)",
@@ -392,6 +410,12 @@ def test_every_form_is_known_and_read_to_the_pixel(
                 np.testing.assert_array_equal(mask, wanted, err_msg=f"{name} {label}")
         if not classes:
             assert not shown[name]
+
+
+def test_a_yolo_set_of_another_machine_is_found(tmp_path: Path) -> None:
+    yolo_from_elsewhere(tmp_path)
+    found = open_labels([tmp_path / "set"])
+    np.testing.assert_array_equal(masks_of(found)["a.png"]["car"][0], square())
 
 
 def test_ellipses_and_boxes_of_cvat(tmp_path: Path) -> None:

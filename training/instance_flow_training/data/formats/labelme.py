@@ -21,6 +21,7 @@ from instance_flow.structures import SourceError
 from instance_flow_training.data.crowds import AUTO
 from instance_flow_training.data.formats.build import SetBuilder, ellipse, flat_polygon, run_length_mask
 from instance_flow_training.data.formats.source import Source, in_split, naming, split_of, to_text
+from instance_flow_training.data.set_files import read_header
 from instance_flow_training.data.video_sets import ANY_CATEGORY, VideoSet
 
 NAME = "labelme"
@@ -59,7 +60,9 @@ def _read_picture(source: Source, path: Path, builder: SetBuilder) -> Counter[st
     data = source.json(path)
     picture = source.picture(to_text(data["imagePath"], "imagePath").replace("\\", "/"), path.parent)
     builder.claim(picture, path)
-    height, width = _whole(data, "imageHeight"), _whole(data, "imageWidth")
+    # Old versions did not state the size.
+    stated = data.get("imageHeight") is not None
+    height, width = (_whole(data, "imageHeight"), _whole(data, "imageWidth")) if stated else read_header(picture).size
     builder.video([picture], height, width)
     kinds: Counter[str] = Counter()
     for index, shape in enumerate(data["shapes"]):

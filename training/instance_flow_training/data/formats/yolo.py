@@ -134,8 +134,11 @@ def _text(value: Any, what: str) -> str:
 
 def _pictures(source: Source, roots: list[Path], written: str, required: bool) -> list[Path]:
     """Those of a folder, or of a text file that lists them. A part that is not there is a fault of train alone."""
-    # Roboflow writes ../train/images for what lies beside the file.
-    options = [written, written.removeprefix("../")] if written.startswith("../") else [written]
+    # Roboflow writes ../train/images for what lies beside the file, others an absolute path of another machine.
+    written = written.replace("\\", "/")
+    parts = [part for part in written.split("/") if part not in ("", ".", "..")]
+    tails = ["/".join(parts[first:]) for first in range(max(1, len(parts) - 1))]
+    options = dict.fromkeys([written, *(tails if written.startswith(("/", "../")) or written[1:2] == ":" else [])])
     for place in (root / option for option in options for root in roots):
         if place.is_dir():
             return source.pictures(place)

@@ -29,6 +29,11 @@ def validate(arguments: Sequence[str] | None = None) -> int:
     return run_command("instance_flow_training.comparing.cli", "train", arguments)
 
 
+def val(arguments: Sequence[str] | None = None) -> int:
+    """``instance-flow val``."""
+    return run_command("instance_flow_training.comparing.val", "train", arguments)
+
+
 def ablate(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-ablate``."""
     return run_command("instance_flow_training.ablating.ablations", "train", arguments)

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import shown
 from instance_flow.network.installation import bundled_model_path
 from instance_flow.pipeline import Pipeline
-from instance_flow.structures import ModelError, SourceError
+from instance_flow.structures import ModelError
 from instance_flow_training.comparing.judgement import Curve, judge
 from instance_flow_training.config import ConfigError, TrainConfig, apply, merged, parse_override
 from instance_flow_training.data.conversion import COPY, LABELS, NONE, write_set
 from instance_flow_training.data.formats.source import packed_name
-from instance_flow_training.data.label_sources import open_labels
-from instance_flow_training.data.merging import class_names
+from instance_flow_training.data.label_sources import open_labels, open_truth
+from instance_flow_training.data.merging import class_names, split_set
 from instance_flow_training.data.video_sets import VideoSet, read_video_set
 from instance_flow_training.weights.checkpoint import load_checkpoint
 
@@ -105,47 +105,17 @@ def start_weights(start: str) -> Path:
 
 def read_parts(wanted: OwnLabels) -> tuple[VideoSet, VideoSet]:
     """For training and for validation: two sources, the two parts of one, or a split of our own."""
+    train = open_labels(wanted.data, wanted.images, "train")
     if wanted.val is not None:
-        train = open_labels(wanted.data, wanted.images, "train")
-        val = open_labels([wanted.val], wanted.images)
+        val = open_truth(wanted.val, wanted.images)
     else:
-        whole = open_labels(wanted.data, wanted.images)
-        try:
-            val = open_labels(wanted.data, wanted.images, "val")
-        except SourceError:
-            train, val = split(whole, VALIDATION_SHARE)
-            log.info(
-                f"no part for validation: {len(val.truth.videos)} of {len(whole.truth.videos)} pictures or videos, "
-                "drawn at random, are kept for it"
-            )
-        else:
-            train = open_labels(wanted.data, wanted.images, "train")
+        val = open_labels(wanted.data, wanted.images, "val")
+        if val.truth.videos == train.truth.videos:  # There are no parts.
+            train, val = split_set(train, VALIDATION_SHARE)
+            log.info(f"{len(val.truth.videos)} pictures or videos, drawn at random, are kept for validation")
     for note in train.notes:
         log.info(note)
     return train, val
-
-
-def split(whole: VideoSet, share: float, seed: int = 0) -> tuple[VideoSet, VideoSet]:
-    """Two sets of a share of the videos for the second one, at least one each. Raises SourceError for a single one."""
-    videos = whole.truth.videos
-    if len(videos) < 2:
-        raise SourceError(
-            f"{whole.truth.source}: has {len(videos)} picture or video; at least 2 are needed, to train and to validate"
-        )
-    count = min(len(videos) - 1, max(1, round(share * len(videos))))
-    chosen = set(np.random.default_rng(seed).permutation(len(videos))[:count].tolist())
-    first = part(whole, {video.id for row, video in enumerate(videos) if row not in chosen})
-    return first, part(whole, {video.id for row, video in enumerate(videos) if row in chosen})
-
-
-def part(whole: VideoSet, ids: set[int]) -> VideoSet:
-    """The set with these videos alone."""
-    truth = replace(
-        whole.truth,
-        videos=tuple(video for video in whole.truth.videos if video.id in ids),
-        annotations=tuple(entry for entry in whole.truth.annotations if entry.video_id in ids),
-    )
-    return replace(whole, truth=truth, partial=whole.partial & ids)
 
 
 def settings(

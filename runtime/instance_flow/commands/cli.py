@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import logging
 import os
@@ -38,7 +39,10 @@ INTERRUPTED, BROKEN_PIPE = SIGNALLED + signal.SIGINT, SIGNALLED + signal.SIGPIPE
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives its exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    # Its options are known to the training alone.
+    options = argparse.Namespace(command=val_command, arguments=given[1:]) if given[:1] == ["val"] else None
+    options = options or _parser().parse_args(given)
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("instance-flow: %(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
@@ -76,6 +80,17 @@ def evaluate_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def val_command(options: argparse.Namespace) -> int:
+    """Hand over to the training package, where it is installed."""
+    try:
+        training = importlib.import_module("instance_flow_training.commands")
+    except ModuleNotFoundError:
+        raise SourceError(
+            "val reads labels as the training does, which is not installed; pip install instance-flow[train]"
+        ) from None
+    return int(training.val(options.arguments))
+
+
 def info_command(options: argparse.Namespace) -> int:
     """Say what is installed, which providers work, and what a model says of itself."""
     report: dict[str, Any] = {"versions": versions()}
@@ -95,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"instance-flow {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_run(commands)
+    _add_val(commands)
     _add_evaluate(commands)
     add_evaluate_bags(commands)
     add_doctor(commands)
@@ -102,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     add_bench(commands)
     _add_info(commands)
     return parser
+
+
+def _add_val(commands: Any) -> None:
+    # For the list of commands; `main` hands over what follows.
+    commands.add_parser("val", help="measure a model on labels in any form (with instance-flow's train extra)")
 
 
 def _add_evaluate(commands: Any) -> None:

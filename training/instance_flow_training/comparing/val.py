@@ -13,22 +13,12 @@ from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
 from instance_flow.pipeline import Pipeline
-from instance_flow.structures import InstanceFlowError, ModelError, SourceError
+from instance_flow.structures import InstanceFlowError, ModelError
 from instance_flow_training.comparing.judgement import judge
-from instance_flow_training.data.label_sources import open_labels
-from instance_flow_training.data.video_sets import VideoSet
+from instance_flow_training.data.label_sources import open_truth
 
 MODEL = "model.onnx"
 """Of a training run's folder."""
-
-
-def open_for_validation(paths: Sequence[Path], images: Path | None = None) -> VideoSet:
-    """The part "val" of labels in any form where they have one, else all of them. Raises SourceError."""
-    try:
-        return open_labels(paths, images, "val")
-    except SourceError:
-        # Without such a part, or bad; the second reading says what is bad.
-        return open_labels(paths, images)
 
 
 def find_model(path: Path) -> Path:
@@ -47,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("model", type=Path, help="an exported .onnx model, or the folder of a training run")
     parser.add_argument(
-        "data", type=Path, nargs="+", help="labels of stills or videos: a folder, zip file or label file of any form"
+        "data", type=Path, help="labels of stills or videos: a folder, zip file or label file of any form"
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures, if not beside the labels")
     parser.add_argument("--size", "--imgsz", type=image_size, metavar="WIDTHxHEIGHT", help="of the network's input")
@@ -58,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         pipeline = Pipeline.load(find_model(options.model), "auto", parse_settings(options.set), size=options.size)
-        found = open_for_validation(options.data, options.images)
+        found = open_truth(options.data, options.images)
         judgement = judge(pipeline, found, options.limit)
         if options.page:
             about = {"model": str(options.model), "labels": found.truth.source, "read as": found.form}

@@ -8,7 +8,6 @@ starts processes is not tested.
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -16,7 +15,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from node_process import program
 
 LaunchDescription = list
@@ -48,7 +46,7 @@ class Node:
         package: str,
         name: str | None = None,
         namespace: str = "",
-        parameters: Iterable[Any] = (),
+        parameters: Iterable[str] = (),
         remappings: Iterable[tuple[str, str]] = (),
         ros_arguments: Iterable[str] = (),
         arguments: Iterable[str] = (),
@@ -63,14 +61,14 @@ class Node:
 
     @property
     def command(self) -> list[str]:
-        """What launch_ros would start: a dictionary of parameters becomes a file, a relative namespace begins at /."""
+        """What launch_ros would start: all parameters are files, a relative namespace begins at /."""
         command = [str(program(self.executable, self.package)), *self.arguments, "--ros-args", *self.ros_arguments]
         if self.name:
             command += ["-r", f"__node:={self.name}"]
         if self.namespace:
             command += ["-r", f"__ns:=/{self.namespace.lstrip('/')}"]
-        for parameters in self.parameters:
-            command += ["--params-file", _parameter_file(parameters)]
+        for file in self.parameters:
+            command += ["--params-file", file]
         for name, target in self.remappings.items():
             command += ["-r", f"{name}:={target}"]
         return command
@@ -112,11 +110,3 @@ def _load(file: Path) -> ModuleType:
             patch.setitem(sys.modules, name, stand_in)
         specification.loader.exec_module(module)
     return module
-
-
-def _parameter_file(parameters: Any) -> str:
-    if not isinstance(parameters, dict):
-        return str(parameters)
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
-        yaml.safe_dump({"/**": {"ros__parameters": parameters}}, file)
-    return file.name

@@ -13,6 +13,7 @@ import pytest
 import rclpy
 import yaml
 from ament_index_python.packages import get_package_share_directory
+from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -28,7 +29,8 @@ OUTPUTS = ("class_table", "instances", "label_image", "overlay")
 def test_every_argument_is_described(file: Path) -> None:
     arguments = launch_stand_in.read(file).arguments
     assert all(argument.description for argument in arguments.values())
-    assert {"image", "namespace", "params_file", "model", "respawn", "log_level", "rviz"} <= arguments.keys()
+    common = {"model", "size", "conf", "classes", "provider", "compressed", "image", "namespace", "params_file"}
+    assert common | {"respawn", "log_level", "rviz"} <= arguments.keys()
 
 
 @pytest.mark.parametrize(
@@ -48,10 +50,67 @@ def test_one_camera(arguments: dict[str, str], namespace: str, image: str, logge
     assert not node.respawn
 
 
-def test_what_is_given_counts_over_the_parameter_file() -> None:
-    (node,) = launch_stand_in.read(ONE, provider="cuda", params_file="/my.yaml", respawn="True").nodes
-    assert node.parameters == ["/my.yaml", {"provider": "cuda"}]
-    assert node.respawn
+@pytest.mark.parametrize("file", [pytest.param(ONE, id="one camera"), pytest.param(SEVERAL, id="several")])
+@pytest.mark.parametrize(
+    ("arguments", "parameters"),
+    [
+        pytest.param({}, None, id="none"),
+        pytest.param({"model": "/m: 1.onnx"}, {"model": "/m: 1.onnx"}, id="a path that YAML would split"),
+        pytest.param({"size": "640x384"}, {"input_size": "640x384"}, id="size"),
+        pytest.param({"conf": "0"}, {"min_score": 0.0}, id="conf, a whole number"),
+        pytest.param({"classes": "1"}, {"classes": "1"}, id="a class that YAML takes for a number"),
+        pytest.param({"provider": "cuda"}, {"provider": "cuda"}, id="provider"),
+        pytest.param({"compressed": "True"}, {"image_transport": "compressed"}, id="compressed"),
+        pytest.param({"compressed": "false"}, {"image_transport": "raw"}, id="not compressed"),
+        pytest.param({"image_transport": "raw"}, {"image_transport": "raw"}, id="transport by the parameter's name"),
+        pytest.param(
+            {"compressed": "true", "image_transport": "compressed", "conf": "0.3", "classes": "person,car"},
+            {"image_transport": "compressed", "min_score": 0.3, "classes": "person,car"},
+            id="several",
+        ),
+    ],
+)
+def test_arguments_that_set_parameters(
+    file: Path, arguments: dict[str, str], parameters: dict[str, object] | None
+) -> None:
+    for node in launch_stand_in.read(file, params_file="/my.yaml", respawn="True", **arguments).nodes:
+        assert node.respawn
+        assert node.parameters[0] == "/my.yaml"
+        assert given(node) == parameters
+
+
+def given(node: launch_stand_in.Node) -> dict[str, object] | None:
+    """The parameters that arguments set; None where they set none."""
+    files = node.parameters[1:]
+    assert len(files) < 2
+    return yaml.safe_load(Path(files[0]).read_text())["/**/instance_flow"]["ros__parameters"] if files else None
+
+
+@pytest.mark.parametrize("key", ["/**", "/robot/instance_flow", "both"])
+def test_arguments_win_over_the_parameter_file(key: str, tmp_path: Path, blobs_model: Path, onlooker: Node) -> None:
+    """Asked of a real node, with a file that names all nodes, this one, or this one first and then all."""
+    keys = ["/robot/instance_flow", "/**"] if key == "both" else [key]
+    wrong = {"ros__parameters": {"min_score": 0.9, "classes": "nobody", "max_gap": 7.0}}
+    file = tmp_path / "my.yaml"
+    file.write_text("".join(yaml.safe_dump({one: wrong}) for one in keys))
+    (node,) = launch_stand_in.read(
+        ONE, namespace="robot", params_file=str(file), model=str(blobs_model), conf="0.25", classes="red"
+    ).nodes
+    process = subprocess.Popen(node.command)
+    try:
+        client = onlooker.create_client(GetParameters, "/robot/instance_flow/get_parameters")
+        future, deadline = None, monotonic() + 60
+        while (future is None or not future.done()) and monotonic() < deadline:
+            if future is None and client.service_is_ready():
+                future = client.call_async(GetParameters.Request(names=["min_score", "classes", "max_gap"]))
+            onlooker.executor.spin_once(timeout_sec=0.1)  # type: ignore[union-attr]
+        assert future is not None
+        score, classes, gap = future.result().values
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert (score.double_value, classes.string_value) == (0.25, "red")
+    assert gap.double_value == 7.0, "what no argument sets is as the file says"
 
 
 @pytest.mark.parametrize(
@@ -87,8 +146,8 @@ def test_what_is_given_counts_over_the_parameter_file() -> None:
 def test_several_cameras(arguments: dict[str, str], nodes: dict[str, dict[str, str]]) -> None:
     started = launch_stand_in.read(SEVERAL, **arguments).nodes
     assert {node.namespace: node.remappings for node in started} == nodes
-    cameras = [{"cameras": ["front", "rear"]}] if "one_process" in arguments else []
-    assert all(node.parameters == [PARAMETERS, *cameras] for node in started)
+    cameras = {"cameras": ["front", "rear"]} if "one_process" in arguments else None
+    assert all(node.parameters[0] == PARAMETERS and given(node) == cameras for node in started)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +158,13 @@ def test_several_cameras(arguments: dict[str, str], nodes: dict[str, dict[str, s
         pytest.param({"image": "/image_raw"}, "write {camera} where", id="one topic for all"),
         pytest.param({"one_process": "yes"}, "expected true or false", id="neither true nor false"),
         pytest.param({"respawn": "1"}, "expected true or false", id="respawn 1"),
+        pytest.param({"compressed": "yes"}, "compressed is 'yes'; expected true or false", id="compressed yes"),
+        pytest.param({"conf": "high"}, "conf is 'high'; expected a number", id="conf in words"),
+        pytest.param(
+            {"compressed": "true", "image_transport": "raw"},
+            "image_transport is 'raw', but compressed is 'true'; give one",
+            id="compressed and raw",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, str], words: str) -> None:

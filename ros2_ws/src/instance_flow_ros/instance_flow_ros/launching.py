@@ -25,21 +25,32 @@ CAMERA = "{camera}"
 """Stands for the name of a camera in the argument ``image``."""
 
 _RESPAWN_DELAY = 2.0
+_ANY_NODE = f"/**/{NODE}"
+"""Key of the node's parameters in a file, whatever its namespace. launch_ros would write a dictionary under the node's
+name or under /**, where the user's own file may win, and take its texts for YAML (classes:=1 a number). A key that
+the user's file lacks counts last."""
 
 _PARAMETERS: list[Argument] = [
-    ("model", "", "path of the ONNX model; empty = as the parameter file says"),
-    ("provider", "", "what the model runs on: auto, cpu, cuda or tensorrt; empty = as the parameter file says"),
-    ("image_transport", "", "raw or compressed (appends /compressed to image); empty = as the parameter file says"),
+    ("model", "", "path of the ONNX model"),
+    ("size", "", "WIDTHxHEIGHT of the network's input, multiples of 32, such as 640x384; larger finds smaller objects"),
+    ("conf", "", "least score of an object that is published, up to 1"),
+    ("classes", "", "names of the classes that are published, separated by commas"),
+    ("provider", "", "what the model runs on: auto, cpu, cuda or tensorrt"),
+    ("compressed", "", "whether the images are compressed (appends /compressed to image): true or false"),
+    ("image_transport", "", "raw or compressed: compressed:=false or true by the parameter's name"),
 ]
+"""Arguments that stand for a parameter of the node; empty = as the parameter file says."""
+_PARAMETER_OF = {"size": "input_size", "conf": "min_score", "compressed": "image_transport"}
+"""The parameter of an argument, where it has another name."""
 
 
 def arguments(image: str) -> list[Argument]:
     """Give the arguments that all launch files have. image: default of the topic of images."""
     return [
         ("image", image, "topic of the images"),
-        ("namespace", "", "namespace of all that is started"),
-        ("params_file", str(_config("instance_flow.yaml")), "file with the node's parameters"),
-        *_PARAMETERS,
+        ("namespace", "", "namespace of all that is started, such as the camera's name"),
+        ("params_file", str(_config("instance_flow.yaml")), "file of the node's parameters; arguments win over it"),
+        *((name, default, f"{words}; empty = as params_file says") for name, default, words in _PARAMETERS),
         ("respawn", "false", f"start a node again {_RESPAWN_DELAY:g} s after it has ended by itself: true or false"),
         ("log_level", "info", "of the node's own messages: debug, info, warn, error or fatal"),
         ("rviz", "false", "show overlay and label image in RViz: true or false"),
@@ -100,26 +111,57 @@ def write_views(outputs: Mapping[str, str]) -> Path:
     manager["Displays"] = [
         _display(display, camera, output) for camera, output in outputs.items() for display in manager["Displays"]
     ]
-    with tempfile.NamedTemporaryFile("w", prefix="instance_flow_", suffix=".rviz", delete=False) as file:
-        yaml.safe_dump(configuration, file, sort_keys=False)
-    return Path(file.name)
+    return _write(configuration, ".rviz")
 
 
 def _node(settings: Settings, namespace: str, topics: Mapping[str, str], extra: dict[str, Any]) -> dict[str, Any]:
-    given = {name: settings[name] for name, _, _ in _PARAMETERS if settings[name]} | extra
+    given = _given(settings) | extra
     logger = _join(namespace, NODE).strip("/").replace("/", ".")
     return {
         "package": "instance_flow_ros",
         "executable": "instance_flow_node",
         "name": NODE,
         "namespace": namespace,
-        "parameters": [settings["params_file"], *([given] if given else [])],
+        "parameters": [settings["params_file"], *([_parameter_file(given)] if given else [])],
         "remappings": list(topics.items()),
         "ros_arguments": ["--log-level", f"{logger}:={settings['log_level']}"],
         "respawn": _truth(settings, "respawn"),
         "respawn_delay": _RESPAWN_DELAY,
         "output": "screen",
     }
+
+
+def _given(settings: Settings) -> dict[str, Any]:
+    """The node's parameters that arguments set."""
+    given: dict[str, Any] = {}
+    for name, _, _ in _PARAMETERS:
+        if not settings[name]:
+            continue
+        parameter, value = _PARAMETER_OF.get(name, name), _value(settings, name)
+        if given.setdefault(parameter, value) != value:
+            raise ValueError(f"{name} is {settings[name]!r}, but compressed is {settings['compressed']!r}; give one")
+    return given
+
+
+def _value(settings: Settings, name: str) -> str | float:
+    if name == "compressed":
+        return "compressed" if _truth(settings, name) else "raw"
+    if name != "conf":
+        return settings[name]
+    try:
+        return float(settings[name])
+    except ValueError:
+        raise ValueError(f"conf is {settings[name]!r}; expected a number, as in conf:=0.3") from None
+
+
+def _parameter_file(parameters: dict[str, Any]) -> str:
+    return str(_write({_ANY_NODE: {"ros__parameters": parameters}}, ".yaml"))
+
+
+def _write(content: Any, suffix: str) -> Path:
+    with tempfile.NamedTemporaryFile("w", prefix="instance_flow_", suffix=suffix, delete=False) as file:
+        yaml.safe_dump(content, file, sort_keys=False)
+    return Path(file.name)
 
 
 def _views(settings: Settings, outputs: Mapping[str, str]) -> list[dict[str, Any]]:

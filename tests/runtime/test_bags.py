@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from instance_flow.formats import bag_files
+from instance_flow.formats.bag_messages import BagMessages
 from instance_flow.formats.bag_writer import BagWriter
 from instance_flow.formats.bags import COMPRESSED, RAW, BagImages, image_topics, is_bag, typestore
 from instance_flow.formats.image_encodings import decode_compressed
@@ -149,6 +150,63 @@ def test_topics(tmp_path: Path) -> None:
     path = write_images(tmp_path / "two.mcap", topics=("/right", "/left"))
     assert image_topics(path) == {"/left": 4, "/right": 4}
     assert BagImages(path, "/right").topic == "/right"
+
+
+SECOND = 10**9
+
+
+@pytest.mark.parametrize(
+    ("topics", "start", "duration", "expected"),
+    [
+        pytest.param([], 0.0, None, ["/a 0", "/b 0", "/a 1", "/b 1", "/a 2", "/b 2"], id="all"),
+        pytest.param(["/b"], 0.0, None, ["/b 0", "/b 1", "/b 2"], id="one topic"),
+        pytest.param([], 1.05, None, ["/b 1", "/a 2", "/b 2"], id="start, counted from the first of all messages"),
+        pytest.param(["/b"], 0.75, 0.5, ["/b 1"], id="start and duration"),
+        pytest.param(["/a"], 0.0, 1e300, ["/a 0", "/a 1", "/a 2"], id="longer than any bag"),
+    ],
+)
+@pytest.mark.parametrize(("name", "storage"), TARGETS, ids=IDS)
+def test_messages_of_any_type(
+    tmp_path: Path,
+    name: str,
+    storage: str,
+    topics: list[str],
+    start: float,
+    duration: float | None,
+    expected: list[str],
+) -> None:
+    """Of two topics a message a second; those of the second one come 0.1 s after those of the first."""
+    with BagWriter(tmp_path / name, storage) as bag:
+        bag.register(TRACK_DEFINITIONS)
+        track, text = (bag.typestore.types[name] for name in ("made_up_msgs/msg/Track", "std_msgs/msg/String"))
+        for number in range(3):
+            when = START + number * SECOND
+            bag.write_message("/a", track(id=number, score=0.5, runs=np.zeros(0, np.uint32)), when - SECOND // 10)
+            bag.write_message("/b", text(data=str(number)), when, latched=True)
+        types = bag.typestore
+    messages = BagMessages(tmp_path / name, topics, start, duration)
+    wanted = {("/a", "made_up_msgs/msg/Track"), ("/b", "std_msgs/msg/String")}
+    assert messages.offered.keys() == {pair for pair in wanted if not topics or pair[0] in topics}
+    if ("/b", "std_msgs/msg/String") in messages.offered:
+        assert [one.durability.name for one in messages.offered["/b", "std_msgs/msg/String"]] == ["TRANSIENT_LOCAL"]
+    for _ in range(2):  # as often as wanted
+        read = [(one.topic, types.deserialize_cdr(one.data, one.message_type)) for one in messages]
+        assert [f"{topic} {one.id if topic == '/a' else one.data}" for topic, one in read] == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"topics": ["/x"]}, "topic /x is not in the bag; its topics: /camera/image"),
+        ({"start": 9.0}, "no messages to play from 9 s to its end of the recording, which is 0.0 s long"),
+        ({"start": 1e300}, "no messages to play from 1e\\+300 s"),
+        ({"start": 1.0, "duration": 1.0}, "from 1 s to 2 s of the recording"),
+    ],
+    ids=["no topic", "begins after its end", "begins never", "a window without messages"],
+)
+def test_no_messages(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        BagMessages(write_images(tmp_path / "one.mcap"), **options)
 
 
 def test_the_only_topic_with_images_in_it_is_taken(tmp_path: Path) -> None:
@@ -539,6 +597,11 @@ def test_recordings_that_are_not_as_they_should_be_are_read(
     assert received == sorted(received)
     warnings = [message for message in caplog.messages if logged and logged in message]
     assert len(warnings) == bool(logged), caplog.messages
+    messages = list(BagMessages(path))
+    assert [(one.topic, one.message_type, one.received) for one in messages] == [
+        ("/camera/image", RAW, when) for when in received
+    ]
+    assert typestore().deserialize_cdr(messages[-1].data, RAW).width == 16
     if not logged:
         assert not caplog.messages
 

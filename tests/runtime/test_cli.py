@@ -10,6 +10,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -187,6 +188,24 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert captured.err.startswith("instance-flow: error: ")
     assert captured.err.count("\n") == 1
     return captured.err
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("rclpy", "playing a bag needs ROS 2, but rclpy does not import"),
+        ("instance_flow_ros", "playing a bag needs our ROS workspace, but instance_flow_ros does not import"),
+    ],
+)
+def test_play_says_what_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, missing: str, message: str
+) -> None:
+    write_source(tmp_path / "bag.mcap", frames(2))
+    for name in ("rclpy", "instance_flow_ros", "instance_flow_ros.player"):
+        monkeypatch.setitem(sys.modules, name, None if name.startswith(missing) else ModuleType(name))
+    error = error_of(["play", str(tmp_path / "bag.mcap")], capsys)
+    assert message in error
+    assert "source ros2_ws/install/setup.bash" in error
 
 
 @pytest.mark.parametrize(

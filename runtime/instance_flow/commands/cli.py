@@ -21,6 +21,7 @@ from instance_flow import __version__
 from instance_flow.commands.bench import add_bench
 from instance_flow.commands.doctor import add_doctor
 from instance_flow.commands.evaluate_bags import add_evaluate_bags
+from instance_flow.commands.play import add_play
 from instance_flow.commands.run import add_run
 from instance_flow.commands.values import SIGNALLED, format_report
 from instance_flow.commands.warmup import add_warmup
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_run(commands)
     _add_val(commands)
+    add_play(commands)
     _add_evaluate(commands)
     add_evaluate_bags(commands)
     add_doctor(commands)

@@ -61,7 +61,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-gap",
-        type=_not_negative,
+        type=not_negative,
         default=MAX_GAP,
         metavar="SECONDS",
         help="references older than a longer pause are forgotten, as the node does (default: %(default)s; 0 = never)",
@@ -166,13 +166,14 @@ def save_formats(text: str) -> list[str]:
 
 def above_zero(text: str) -> float:
     """A number above 0, for argparse."""
-    number = _not_negative(text)
+    number = not_negative(text)
     if not number:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
 
 
-def _not_negative(text: str) -> float:
+def not_negative(text: str) -> float:
+    """A number from 0 up, for argparse."""
     try:
         number = float(text)
     except ValueError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS 2 bags without ROS: the images of one or several topics. ``bag_writer`` makes new bags.
+"""ROS 2 bags without ROS: the images of one or several topics. ``bag_messages`` has all, ``bag_writer`` makes new ones.
 
 It needs rosbags (``pip install "instance-flow[bags]"``). A bag is a .mcap file, a .db3 file, or a folder of either,
 with or without its metadata.yaml. Times are integer nanoseconds. Everything that is wrong with a bag is a SourceError.
@@ -86,7 +86,7 @@ def is_bag(path: Path) -> bool:
 
 def image_topics(path: Path) -> dict[str, int]:
     """Names of the topics of images in a bag, each with its number of messages."""
-    with _open_bag(path) as readers:
+    with open_bag(path) as readers:
         return _count_messages(connection for connection in _connections(readers) if _is_image(connection))
 
 
@@ -103,7 +103,7 @@ class BagImages:
     def __init__(self, path: Path | str, topic: str | Sequence[str] | None = None) -> None:
         self.path = Path(path)
         wanted = [topic] if isinstance(topic, str) else list(dict.fromkeys(topic or ()))
-        with _open_bag(self.path) as readers:
+        with open_bag(self.path) as readers:
             self.topics = _choose_topics(self.path, _connections(readers), wanted)
             self.rates = {name: _usual_rate(_messages(readers, [name])) for name in self.topics}
         self.topic = next(iter(self.topics))
@@ -120,7 +120,7 @@ class BagImages:
         """The images that can be used; ``refuse`` is called for every other one."""
         types = typestore()
         numbers, reported = dict.fromkeys(self.topics, -1), set[str]()
-        with _open_bag(self.path) as readers:
+        with open_bag(self.path) as readers:
             for connection, received, data in _messages(readers, self.topics):
                 topic = connection.topic
                 numbers[topic] += 1
@@ -147,7 +147,7 @@ class BagImages:
 
     def arrivals(self) -> list[tuple[int, str]]:
         """When each image was received, and its topic, in order."""
-        with _open_bag(self.path) as readers:
+        with open_bag(self.path) as readers:
             return [(received, connection.topic) for connection, received, _ in _messages(readers, self.topics)]
 
     def _raise(self, topic: str, number: int, reason: str) -> None:
@@ -176,7 +176,8 @@ def _checked(path: Path) -> Path:
 
 
 @contextmanager
-def _open_bag(path: Path) -> Iterator[list[Reader]]:
+def open_bag(path: Path) -> Iterator[list[Reader]]:
+    """Readers of the storage files of a bag; SourceError for all that is wrong with it, while it is open, too."""
     typestore()  # says what is missing
     metadata = read_metadata(path) if _checked(path).is_dir() else None
     files = listed_files(path, metadata) if path.is_dir() else [path]

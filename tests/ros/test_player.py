@@ -107,7 +107,7 @@ def test_messages_come_in_order_and_in_time(name: str, storage: str, tmp_path: P
     assert all(abs(when - begun - number * STEP) < LATE for number, (_, when) in enumerate(images))
     assert "/camera/image_raw: 8 messages\n" in output
     assert "played 24 messages in 0.7 s" in output
-    assert "/secret (made_up_msgs/msg/Secret) is left out: the package made_up_msgs is not installed" in errors
+    assert "left out: /secret (made_up_msgs/msg/Secret): the package made_up_msgs is not installed" in errors
     assert "Traceback" not in errors
 
 
@@ -228,6 +228,7 @@ def test_recorded_profiles(profiles: list[Qos], expected: tuple[str, str, int]) 
     [
         pytest.param(["none.mcap"], "none.mcap: no such file or folder", id="no bag"),
         pytest.param(["text.mcap"], "cannot be read as a ROS 2 bag", id="no bag but a text"),
+        pytest.param(["old.bag"], "a bag of ROS 1; convert it with `rosbags-convert --src old.bag", id="ROS 1"),
         pytest.param(["bag.mcap", "--topics", "/x"], "topic /x is not in the bag; its topics: /camera", id="no topic"),
         pytest.param(["bag.mcap", "--start", "9"], "which is 0.7 s long", id="begins after its end"),
         pytest.param(["bag.mcap", "--start", "1e300"], "no messages to play from 1e+300 s", id="begins never"),
@@ -235,7 +236,7 @@ def test_recorded_profiles(profiles: list[Qos], expected: tuple[str, str, int]) 
         pytest.param(["bag.mcap", "--remap", "/text:=/a b"], "'/a b' is not a topic's name", id="remap to no name"),
         pytest.param(
             ["bag.mcap", "--topics", "/secret"],
-            "nothing can be played: /secret (made_up_msgs/msg/Secret) is left out: the package",
+            "nothing can be played: /secret (made_up_msgs/msg/Secret): the package",
             id="unknown type alone",
         ),
     ],
@@ -249,6 +250,7 @@ def test_what_cannot_be_played_is_told(
 ) -> None:
     record(tmp_path / "bag.mcap")
     (tmp_path / "text.mcap").write_text("this is not a bag, but longer than the head of one")
+    (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0\n")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["play", *arguments]) == 2
     said = capsys.readouterr()

@@ -22,10 +22,12 @@ from instance_flow.formats.bag_files import (
     METADATA,
     compare_counts,
     ending_by_content,
+    is_ros1,
     is_storage,
     listed_files,
     open_files,
     read_metadata,
+    ros1_advice,
     storage_files,
     unpack_message,
     unreadable,
@@ -168,6 +170,8 @@ def typestore() -> Typestore:
 def _checked(path: Path) -> Path:
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
+    if is_ros1(path):
+        raise SourceError(f"{path}: a bag of ROS 1; {ros1_advice(path)}")
     if not is_bag(path):
         raise SourceError(
             f"{path} is not a ROS 2 bag; expected an MCAP file, an SQLite file (.db3), or a folder of them"

@@ -200,7 +200,7 @@ def _check_name(topic: str) -> None:
 
 
 def _publishers(node: Node, messages: BagMessages, how: Playing) -> dict[tuple[str, str], Publisher]:
-    """A publisher for each topic and type; those that cannot be had are logged."""
+    """A publisher for each topic and type; what cannot be had is logged."""
     publishers, reasons = {}, []
     for (topic, kind), offered in messages.offered.items():
         name = how.renamed.get(topic, topic)
@@ -209,11 +209,12 @@ def _publishers(node: Node, messages: BagMessages, how: Playing) -> dict[tuple[s
                 raise LookupError("--clock publishes on it")
             publishers[topic, kind] = node.create_publisher(_message_class(kind), name, _qos(kind, offered, how.images))
         except Exception as error:  # rclpy and what messages import have no common base.
-            reason = " ".join(str(error.args[0] if error.args else error).split())
-            reasons.append(f"{shown(name)} ({shown(kind)}) is left out: {shown(reason)}")
-            _log.warning("%s: %s", messages.path, reasons[-1])
+            reason = " ".join(str(error).split())
+            reasons.append(f"{shown(name)} ({shown(kind)}): {shown(reason)}")
     if not publishers:
         raise InstanceFlowError(f"{messages.path}: nothing can be played: {shown('; '.join(reasons), MESSAGE)}")
+    for reason in reasons:
+        _log.warning("%s: left out: %s", messages.path, reason)
     return publishers
 
 

@@ -183,7 +183,7 @@ def test_messages_of_any_type(
             when = START + number * SECOND
             bag.write_message("/a", track(id=number, score=0.5, runs=np.zeros(0, np.uint32)), when - SECOND // 10)
             bag.write_message("/b", text(data=str(number)), when, latched=True)
-        types = bag.typestore
+        types: Any = bag.typestore
     messages = BagMessages(tmp_path / name, topics, start, duration)
     wanted = {("/a", "made_up_msgs/msg/Track"), ("/b", "std_msgs/msg/String")}
     assert messages.offered.keys() == {pair for pair in wanted if not topics or pair[0] in topics}
@@ -601,7 +601,8 @@ def test_recordings_that_are_not_as_they_should_be_are_read(
     assert [(one.topic, one.message_type, one.received) for one in messages] == [
         ("/camera/image", RAW, when) for when in received
     ]
-    assert typestore().deserialize_cdr(messages[-1].data, RAW).width == 16
+    last: Any = typestore().deserialize_cdr(messages[-1].data, RAW)
+    assert last.width == 16
     if not logged:
         assert not caplog.messages
 

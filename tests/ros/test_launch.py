@@ -86,10 +86,19 @@ def given(node: launch_stand_in.Node) -> dict[str, object] | None:
     return yaml.safe_load(Path(files[0]).read_text())["/**/instance_flow"]["ros__parameters"] if files else None
 
 
-@pytest.mark.parametrize("key", ["/**", "/robot/instance_flow", "both"])
-def test_arguments_win_over_the_parameter_file(key: str, tmp_path: Path, blobs_model: Path, onlooker: Node) -> None:
-    """Asked of a real node, with a file that names all nodes, this one, or this one first and then all."""
-    keys = ["/robot/instance_flow", "/**"] if key == "both" else [key]
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(["/**"], id="all nodes"),
+        pytest.param(["/robot/instance_flow"], id="this node"),
+        pytest.param(["/robot/instance_flow", "/**"], id="this node, then all"),
+        pytest.param(["/**", "/robot/instance_flow"], id="all nodes, then this one"),
+    ],
+)
+def test_arguments_win_over_the_parameter_file(
+    keys: list[str], tmp_path: Path, blobs_model: Path, onlooker: Node
+) -> None:
+    """Asked of a real node, whose parameter file says something else for all these."""
     wrong = {"ros__parameters": {"min_score": 0.9, "classes": "nobody", "max_gap": 7.0}}
     file = tmp_path / "my.yaml"
     file.write_text("".join(yaml.safe_dump({one: wrong}) for one in keys))

@@ -325,12 +325,19 @@ def test_what_is_wrong_with_a_bag_is_said(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["one.bag", "folder"], ids=["ROS 1", "folder without a bag"])
-def test_not_a_bag(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("one.bag", "one.bag: a bag of ROS 1; convert it with `rosbags-convert"),
+        ("folder", "is not a ROS 2 bag; expected an MCAP file, an SQLite file"),
+    ],
+    ids=["ROS 1", "folder without a bag"],
+)
+def test_not_a_bag(tmp_path: Path, name: str, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"#ROSBAG V2.0") if path.suffix else path.mkdir()
     assert not is_bag(path)
-    with pytest.raises(SourceError, match="is not a ROS 2 bag; expected an MCAP file, an SQLite file"):
+    with pytest.raises(SourceError, match=message):
         image_topics(path)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -17,8 +17,6 @@ from instance_flow.watching.server import serving
 from instance_flow.watching.window import Window
 
 PORT = 8420
-
-_log = logging.getLogger("instance_flow")
 
 
 class Watchers:
@@ -40,7 +38,8 @@ class Watchers:
         live = source if isinstance(source, LiveSource) and not source.recorded else None
         if self._board is not None:
             names = [camera.name for camera in source.cameras]
-            self._board.begin(source.name, names, None if live is None else lambda: live.dropped)
+            label = source.label if isinstance(source, LiveSource) else source.name
+            self._board.begin(label, names, None if live is None else lambda: live.dropped)
 
     def add(self, frame: Frame, tracks: Tracks) -> None:
         """Show a frame."""
@@ -80,7 +79,8 @@ def watching(options: argparse.Namespace, class_names: Sequence[str]) -> Iterato
         if options.serve is not None:
             board = Board(class_names)
             address = stack.enter_context(serving(board, options.serve_host, options.serve))
-            _log.warning("watch at %s", address)
+            sys.stderr.write(f"instance-flow: watch at {address}\n")
+            sys.stderr.flush()
         yield Watchers(window, board)
 
 

@@ -254,7 +254,7 @@ def _rtsp_answer(connection: socket.socket, parts: SplitResult, host: str, port:
     line = connection.recv(256).partition(b"\r\n")[0].decode("latin-1")
     found = re.match(r"RTSP/1\.0 (\d{3}) (.*)", line)
     if found is None:
-        return f"it does not speak RTSP: it answered '{shown(line)}'"
+        return f"it does not speak RTSP: it answered '{shown(line, 40)}'"
     if found[1] == "401":
         return "it wants a user and a password; " + (
             "those in the address are wrong" if parts.username else "write rtsp://USER:PASSWORD@HOST/PATH"

@@ -53,6 +53,11 @@ class Board:
         self._dropped: Callable[[], int] | None = None
         self.ended = False
 
+    @property
+    def cameras(self) -> int:
+        """How many the source has."""
+        return len(self._cameras)
+
     def begin(self, source: str, cameras: Sequence[str], dropped: Callable[[], int] | None) -> None:
         """Another source comes. cameras: names, in the order of ``Frame.camera``. dropped: how many frames were, None
         where none is."""

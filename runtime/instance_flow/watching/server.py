@@ -36,11 +36,12 @@ _BUFFER = 2**17
 """Bytes that the system may hold for a client: what lies there gets old."""
 _BOUNDARY = "frame"
 _POLICY = (
-    "default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": _POLICY + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": _POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -128,8 +129,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send("text/html; charset=utf-8", self.server.page)
         elif parts.path in ("/stream.mjpg", "/events", "/frame.jpg", "/state.json"):
             text = parse_qs(parts.query).get("camera", ["0"])[0]
-            camera = int(text) if text.isdecimal() and len(text) < 4 else 0
-            {"/stream.mjpg": self._pictures, "/events": self._events}.get(parts.path, self._newest)(camera)
+            if text.isdecimal() and len(text) < 4 and int(text) < self.server.board.cameras:
+                {"/stream.mjpg": self._pictures, "/events": self._events}.get(parts.path, self._newest)(int(text))
+            else:
+                self._refuse(HTTPStatus.NOT_FOUND, f"cameras are counted from 0 to {self.server.board.cameras - 1}")
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is /, /stream.mjpg, /events, /frame.jpg and /state.json")
 

@@ -43,6 +43,7 @@ LEFT_OUT = {
     "python ros2_ws/install/": "needs ROS; tests/ros starts it",
     "instance_flow_healthcheck": "needs ROS; tests/ros starts it",
     "COMMAND": "stands for any command",
+    "ffmpeg ": "is FFmpeg's own; tests/runtime/test_sources.py pipes a video into instance-flow",
     "dask ": "is dask's own; tests/runtime/test_evaluate_bags.py starts both",
     "sudo ": "changes the machine",
     "export ": "sets the shell",

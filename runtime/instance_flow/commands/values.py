@@ -149,7 +149,7 @@ def whole(text: str) -> int:
 
 def fraction(text: str) -> float:
     """A number from 0 to 1, for argparse."""
-    number = _not_negative(text)
+    number = not_negative(text)
     if number > 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return number

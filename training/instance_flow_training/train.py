@@ -93,7 +93,10 @@ def own_labels(options: argparse.Namespace) -> OwnLabels:
     from instance_flow_training.own_labels import OwnLabels, minutes_of
 
     out = options.out or Path("runs") / options.data[0].stem
-    size = image_size(options.size)
+    try:
+        size = image_size(options.size)
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"--size: {error}") from error
     return OwnLabels(
         tuple(options.data), options.val, options.images, options.start, minutes_of(options.time), size, out
     )

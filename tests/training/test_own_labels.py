@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From labels to a model in one command, and what a model is worth on labels in any form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from instance_flow.commands.cli import main as instance_flow
+from instance_flow.formats.rle import encode
+from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video
+from instance_flow_training.comparing.frame_scores import score_frames
+from instance_flow_training.comparing.judgement import Curve, Judgement
+from instance_flow_training.comparing.scoring import TrackedVideos
+from instance_flow_training.config import load_config
+from instance_flow_training.data.video_sets import read_video_set
+from instance_flow_training.own_labels import minutes_of
+from instance_flow_training.train import main
+from instance_flow_training.weights.checkpoint import load_checkpoint, save_weights
+from instance_flow_training.weights.initialise import build_network, take_checkpoint
+from instance_flow_training.worlds.synthetic import CLASS_NAMES, WorldConfig, generate_clip
+from instance_flow_training.worlds.world_files import write_ytvis
+
+TINY = Path(__file__).parents[1] / "tiny.toml"
+SIZE = (32, 48)
+Box = tuple[int, int, int, int]
+Objects = Sequence[tuple[Box, int]]
+
+
+def mask(box: Box) -> dict[str, Any]:
+    drawn = np.zeros(SIZE, np.uint8)
+    drawn[box[0] : box[2], box[1] : box[3]] = 1
+    return encode(drawn)
+
+
+def tracked(
+    true: Sequence[tuple[Box, int]], found: Sequence[tuple[Box, int]], crowds: Sequence[Box] = ()
+) -> TrackedVideos:
+    """A still of classes cat 1 and dog 2; class 3 is one that the model does not have."""
+    entries = [Annotation(k, 1, category, (mask(box),)) for k, (box, category) in enumerate(true, 1)]
+    entries += [Annotation(90 + k, 1, 1, (mask(box),), is_crowd=True) for k, box in enumerate(crowds)]
+    categories = (Category(1, "cat"), Category(2, "dog"), Category(3, "tree"))
+    everything = GroundTruth((Video(1, *SIZE, 1, ("a.jpg",)),), categories, tuple(entries))
+    known = tuple(entry for entry in entries if entry.category_id != 3)
+    results = [
+        {"video_id": 1, "category_id": category, "score": 0.9, "segmentations": [mask(box)]} for box, category in found
+    ]
+    truth = replace(everything, categories=categories[:2], annotations=known)
+    return TrackedVideos(truth, everything, results, Path("nowhere"))
+
+
+LEFT, RIGHT, HALF = (4, 4, 20, 16), (4, 24, 20, 40), (4, 4, 20, 12)
+FRAMES = {
+    "all right": ([(LEFT, 1), (RIGHT, 2)], [(LEFT, 1), (RIGHT, 2)], (), [[1, 0, 0], [0, 1, 0], [0, 0, 0]], 1.0),
+    "nothing there, nothing found": ([], [], (), [[0, 0, 0]] * 3, 1.0),
+    "rough": ([(LEFT, 1)], [(HALF, 1)], (), [[1, 0, 0], [0, 0, 0], [0, 0, 0]], 2 / 3),
+    "another class": ([(LEFT, 1)], [(LEFT, 2)], (), [[0, 1, 0], [0, 0, 0], [0, 0, 0]], 0.0),
+    "missed": ([(LEFT, 1), (RIGHT, 2)], [(LEFT, 1)], (), [[1, 0, 0], [0, 0, 1], [0, 0, 0]], 0.5),
+    "ghost": ([(LEFT, 1)], [(LEFT, 1), (RIGHT, 2)], (), [[1, 0, 0], [0, 0, 0], [0, 1, 0]], 0.5),
+    "found twice": ([(LEFT, 1)], [(HALF, 1), (LEFT, 1)], (), [[1, 0, 0], [0, 0, 0], [1, 0, 0]], 0.5),
+    "on a region to ignore": ([(LEFT, 1)], [(LEFT, 1), (RIGHT, 2)], [RIGHT], [[1, 0, 0], [0, 0, 0], [0, 0, 0]], 1.0),
+    "on a class that the model has not": ([(RIGHT, 3)], [(RIGHT, 2)], (), [[0, 0, 0]] * 3, 1.0),
+}
+
+
+@pytest.mark.parametrize(("true", "found", "crowds", "confusion", "quality"), FRAMES.values(), ids=FRAMES)
+def test_what_is_found_in_a_frame(
+    true: list[tuple[Box, int]],
+    found: list[tuple[Box, int]],
+    crowds: list[Box],
+    confusion: list[list[int]],
+    quality: float,
+) -> None:
+    scores = score_frames(tracked(true, found, crowds))
+    assert scores.class_names == ("cat", "dog")
+    assert scores.confusion.tolist() == confusion
+    assert scores.frames[0].quality == pytest.approx(quality)
+    assert len(scores.worst(5)) == (quality < 1)
+
+
+TIMES = {"20m": 20, "90s": 1.5, "2h": 120, "1h30m": 90, " 5M ": 5}
+
+
+@pytest.mark.parametrize(("text", "minutes"), TIMES.items())
+def test_times(text: str, minutes: float) -> None:
+    assert minutes_of(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["", "20", "0m", "m", "1m2h", "-5m", "soon"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match="is no time; write it as 20m, 90s or 1h30m"):
+        minutes_of(text)
+
+
+def test_detected_classes_are_matched_by_name(tmp_path: Path) -> None:
+    config = load_config(TINY, ["model.detector=yolox_nano", "model.object_tokens=16"])
+    theirs, ours = build_network(config, 3), build_network(config, 2)
+    assert theirs.detector is not None
+    assert ours.detector is not None
+    for level, layer in enumerate(theirs.detector.class_layers):
+        layer.get_parameter("bias").data = torch.tensor([1.0, 2.0, 3.0]) + level
+    save_weights(tmp_path / "w.safetensors", theirs, config, ("cat", "dog", "cow"), 1)
+    take_checkpoint(ours, ("sofa", "cow"), tmp_path / "w.safetensors")
+    assert [layer.get_parameter("bias").tolist() for layer in ours.detector.class_layers] == [
+        [-10.0, 3.0 + level] for level in range(3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six short videos in YouTube-VIS's form."""
+    folder = tmp_path_factory.mktemp("labels")
+    config = WorldConfig(size=(64, 96), frames=3)
+    write_ytvis([generate_clip(seed, "mixed", config) for seed in range(6)], folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(labels: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run's folder and what the command printed."""
+    folder = tmp_path_factory.mktemp("run")
+    config = load_config(TINY, [])
+    save_weights(folder / "start.safetensors", build_network(config, len(CLASS_NAMES)), config, CLASS_NAMES, 3)
+    arguments = ["--data", str(labels), "--from", str(folder / "start.safetensors"), "--time", "3s", "--size", "96x64"]
+    changes = ["--set", "data.workers=0", "--set", "threads=1", "--set", "data.cutouts=0"]
+    with pytest.MonkeyPatch.context() as patch:
+        printed: list[str] = []
+        patch.setattr("builtins.print", lambda *words, **_: printed.append(" ".join(map(str, words))))
+        assert main([*arguments, *changes, "--out", str(folder / "mine")]) == 0
+    return folder / "mine", "\n".join(printed)
+
+
+def test_one_command_leads_from_labels_to_a_model_and_a_page(trained: tuple[Path, str], labels: Path) -> None:
+    run, printed = trained
+    state = load_checkpoint(run / "checkpoint.pt")
+    assert state["seconds"] >= 3
+    assert set(state["class_names"]) == set(CLASS_NAMES)
+    parts = [read_video_set(run / "labels" / part) for part in ("train", "val")]
+    assert [len(part.truth.videos) for part in parts] == [5, 1]
+    shown = {name for part in parts for video in part.truth.videos for name in video.file_names}
+    assert all(Path(name).is_relative_to(labels) for name in shown)
+    assert (run / "best.pt").is_file()
+    page = (run / "results.html").read_text()
+    for heading in ("AP on the validation pictures", "Worst pictures", "What is taken for what", "data:image/jpeg"):
+        assert heading in page
+    assert f"wrote {run / 'model.onnx'} and {run / 'results.html'}" in printed
+
+
+def test_a_run_whose_time_is_up_is_only_finished_again(trained: tuple[Path, str], labels: Path) -> None:
+    run, _ = trained
+    before = load_checkpoint(run / "checkpoint.pt")["step"]
+    arguments = ["--data", str(labels), "--from", str(run.parent / "start.safetensors"), "--time", "3s"]
+    changes = ["--set", "data.workers=0", "--set", "data.cutouts=0"]
+    assert main([*arguments, "--size", "96x64", *changes, "--out", str(run)]) == 0
+    assert load_checkpoint(run / "checkpoint.pt")["step"] == before
+
+
+def test_val_measures_a_run_on_labels(
+    trained: tuple[Path, str], labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, numbers = tmp_path / "deep" / "val.html", tmp_path / "val.json"
+    arguments = ["val", str(trained[0]), str(labels), "--limit", "2", "--page", str(page), "--json", str(numbers)]
+    assert instance_flow(arguments) == 0
+    printed = capsys.readouterr().out
+    for words in ("all classes", "as one class: HOTA", "published: ", "in 6 frames"):
+        assert words in printed
+    assert set(json.loads(numbers.read_text())["per_class"])
+    assert "Worst pictures" in page.read_text()
+
+
+VAL_ERRORS = {
+    "no such model": (["none.onnx", "{labels}"], "none.onnx: no such model file"),
+    "a run without a model": (["{empty}", "{labels}"], "holds no model.onnx; write one with instance-flow-export"),
+    "no such labels": (["{run}", "nowhere"], "nowhere"),
+    "no such setting": (["{run}", "{labels}", "--set", "min_scor=1"], "min_scor"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), VAL_ERRORS.values(), ids=VAL_ERRORS)
+def test_val_says_what_is_wrong(
+    trained: tuple[Path, str],
+    labels: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"run": trained[0], "labels": labels, "empty": tmp_path}
+    assert instance_flow(["val", *(a.format(**places) for a in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("instance-flow val: error: ")
+    assert words in error
+    assert error.count("\n") == 1
+
+
+TRAIN_ERRORS = {
+    "no time": (["--time", "soon"], "'soon' is no time; write it as 20m"),
+    "no size": (["--size", "big"], "big"),
+    "a size that no network takes": (["--size", "100x60"], "multiples of 32"),
+    "no such weights": (["--from", "none.pt"], "none.pt: no such checkpoint"),
+    "no such labels": (["--data", "nowhere"], "nowhere"),
+    "no such setting": (["--set", "model.depth=3"], "unknown key 'model.depth'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), TRAIN_ERRORS.values(), ids=TRAIN_ERRORS)
+def test_training_on_labels_says_what_is_wrong(
+    trained: tuple[Path, str],
+    labels: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start = str(trained[0].parent / "start.safetensors")
+    assert main(["--data", str(labels), "--from", start, "--out", str(tmp_path / "out"), *arguments]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("instance-flow-train: error: ")
+    assert words in error
+    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["config.toml", "--data", "labels"]], ids=["neither", "both"])
+def test_a_configuration_or_labels(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "give a configuration, or --data with your labels" in capsys.readouterr().err
+
+
+def test_a_page_escapes_what_names_say(tmp_path: Path) -> None:
+    found = tracked([(LEFT, 1)], [(LEFT, 1)])
+    hostile = "<script>alert(1)</script>"
+    categories = (Category(1, hostile), Category(2, "dog"))
+    found = replace(found, truth=replace(found.truth, categories=categories), images=tmp_path)
+    numbers: dict[str, Any] = dict.fromkeys(("AP", "AP50", "AP75", "AR100", "HOTA", "IDF1", "IDSW"), 0.5)
+    numbers["per_class"] = {1: {**numbers, "name": hostile}}
+    page = Judgement(numbers, numbers, found, score_frames(found)).page(
+        hostile, {hostile: hostile}, [Curve("AP", [1], [2])]
+    )
+    assert hostile not in page
+    assert "&lt;script&gt;" in page

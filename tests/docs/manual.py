@@ -165,7 +165,8 @@ def check_ours(main: Callable[[Sequence[str]], object], arguments: Sequence[str]
     if hasattr(options, "overrides"):
         from instance_flow_training.config import load_config
 
-        load_config(ROOT / options.config, options.overrides)
+        if options.config:
+            load_config(ROOT / options.config, options.overrides)
     elif hasattr(options, "set"):
         parse_settings(options.set)
     if hasattr(options, "oracle"):

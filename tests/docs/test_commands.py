@@ -58,7 +58,10 @@ TINY = "--set steps=1 --set batch=1 --set data.sizes=[[64,96]] --set data.worker
 RUN = {
     "a video": [
         ("instance-flow run VIDEO.mp4", ""),
-        ("instance-flow run VIDEO.mp4 --out DIR --size 640x384 --classes person,car --conf 0.3", ""),
+        (
+            "instance-flow run VIDEO.mp4 --out DIR --size 640x384 --classes person,car --conf 0.3 --save mot,csv,coco",
+            "",
+        ),
         ("instance-flow run VIDEO.mp4 --save mot,csv,coco,crops,txt", "--size 96x64"),
     ],
     "a bag": [
@@ -71,7 +74,7 @@ RUN = {
     ],
     "a model": [("instance-flow info", "--json"), ("instance-flow info model.onnx", "--json")],
     "worlds to look at": [
-        ("instance-flow-world worlds --situation crossing --clips 4 --ytvis --bag --sheet", "--clips 1 --frames 2"),
+        ("instance-flow-world crossing --situation crossing --clips 4 --ytvis --sheet", "--clips 1 --frames 2"),
     ],
     "worlds to evaluate": [
         ("instance-flow-world fleet --situation all --clips 7 --ytvis --bag", "--frames 2 --size 96x64"),
@@ -83,7 +86,7 @@ RUN = {
     ],
     "training": [
         ("instance-flow-train training/configs/worlds.toml --dry-run", TINY),
-        ("instance-flow-train training/configs/worlds.toml --out runs/worlds", TINY),
+        ("instance-flow-train training/configs/worlds.toml", TINY),
     ],
     "labels": [
         ("instance-flow-data inspect export.zip --sheet labels.png", ""),

@@ -28,13 +28,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.tracks import NEW, NUMBERS, STATES, FloatArray, Image, IntArray, LabelMap, Track, Tracks
+from instance_flow.tracks import (
+    NEW,
+    NUMBERS,
+    SPATIAL_STATES,
+    STATES,
+    FloatArray,
+    Image,
+    IntArray,
+    LabelMap,
+    Track,
+    Tracks,
+)
 
 __all__ = [
     "LAST_ID",
     "MAX_PIXELS",
     "NEW",
     "NUMBERS",
+    "SPATIAL_STATES",
     "STATES",
     "FloatArray",
     "Identities",

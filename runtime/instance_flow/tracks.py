@@ -24,6 +24,19 @@ STATES = ("new", "tracked", "recovered")
 """What ``Tracks.states`` counts through: the id is published for the first time; it was in the frame before as well; it
 was not in the frame before, or the stream was interrupted, and it is found again."""
 
+SPATIAL_STATES = (
+    "measured",
+    "no depth",
+    "bad depth",
+    "size mismatch",
+    "bad camera",
+    "too few points",
+    "too far",
+)
+"""What ``Tracks.spatial_states`` counts through: the object was placed by this frame's depth, or why it was not. There
+was no depth image; one of another type; of another size than the image; no calibration, or a wrong one; too few valid
+depths in the object's mask; or it is beyond ``SpatialConfig.max_depth``."""
+
 
 @dataclass(frozen=True, repr=False)
 class Tracks:

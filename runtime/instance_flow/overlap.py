@@ -10,8 +10,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Condition
+from typing import Any
+
+from numpy.typing import NDArray
 
 from instance_flow.pipeline import Perceived
+from instance_flow.spatial.camera import CameraModel
 from instance_flow.stream import Stream
 from instance_flow.structures import Image, Tracks
 
@@ -23,6 +27,8 @@ class Pending:
     image: Image
     perceived: Perceived
     stamp: int | None
+    depth: NDArray[Any] | None = None
+    camera: CameraModel | None = None
 
 
 class Overlap:
@@ -36,7 +42,15 @@ class Overlap:
         self._unfinished: list[Pending] = []
         self._changed = Condition()
 
-    def begin(self, image: Image, stamp: int | None, encoding: str = "") -> Pending:
+    def begin(
+        self,
+        image: Image,
+        stamp: int | None,
+        encoding: str = "",
+        *,
+        depth: NDArray[Any] | None = None,
+        camera: CameraModel | None = None,
+    ) -> Pending:
         """Run the network on the next frame, whether or not the frames before it are finished.
 
         Before a break of the stream it waits for them. Arguments and errors as of ``Stream.step``.
@@ -45,7 +59,8 @@ class Overlap:
         stamp = self.stream.follow(image, stamp, encoding, self.wait_until_finished)
         with self._changed:
             unfinished = [pending.perceived.features for pending in self._unfinished]
-        pending = Pending(image, pipeline.perceive(image, pipeline.reference_features(unfinished)), stamp)
+        perceived = pipeline.perceive(image, pipeline.reference_features(unfinished))
+        pending = Pending(image, perceived, stamp, depth, camera)
         with self._changed:
             self._unfinished.append(pending)
         return pending
@@ -59,7 +74,7 @@ class Overlap:
                 # It was predicted wrongly which frames would be references, which is rare.
                 again = pipeline.perceive(pending.image, references)
                 perceived = replace(again, features=perceived.features)
-            return pipeline.track(perceived, pending.stamp)
+            return pipeline.track(perceived, pending.stamp, depth=pending.depth, camera=pending.camera)
         finally:
             self.cancel(pending)
 

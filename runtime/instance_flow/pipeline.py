@@ -27,6 +27,8 @@ from instance_flow.network.multiscale import open_network
 from instance_flow.network.protocol import Launched, Network, Predictor, as_network
 from instance_flow.network.stages import Stopwatch
 from instance_flow.settings import EVIDENCE, AssemblyConfig
+from instance_flow.spatial.camera import CameraModel
+from instance_flow.spatial.measure import MEASURED, SpatialConfig, depth_problem, measure
 from instance_flow.structures import (
     STATES,
     FloatArray,
@@ -108,6 +110,8 @@ class Pipeline:
 
     Attributes:
         observer: called with an ``Observation`` at the end of every step, if set.
+        spatial: the depth sensor, and what is expected of objects (docs/spatial.md).
+        spatial_problem: why the latest frame's depth placed nothing, in one sentence; empty without depth or fault.
         seconds, cpu_seconds: where the time of the latest frame went, by ``stages.STAGES``: by the clock, and by the
             processor for all threads of the process.
     """
@@ -119,6 +123,8 @@ class Pipeline:
         self.observer: Callable[[Observation], None] | None = None
         self.seconds: dict[str, float] = {}
         self.cpu_seconds: dict[str, float] = {}
+        self.spatial = SpatialConfig()
+        self.spatial_problem = ""
         self._matcher: Matcher = matcher or self._match
         self._memory = ReferenceMemory(1)
         self._tracker = Tracker()
@@ -175,12 +181,23 @@ class Pipeline:
         """Where the network runs: cpu, cuda, tensorrt, or the class of a network that is not an ONNX file."""
         return self.network.provider
 
-    def step(self, image: Image, stamp: int | None = None) -> Tracks:
+    def step(
+        self,
+        image: Image,
+        stamp: int | None = None,
+        *,
+        depth: NDArray[Any] | None = None,
+        camera: CameraModel | None = None,
+    ) -> Tracks:
         """Track the objects of the next frame.
 
         Args:
             image: (H, W, 3) uint8 RGB of any size.
             stamp: time of the frame in nanoseconds; without it velocities are NaN.
+            depth: (H, W) of the same size, registered to the image, uint16 in millimetres or float32 in metres; 0,
+                65535, NaN and negative values are unknown.
+            camera: of depth and image. Nothing that is wrong with depth or camera ends the stream: positions are
+                unknown then, and ``spatial_problem`` says why.
 
         Raises:
             ValueError: for an image of another type or shape.
@@ -188,7 +205,7 @@ class Pipeline:
 
         After an error the stream is as it was.
         """
-        return self.track(self.perceive(image, self.reference_features()), stamp)
+        return self.track(self.perceive(image, self.reference_features()), stamp, depth=depth, camera=camera)
 
     def reference_features(self, unfinished: Sequence[Any] = ()) -> list[Any]:
         """Features of the references that the next frame will be matched with.
@@ -209,7 +226,14 @@ class Pipeline:
         launched = self.network.launch(fitted.image, references, watch)
         return Perceived(fitted, references, launched, launched.features, watch)
 
-    def track(self, perceived: Perceived, stamp: int | None = None) -> Tracks:
+    def track(
+        self,
+        perceived: Perceived,
+        stamp: int | None = None,
+        *,
+        depth: NDArray[Any] | None = None,
+        camera: CameraModel | None = None,
+    ) -> Tracks:
         """Group, match and track the objects of a frame that was perceived with ``reference_features()``.
 
         Arguments and errors as of ``step``.
@@ -223,9 +247,10 @@ class Pipeline:
         instances = self._assembly.group(maps, margin, fitted.image)
         watch.lap("grouping")
         matches = self._matcher(MatchInput(maps, instances, references, self._assembly.max_distance))
-        identities = self._tracker.update(instances, matches, references, self._frame_index, stamp)
+        flow_error = self._assembly.flow_error
+        identities = self._tracker.update(instances, matches, references, self._frame_index, stamp, flow_error)
         watch.lap("matching")
-        tracks = self._tracks(instances, identities, margin, fitted, references, stamp)
+        tracks = self._placed(self._tracks(instances, identities, margin, fitted), stamp, depth, camera)
         watch.lap("masks")
         if self.observer is not None:
             self.observer(Observation(fitted, maps, instances, references, identities.ids, tracks))
@@ -244,14 +269,32 @@ class Pipeline:
         identities: Identities,
         margin: FloatArray,
         fitted: Fit,
-        references: list[Reference],
-        stamp: int | None,
     ) -> Tracks:
-        seconds = _elapsed(references, identities, stamp)
         published, first = self._published(instances, identities)
         # To those who listen an id is new when they are told of it first.
         identities = replace(identities, states=np.where(first, STATES.index("new"), identities.states))
-        return self._assembly.tracks(self._frame_index, instances, identities, margin, fitted, seconds, published)
+        return self._assembly.tracks(self._frame_index, instances, identities, margin, fitted, published)
+
+    def _placed(
+        self, tracks: Tracks, stamp: int | None, depth: NDArray[Any] | None, camera: CameraModel | None
+    ) -> Tracks:
+        size = (tracks.label_map.shape[0], tracks.label_map.shape[1])
+        state, self.spatial_problem = depth_problem(depth, camera, size)
+        if state != MEASURED or depth is None or camera is None:
+            return replace(tracks, spatial_states=np.full(len(tracks), state, np.int64))
+        places = measure(depth, tracks.label_map, tracks.ids, tracks.boxes, camera, self.spatial)
+        motion, covariances = self._tracker.place(tracks, places, camera, stamp, self.spatial)
+        return replace(
+            tracks,
+            spatial_states=places.states,
+            points=places.points,
+            positions=motion[:, :3].astype(np.float32),
+            spatial_velocities=motion[:, 3:].astype(np.float32),
+            spatial_covariances=covariances.astype(np.float32),
+            box_centers=places.box_centers.astype(np.float32),
+            extents=places.extents.astype(np.float32),
+            rotations=places.rotations.astype(np.float32),
+        )
 
     def _remember(self, reference: Reference) -> None:
         # Replaced as a whole: another thread may be asking for the references of the next frame.
@@ -383,12 +426,3 @@ class Pipeline:
             self._assembly.flow_error,
             self._assembly.costs,
         )
-
-
-def _elapsed(references: list[Reference], identities: Identities, stamp: int | None) -> FloatArray:
-    """Seconds since the reference that each object's motion is measured from; NaN where either stamp is unknown."""
-    seconds = [np.nan] * (len(references) + 1)
-    for row, reference in enumerate(references):
-        if stamp is not None and reference.stamp is not None and stamp > reference.stamp:
-            seconds[row] = (stamp - reference.stamp) * 1e-9
-    return np.array(seconds, np.float32)[identities.motion_since]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from instance_flow.assembly.preprocess import check_image
 from instance_flow.formats.foreign_text import shown
 from instance_flow.pipeline import Pipeline
+from instance_flow.spatial.camera import CameraModel
 from instance_flow.structures import Image, InstanceFlowError, Tracks
 from instance_flow.tracking.snapshot import Snapshot, pack_stamp, take, take_counts, unpack_stamp
 
@@ -51,12 +52,20 @@ class Stream:
         self._size: tuple[int, int] | None = None
         self._encoding = ""
 
-    def step(self, image: Image, stamp: int | None, encoding: str = "") -> Tracks:
+    def step(
+        self,
+        image: Image,
+        stamp: int | None,
+        encoding: str = "",
+        *,
+        depth: NDArray[Any] | None = None,
+        camera: CameraModel | None = None,
+    ) -> Tracks:
         """Track the objects of the next image, as ``Pipeline.step`` does and with its errors.
 
         encoding: what the image came as, empty where unknown.
         """
-        return self.pipeline.step(image, self.follow(image, stamp, encoding))
+        return self.pipeline.step(image, self.follow(image, stamp, encoding), depth=depth, camera=camera)
 
     def follow(
         self, image: Image, stamp: int | None, encoding: str = "", before_break: Callable[[], None] = lambda: None

@@ -62,6 +62,7 @@ __all__ = [
     "SourceError",
     "Track",
     "Tracks",
+    "unknown_in_space",
 ]
 
 MAX_PIXELS = 64 * 2**20
@@ -111,7 +112,7 @@ class Identities:
 
     ids, class_ids, states, ages: (M,) int64, as in ``Tracks``.   age_seconds: (M,) float64, likewise.
     reference_frames, distances: (M,), as in ``Tracks``, distances in cells.
-    motion: (M, 2) float32 cells moved since ``motion_since`` (M,) int64, an index into the references, -1 if unknown.
+    velocities: (M, 2) float64 cells per second, filtered.   velocity_covariances: (M, 2, 2) float64. NaN where unknown.
     """
 
     ids: IntArray
@@ -121,8 +122,8 @@ class Identities:
     age_seconds: NDArray[np.float64]
     reference_frames: IntArray
     distances: FloatArray
-    motion: FloatArray
-    motion_since: IntArray
+    velocities: NDArray[np.float64]
+    velocity_covariances: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

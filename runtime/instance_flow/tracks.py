@@ -38,6 +38,10 @@ was no depth image; one of another type; of another size than the image; no cali
 depths in the object's mask; or it is beyond ``SpatialConfig.max_depth``."""
 
 
+_UNKNOWN: Any = None
+"""Default of fields that not every maker of tracks knows; they become arrays of NaN."""
+
+
 @dataclass(frozen=True, repr=False)
 class Tracks:
     """The N tracked objects of one frame, in pixels of the image that was given to ``Pipeline.step``.
@@ -54,7 +58,8 @@ class Tracks:
     semantic_scores: (N,) float32, mean probability of the class over the object's pixels in this frame.
     center_scores: (N,) float32, heat at the object's center.
     centers: (N, 2) float32 (y, x).   boxes: (N, 4) float32 x, y, width, height.   areas: (N,) int64 pixels.
-    velocities: (N, 2) float32 (dy, dx) in pixels per second from the instance flow; NaN where unknown.
+    velocities: (N, 2) float32 (dy, dx) in pixels per second, filtered from instance flow and centers (docs/spatial.md);
+        NaN where unknown.
     states: (N,) int64, index into ``STATES``.
     ages: (N,) int64, frames since the id was first given, 0 = this frame.
     age_seconds: (N,) float64, the same by the stamps of the frames; NaN where one of the two has none.
@@ -63,6 +68,19 @@ class Tracks:
     distances: (N,) float32, pixels between the center carried by the instance flow and the reference's center
         (Eq. 5); NaN for a new id, and for one known again by its colours.
     names: the model's class names by class_id; empty where they are not known.
+
+    What is known of how exact velocities are, and, with a depth image, of where objects are (docs/spatial.md). Lengths
+    are metres, x before y, in the camera's optical frame: x right, y down, z forward (REP 103), or in the frame of
+    ``CameraModel.pose``. NaN where unknown; where these are not given, all is.
+
+    velocity_covariances: (N, 2, 2) float32 (pixels per second)^2, rows and columns dy, dx.
+    spatial_states: (N,) int64, index into ``SPATIAL_STATES``: all else is known where it is 0, "measured".
+    points: (N,) int64 depths that the position is from.
+    positions: (N, 3) float32, the middle of the surface that is seen, filtered.
+    spatial_velocities: (N, 3) float32 m/s; NaN until two depths, or depth and instance flow, tell it.
+    spatial_covariances: (N, 6, 6) float32, of position and velocity.
+    box_centers: (N, 3) float32, extents: (N, 3) float32, longest first, rotations: (N, 3, 3) float32: oriented box of
+        the surface that is seen in this frame, its axes in the columns of the rotation.
     """
 
     frame_index: int
@@ -82,6 +100,20 @@ class Tracks:
     reference_frames: IntArray
     distances: FloatArray
     names: Mapping[int, str] = field(default_factory=dict)
+    velocity_covariances: FloatArray = _UNKNOWN
+    spatial_states: IntArray = _UNKNOWN
+    points: IntArray = _UNKNOWN
+    positions: FloatArray = _UNKNOWN
+    spatial_velocities: FloatArray = _UNKNOWN
+    spatial_covariances: FloatArray = _UNKNOWN
+    box_centers: FloatArray = _UNKNOWN
+    extents: FloatArray = _UNKNOWN
+    rotations: FloatArray = _UNKNOWN
+
+    def __post_init__(self) -> None:
+        for name, unknown in unknown_in_space(len(self.ids)).items():
+            if getattr(self, name) is _UNKNOWN:
+                object.__setattr__(self, name, unknown)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -199,6 +231,26 @@ class Tracks:
 
 
 _MOST_SHOWN = 10
+
+
+def unknown_in_space(count: int) -> dict[str, NDArray[Any]]:
+    """The fields of :class:`Tracks` that have a default, of so many objects of which nothing is known."""
+    shapes = {
+        "velocity_covariances": (2, 2),
+        "positions": (3,),
+        "spatial_velocities": (3,),
+        "spatial_covariances": (6, 6),
+        "box_centers": (3,),
+        "extents": (3,),
+        "rotations": (3, 3),
+    }
+    return {
+        "spatial_states": np.full(count, SPATIAL_STATES.index("no depth"), np.int64),
+        "points": np.zeros(count, np.int64),
+        **{name: np.full((count, *shape), np.nan, np.float32) for name, shape in shapes.items()},
+    }
+
+
 _ROW_ARRAYS = tuple(spec.name for spec in fields(Tracks) if spec.name not in ("frame_index", "label_map", "names"))
 
 

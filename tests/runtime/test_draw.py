@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -31,7 +33,7 @@ def tracks_of(label_map: NDArray[np.int32], velocity: tuple[float, float] = (np.
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         areas=np.array([len(p) for p in points], np.int64),
         velocities=np.full((count, 2), velocity, np.float32),
-        states=np.zeros(count, np.int64),
+        states=np.ones(count, np.int64),
         ages=np.zeros(count, np.int64),
         age_seconds=np.zeros(count),
         reference_frames=np.full(count, NEW, np.int64),
@@ -132,6 +134,20 @@ def test_arrows(velocity: tuple[float, float], seconds: float, arrow: tuple[int,
         np.testing.assert_array_equal(drawn, plain)
     else:
         assert (drawn[arrow] > 220).all()
+
+
+def test_an_arrow_fades_as_its_velocity_is_less_certain_and_what_is_new_has_none() -> None:
+    label_map, strength = square(), []
+    plain = overlay(gray(label_map), tracks_of(label_map), NAMES, labels=False).astype(int)
+    certain = tracks_of(label_map, (0.0, 60.0))
+    for deviation in (0.0, 10.0, 30.0, 60.0, 1000.0):
+        covariances = np.full((1, 2, 2), np.eye(2) * deviation**2, np.float32)
+        drawn = overlay(gray(label_map), replace(certain, velocity_covariances=covariances), NAMES, labels=False)
+        strength.append(int(np.abs(drawn.astype(int) - plain).sum()))
+    assert strength == sorted(strength, reverse=True)
+    assert strength[0] > 1.9 * strength[2] > strength[3] > strength[4] == 0
+    new = replace(certain, states=np.zeros(1, np.int64))
+    np.testing.assert_array_equal(overlay(gray(label_map), new, NAMES, labels=False), plain)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 700), (8, 8), (300, 3)], ids=str)

@@ -182,7 +182,7 @@ BROKEN: dict[str, tuple[Callable[[], Snapshot], str]] = {
     "nothing": (dict, "no snapshot of a stream"),
     "newer": (
         lambda: {**stepped().snapshot(), "origin.format": np.array(99)},
-        "format 99, this program reads format 2",
+        "format 99, this program reads format 3",
     ),
     "no frame": (lambda: without("pipeline."), "incomplete"),
     "no features": (lambda: without("memory.0.features"), "incomplete"),

@@ -83,13 +83,11 @@ class Assembly:
         identities: Identities,
         margin: FloatArray,
         fitted: Fit,
-        seconds: FloatArray,
         published: NDArray[np.bool_],
     ) -> Tracks:
         """Rows in the order of ids, in pixels of the camera's image; objects without a pixel there are left out.
 
-        margin: as for ``group``.   seconds: (M,) that each object's motion took, NaN where unknown.
-        published: (M,) the others are left out, too.
+        margin: as for ``group``.   published: (M,) the others are left out, too.
         """
         stride = self._stride
         label_map, areas, boxes = restore_labels(
@@ -98,7 +96,7 @@ class Assembly:
         order = np.argsort(identities.ids)
         keep = order[(areas > 0)[order] & published[order]]
         semantic_scores, center_scores, scores = self.scores(instances, identities)
-        velocities = vectors_to_image(identities.motion, fitted, stride) / seconds[:, None]
+        pixels = stride / np.array(fitted.scale)
         pixels_per_cell = stride / float(np.sqrt(fitted.scale[0] * fitted.scale[1]))
         return Tracks(
             frame_index=frame_index,
@@ -111,13 +109,14 @@ class Assembly:
             centers=to_image(instances.centers[keep], fitted, stride),
             boxes=boxes[keep],
             areas=areas[keep],
-            velocities=velocities[keep].astype(np.float32),
+            velocities=vectors_to_image(identities.velocities[keep], fitted, stride),
             states=identities.states[keep],
             ages=identities.ages[keep],
             age_seconds=identities.age_seconds[keep],
             reference_frames=identities.reference_frames[keep],
             distances=identities.distances[keep] * np.float32(pixels_per_cell),
             names=self._names,
+            velocity_covariances=(identities.velocity_covariances[keep] * np.outer(pixels, pixels)).astype(np.float32),
         )
 
     def scores(self, instances: Instances, identities: Identities) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.structures import Image, Tracks
+from instance_flow.structures import STATES, Image, Tracks
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _SHADES = np.array([[0.90, 1.00], [0.60, 1.00], [0.85, 0.75]], np.float32)
@@ -46,7 +46,8 @@ def overlay(
 
     image: (H, W, 3) uint8 RGB, of the size of ``tracks.label_map``.
     class_names: name of each class_id, None = the tracks' own; a number stands in for a name that is missing.
-    arrow_seconds: an arrow leads to where the center will be after this time; 0 draws none.
+    arrow_seconds: an arrow leads to where the center will be after this time; 0 draws none. It fades as the velocity is
+        less certain, and an object that was just found has none.
     opacity: of the masks, 0 to 1.
     Raises ValueError for another shape or type, and where image and label map differ in size.
     """
@@ -61,7 +62,14 @@ def overlay(
         _draw_mask(canvas, tracks, row, tint, opacity, scale)
     if arrow_seconds:
         for row, tint in enumerate(tints):
-            _draw_arrow(canvas, tracks.centers[row], tracks.velocities[row] * arrow_seconds, tint, scale)
+            _draw_arrow(
+                canvas,
+                tracks.centers[row],
+                tracks.velocities[row] * arrow_seconds,
+                tint,
+                scale,
+                _certainty(tracks, row),
+            )
     if labels:
         taken: list[tuple[int, int, int, int]] = []
         for row, tint in enumerate(tints):
@@ -122,20 +130,43 @@ def _draw_mask(
 
 
 def _draw_arrow(
-    canvas: Image, center: NDArray[np.float32], motion: NDArray[np.float32], tint: tuple[int, int, int], scale: float
+    picture: Image,
+    center: NDArray[np.float32],
+    motion: NDArray[np.float32],
+    tint: tuple[int, int, int],
+    scale: float,
+    opacity: float,
 ) -> None:
     length = float(np.hypot(*motion))
-    if not math.isfinite(length) or length < 4 * scale:
+    if not math.isfinite(length) or length < 4 * scale or opacity < 0.1:
         return
-    longest = float(np.hypot(*canvas.shape[:2]))
+    longest = float(np.hypot(*picture.shape[:2]))
     tip = center + motion * min(1.0, longest / length)
     start, end = (round(float(center[1])), round(float(center[0]))), (round(float(tip[1])), round(float(tip[0])))
     head = min(0.4, 9 * scale / length)
     thin = max(1, round(1.5 * scale))
+    # Only what is around the arrow is mixed with what was there; beyond the picture there is nothing to mix.
+    border = round(10 * scale) + thin
+    low, high = np.sort(np.clip([start, end], 0, np.array(picture.shape[1::-1]) - 1), 0)
+    left, top = np.maximum(low - border, 0).tolist()
+    region = picture[top : int(high[1]) + border, left : int(high[0]) + border]
+    start, end = (start[0] - left, start[1] - top), (end[0] - left, end[1] - top)
+    canvas = region.copy()
     cv2.arrowedLine(canvas, start, end, _DARK, thin + 2, cv2.LINE_AA, tipLength=head)
     cv2.arrowedLine(canvas, start, end, _LIGHT, thin, cv2.LINE_AA, tipLength=head)
     cv2.circle(canvas, start, round(3 * scale), _DARK, -1, cv2.LINE_AA)
     cv2.circle(canvas, start, round(2 * scale), tint, -1, cv2.LINE_AA)
+    cv2.addWeighted(canvas, opacity, region, 1 - opacity, 0, region)
+
+
+def _certainty(tracks: Tracks, row: int) -> float:
+    """Of a velocity, 0 to 1: one half where its standard deviation is half of it. 1 where none is given, 0 of an object
+    that was just found."""
+    if tracks.states[row] == STATES.index("new"):
+        return 0.0
+    variance = float(np.trace(tracks.velocity_covariances[row])) / 2
+    speed = float((tracks.velocities[row].astype(np.float64) ** 2).sum())
+    return speed / (speed + 4 * variance) if math.isfinite(variance) and speed > 0 else 1.0
 
 
 def _label(tracks: Tracks, row: int, names: Mapping[int, str]) -> str:

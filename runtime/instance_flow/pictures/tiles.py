@@ -153,6 +153,7 @@ def _scaled(tracks: Tracks, size: Size) -> Tracks:
         centers=tracks.centers * (y, x),
         boxes=tracks.boxes * (x, y, x, y),
         velocities=tracks.velocities * (y, x),
+        velocity_covariances=tracks.velocity_covariances * np.outer((y, x), (y, x)),
     )
 
 

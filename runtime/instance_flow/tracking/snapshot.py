@@ -18,7 +18,7 @@ from instance_flow.structures import InstanceFlowError
 Snapshot = dict[str, NDArray[Any]]
 """Arrays by name, "<part>.<what>"; none of them holds objects, so ``np.savez`` writes them without pickle."""
 
-FORMAT = 2
+FORMAT = 3
 LAST_FRAME = 2**53
 """Numbers up to it are exact in any arithmetic, and no stream reaches it."""
 NO_STAMP = int(np.iinfo(np.int64).min)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from instance_flow.assembly.appearance import APPEARANCE_SIZE, blend
 from instance_flow.assembly.matching import KnownIdentities, Matches
+from instance_flow.spatial.camera import CameraModel
+from instance_flow.spatial.measure import Places, SpatialConfig
 from instance_flow.structures import (
     LAST_ID,
     NEW,
@@ -21,8 +23,10 @@ from instance_flow.structures import (
     InstanceFlowError,
     Instances,
     IntArray,
+    Tracks,
 )
 from instance_flow.tracking.memory import Reference
+from instance_flow.tracking.motion import Motions, follow_in_image, follow_in_space
 from instance_flow.tracking.snapshot import Snapshot, pack_stamp, take, take_counts, unpack_stamp
 
 LEAST_SHARE = 0.05
@@ -81,6 +85,7 @@ class Tracker:
         self.lost_frames = lost_frames
         self._next_id = 1
         self._tracks: dict[int, _Track] = {}
+        self._in_image, self._in_space = Motions(2), Motions(3)
 
     def __len__(self) -> int:
         """Number of identities that may still be handed on."""
@@ -103,10 +108,11 @@ class Tracker:
         references: Sequence[Reference],
         frame_index: int,
         stamp: int | None = None,
+        flow_error: float = 1.0,
     ) -> Identities:
         """Give every object of one frame the identity that it was matched to, or a new one.
 
-        stamp: of the frame, in nanoseconds.
+        stamp: of the frame, in nanoseconds.   flow_error: as of ``Assembly``, in cells.
         Raises InstanceFlowError where there is no further id.
         """
         ids = matches.ids.copy()
@@ -119,7 +125,7 @@ class Tracker:
         last_seen = np.array([self._tracks[i].last_frame if i in self._tracks else NEW for i in ids.tolist()], np.int64)
         self._remember(ids, instances, frame_index, stamp)
         frames = np.array([*(r.frame_index for r in references), NEW], np.int64)[matches.reference]
-        motion, since = _motion(ids, instances, references)
+        velocities, covariances = follow_in_image(self._in_image, ids, instances, references, stamp, flow_error)
         return Identities(
             ids=ids,
             class_ids=np.array([self._tracks[i].votes.argmax() for i in ids], np.int64),
@@ -128,8 +134,23 @@ class Tracker:
             age_seconds=np.array([_seconds(self._tracks[i].first_stamp, stamp) for i in ids], np.float64),
             reference_frames=np.where(matches.reference < 0, last_seen, frames),
             distances=matches.distance,
-            motion=motion,
-            motion_since=since,
+            velocities=velocities,
+            velocity_covariances=covariances,
+        )
+
+    def place(
+        self, tracks: Tracks, places: Places, camera: CameraModel, stamp: int | None, config: SpatialConfig
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Position and velocity (N, 6) of a frame's tracks, and their covariance (N, 6, 6): ``follow_in_space``."""
+        return follow_in_space(
+            self._in_space,
+            tracks.ids,
+            places,
+            tracks.velocities.astype(np.float64),
+            tracks.velocity_covariances.astype(np.float64),
+            camera,
+            stamp,
+            config,
         )
 
     def publish(
@@ -178,11 +199,14 @@ class Tracker:
         latest = sorted(fresh, key=lambda i: self._tracks[i].last_frame)[-MOST_LOST:]
         for identity in set(lost).difference(latest):
             del self._tracks[identity]
+        for motions in (self._in_image, self._in_space):
+            motions.retain(self._tracks)
 
     def clear(self) -> None:
         """Start again with id 1."""
         self._next_id = 1
         self._tracks.clear()
+        self._in_image, self._in_space = Motions(2), Motions(3)
 
     def snapshot(self) -> Snapshot:
         """All identities as plain arrays, one row for each; their order decides between equals."""
@@ -197,6 +221,8 @@ class Tracker:
             "tracker.ids": np.array(list(self._tracks), np.int64),
             "tracker.first_stamp": np.array([pack_stamp(track.first_stamp) for track in tracks], np.int64),
             **{f"tracker.{_STORED_AS.get(name, name)}": column for name, column in columns.items()},
+            **self._in_image.snapshot("tracker.in_image"),
+            **self._in_space.snapshot("tracker.in_space"),
         }
 
     def restored(self, snapshot: Mapping[str, NDArray[Any]], classes: int, frame_index: int) -> Tracker:
@@ -246,6 +272,8 @@ class Tracker:
                 shown=bool(column["shown"][k]),
             )
         tracker._next_id = next_id
+        tracker._in_image = self._in_image.restored("tracker.in_image", snapshot, tracker.ids)
+        tracker._in_space = self._in_space.restored("tracker.in_space", snapshot, tracker.ids)
         return tracker
 
     @property
@@ -276,17 +304,3 @@ def _states(last_seen: IntArray, references: Sequence[Reference], frame_index: i
 
 def _seconds(earlier: int | None, now: int | None) -> float:
     return np.nan if earlier is None or now is None else (now - earlier) * 1e-9
-
-
-def _motion(ids: IntArray, instances: Instances, references: Sequence[Reference]) -> tuple[FloatArray, IntArray]:
-    """How far each object came since the latest reference that it stood in: minus its instance flow."""
-    motion = np.full((len(ids), 2), np.nan, np.float32)
-    since = np.full(len(ids), -1, np.int64)
-    latest = sorted(range(len(references)), key=lambda r: references[r].frame_index)
-    rows = ids.tolist()
-    for r in latest:
-        held = set(references[r].ids.tolist())
-        seen = np.array([identity in held for identity in rows], bool)
-        motion[seen] = -instances.flows[r][seen]
-        since[seen] = r
-    return motion, since

@@ -26,7 +26,7 @@ Depth = NDArray[Any]
 
 def boxes_of(labels: NDArray[np.int32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
     places = [np.nonzero(labels == i) for i in ids]
-    return np.array([(x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1) for y, x in places], np.float32)
+    return np.array([(x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1) for y, x in places], np.float32).reshape(-1, 4)
 
 
 def place(depth: Depth, labels: NDArray[np.int32], camera: CameraModel = CAMERA, **settings: Any) -> Places:
@@ -132,6 +132,12 @@ def test_every_object_has_its_own_state() -> None:
     depth = FLAT.copy()
     depth[:20, :20], depth[70:90, 90:120] = np.nan, 30
     assert [SPATIAL_STATES[k] for k in place(depth, labels).states] == ["too few points", "measured", "too far"]
+
+
+def test_a_frame_without_objects_has_no_places() -> None:
+    found = place(FLAT, np.zeros(SIZE, np.int32))
+    assert found.positions.shape == (0, 3)
+    assert found.rotations.shape == (0, 3, 3)
 
 
 def matrix(**entries: float) -> NDArray[np.float64]:

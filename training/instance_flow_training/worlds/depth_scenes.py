@@ -149,8 +149,9 @@ def _rays(size: tuple[int, int], matrix: Array, distortion: tuple[float, ...]) -
     ys, xs = np.mgrid[: size[0], : size[1]].astype(np.float64)
     pixels = np.stack([xs, ys], -1).reshape(-1, 1, 2)
     coefficients = np.array(distortion or (0.0,) * 4)
-    flat = cv2.undistortPoints(pixels, matrix, coefficients)
-    for _ in range(20):
+    flat = (pixels - matrix[:2, 2]) / matrix[[0, 1], [0, 1]]
+    # Where there is no distortion the first guess is right.
+    for _ in range(30 if distortion else 0):
         points = np.concatenate([flat, np.ones((len(flat), 1, 1))], -1)
         seen = cv2.projectPoints(points, np.zeros(3), np.zeros(3), matrix, coefficients)[0]
         flat = flat - (seen.reshape(-1, 1, 2) - pixels) / matrix[[0, 1], [0, 1]]

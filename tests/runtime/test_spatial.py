@@ -17,6 +17,7 @@ from instance_flow.spatial import kalman
 from instance_flow.spatial.camera import CameraModel
 from instance_flow.spatial.measure import Places, SpatialConfig, depth_problem, measure
 from instance_flow.structures import SPATIAL_STATES
+from instance_flow.tracking.motion import Motions, follow_in_space
 
 SIZE = (96, 128)
 K = np.array([[100.0, 0, 63.5], [0, 100, 47.5], [0, 0, 1]])
@@ -74,7 +75,9 @@ DEPTHS: dict[str, Callable[[], Depth]] = {
     "negative holes": lambda: spoiled(FLAT, some(0.5), -1),
     "background in a third of the mask": lambda: spoiled(FLAT, some(0.33), 5),
     "something in front in a third of the mask": lambda: spoiled(FLAT, some(0.33), 0.7),
-    "edges of background": lambda: np.where(cv2.erode(np.uint8(one_object() > 0), np.ones((3, 3))) > 0, FLAT, 6),
+    "edges of background": lambda: np.where(
+        cv2.erode((one_object() > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0, FLAT, 6
+    ),
 }
 
 
@@ -269,7 +272,7 @@ def test_the_position_is_the_mean_of_the_masks_points() -> None:
     rng = np.random.default_rng(2)
     depth = (2 + 0.002 * rng.standard_normal(SIZE)).astype(np.float32)
     labels = one_object(50, 40, 12, 12)
-    ys, xs = np.nonzero(cv2.erode(np.uint8(labels > 0), np.uint8([[0, 1, 0], [1, 1, 1], [0, 1, 0]])))
+    ys, xs = np.nonzero(cv2.erode((labels > 0).astype(np.uint8), np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)))
     z = depth[ys, xs].astype(np.float64)
     points = np.stack([(xs - 63.5) / 100 * z, (ys - 47.5) / 100 * z, z], 1)
     np.testing.assert_allclose(place(depth, labels).positions[0], points.mean(0), atol=1e-6)
@@ -288,10 +291,31 @@ def test_the_covariance_is_that_of_the_errors() -> None:
     assert 0.1 < np.mean(ratios) < 3
 
 
+def test_an_object_that_the_edge_of_the_image_cuts_is_less_certain() -> None:
+    whole, cut = (place(FLAT, one_object(left)).covariances[0] for left in (1, 0))
+    assert cut[0, 0] > 20 * whole[0, 0]
+
+
+def test_half_an_object_hidden_moves_the_filter_less_than_a_step_as_wide() -> None:
+    """It stands still; at last its left half is hidden, so that the middle of what is seen is 0.2 m further right."""
+    camera, ids, unknown = CameraModel(K), np.array([1]), np.full((1, 2), np.nan)
+
+    def speed(last: NDArray[np.int32]) -> float:
+        motions = Motions(3)
+        for t in range(11):
+            seen = place(FLAT, one_object() if t < 10 else last)
+            state, _ = follow_in_space(
+                motions, ids, seen, unknown, np.full((1, 2, 2), np.nan), camera, round(t * 1e8), SpatialConfig()
+            )
+        return float(state[0, 3])
+
+    assert 0 < speed(one_object(60, width=20)) < speed(one_object(50)) / 3
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("max_depth", 0.0), ("min_points", -1), ("speed", np.nan), ("depth_growth", -1.0)], ids=str
 )
-def test_settings_that_nothing_can_be_measured_with_are_refused(name: str, value: float) -> None:
+def test_settings_that_nothing_can_be_measured_with_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be a finite number"):
         SpatialConfig(**{name: value})
 

@@ -103,7 +103,7 @@ def _undistorted(matrix: bytes, distortion: bytes, model: str, height: int, widt
     pixels = np.stack(np.meshgrid(xs, ys), -1).astype(np.float64).reshape(-1, 1, 2)
     flat = np.array((k[0, 0], k[1, 1]))
     undistort = cv2.fisheye.undistortPoints if model == "equidistant" else cv2.undistortPoints
-    rays = undistort(pixels, k, d)
+    rays = np.asarray(undistort(pixels, k, d), np.float64)
     # OpenCV's own five iterations leave errors of pixels in the corners of wide lenses.
     for _ in range(_REFINEMENTS):
         rays = rays - (_distorted(rays, k, d, model) - pixels) / flat

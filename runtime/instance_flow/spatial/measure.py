@@ -153,7 +153,9 @@ def measure(
     low, high = _percentiles(points, counts, means, rotations)
     extents = high - low + _cut_off(cut, means, rotations, intrinsics)
     centers = means + np.einsum("nij,nj->ni", rotations, (low + high) / 2)
-    covariances = _covariances(means, spreads, slopes, config, intrinsics)
+    height, width = label_map.shape
+    cut_by_edge = (edges[:, :2] <= 0).any(1) | (edges[:, 2] >= width) | (edges[:, 3] >= height)
+    covariances = _covariances(means, spreads, slopes, cut_by_edge, config, intrinsics)
     if camera.pose is not None:
         turn, shift = camera.pose[:3, :3], camera.pose[:3, 3]
         means, centers = means @ turn.T + shift, centers @ turn.T + shift
@@ -165,9 +167,17 @@ def measure(
     return Places(states, np.where(seen, counts, 0), means, covariances, extents, centers, rotations, reaches)
 
 
-def _covariances(means: Array, spreads: Array, slopes: Array, config: SpatialConfig, intrinsics: Array) -> Array:
+def _covariances(
+    means: Array,
+    spreads: Array,
+    slopes: Array,
+    cut_by_edge: NDArray[np.bool_],
+    config: SpatialConfig,
+    intrinsics: Array,
+) -> Array:
     """Along the ray what the sensor misses by, which neighbouring pixels share; across it a pixel, as masks do; and in
-    every direction a twentieth of the object's own spread, as its mask differs from frame to frame."""
+    every direction a twentieth of the object's own spread, as its mask differs from frame to frame. Of an object that
+    the image's edge cuts, nobody knows how much is missing: half of the spread."""
     z = means[:, 2]
     along = (config.depth_floor + config.depth_growth * z**2) / 2
     across = z / np.sqrt(intrinsics[0] * intrinsics[1])
@@ -178,7 +188,7 @@ def _covariances(means: Array, spreads: Array, slopes: Array, config: SpatialCon
     return (
         along[:, None, None] ** 2 * ray
         + across[:, None, None] ** 2 * flat
-        + spreads / 400
+        + spreads * np.where(cut_by_edge, 1 / 4, 1 / 400)[:, None, None]
         + slopes[:, None, None] * ray
     )
 

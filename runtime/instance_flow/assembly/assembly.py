@@ -109,7 +109,7 @@ class Assembly:
             centers=to_image(instances.centers[keep], fitted, stride),
             boxes=boxes[keep],
             areas=areas[keep],
-            velocities=vectors_to_image(identities.velocities[keep], fitted, stride),
+            velocities=vectors_to_image(identities.velocities[keep].astype(np.float32), fitted, stride),
             states=identities.states[keep],
             ages=identities.ages[keep],
             age_seconds=identities.age_seconds[keep],

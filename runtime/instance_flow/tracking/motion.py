@@ -215,11 +215,10 @@ def follow_in_space(
         state[there, :3], covariance[there, :3, :3] = start[:, :3], first[:, :3, :3]
         return state, covariance
     now, spread, known = motions.predict(rows, start, first, stamp, config.acceleration**2)
-    # What comes into sight of an object, or is hidden of it, shifts the middle of what is seen: that of a bar by the
-    # root of 3 times what its deviation changes by.
+    # What comes into sight of an object, or is hidden of it, shifts the middle of what is seen.
     before, reaches = motions.reaches(rows), places.reaches[there]
     shift = np.where(before > 0, reaches - before, 0.0)
-    noise = places.covariances[there] + 3 * (shift**2)[:, None, None] * np.eye(3)
+    noise = places.covariances[there] + (shift**2)[:, None, None] * np.eye(3)
     reaches = np.maximum(reaches, 0.95 * before)
     now[known], spread[known] = updated(
         now[known], spread[known], start[known, :3] - now[known, :3], np.eye(3, 6), noise[known]

@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 
 NAVIGATION = {
     "Run": ("docs/replay", "docs/streams"),
-    "On a robot": ("docs/ros", "docs/deploy"),
+    "On a robot": ("docs/ros", "docs/spatial", "docs/deploy"),
     "Train": ("docs/labels", "docs/training", "docs/quantisation"),
     "The models": ("models/instance-flow-everyday", "models/instance-flow-worlds"),
     "The paper": ("docs/paper", "docs/ablations"),

@@ -39,6 +39,7 @@ from instance_flow.tracks import (
     LabelMap,
     Track,
     Tracks,
+    unknown_in_space,
 )
 
 __all__ = [

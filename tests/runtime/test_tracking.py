@@ -194,7 +194,8 @@ def test_tracks_keep_their_contract(clip: DrawnClip) -> None:
 
 def test_the_velocity_is_nearer_to_the_truth_than_one_flow_over_one_interval() -> None:
     """A curve, as a network sees it: centers within 0.3 cells, flows within one, and at times a flow of nonsense."""
-    rng, tracker, seen = np.random.default_rng(1), Tracker(10), []
+    rng, tracker = np.random.default_rng(1), Tracker(10)
+    seen: list[Reference] = []
     filtered, single = [], []
     for t in range(120):
         at = np.array([30 + 10 * np.sin(0.1 * t), 40 + 10 * np.cos(0.1 * t)])
@@ -226,7 +227,8 @@ STEADY = {
 @pytest.mark.parametrize("seconds", STEADY.values(), ids=STEADY)
 def test_a_steady_motion_is_found_whatever_the_stamps_are(seconds: list[float | None]) -> None:
     """(3, -8) cells per second; the flow of every reference is exact over its own interval."""
-    tracker, seen = Tracker(10), []
+    tracker = Tracker(10)
+    seen: list[Reference] = []
     for t, now in enumerate(seconds):
         at = (5 + 0.3 * t, 60 - 0.8 * t) if now is None else (5 + 3 * now, 60 - 8 * now)
         stamp = None if now is None else round(now * 1e9)

@@ -47,9 +47,8 @@ def test_objects_are_placed_within_what_the_covariance_says(distortion: tuple[fl
     camera, ratios = CameraModel(clip.matrix, distortion), []
     for t in range(3):
         ids = np.unique(clip.labels[t][clip.labels[t] > 0]).astype(np.int64)
-        found = measure(
-            clip.depths[t], clip.labels[t], ids, np.tile(np.float32([0, 0, 128, 96]), (len(ids), 1)), camera
-        )
+        boxes = np.tile(np.array([0, 0, 128, 96], np.float32), (len(ids), 1))
+        found = measure(clip.depths[t], clip.labels[t], ids, boxes, camera)
         miss = found.positions - clip.surfaces(t)[ids - 1]
         ok = found.states == 0
         ratios += np.einsum("ni,nij,nj->n", miss[ok], np.linalg.inv(found.covariances[ok]), miss[ok]).tolist()

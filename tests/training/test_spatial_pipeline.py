@@ -37,9 +37,10 @@ def run(clip: DepthClip, stream: Stream, frames: range, posed: bool = True) -> l
     ]
 
 
-def assert_same(
-    one: Tracks, other: Tracks, names: tuple[str, ...] = tuple(spec.name for spec in fields(Tracks))
-) -> None:
+FIELDS = tuple(spec.name for spec in fields(Tracks))
+
+
+def assert_same(one: Tracks, other: Tracks, names: tuple[str, ...] = FIELDS) -> None:
     for name in names:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
@@ -166,7 +167,8 @@ def test_the_overlapped_stream_gives_the_same(clip: DepthClip) -> None:
 
 def test_tracks_that_nobody_placed_are_unknown(clip: DepthClip) -> None:
     tracks = Pipeline(OracleNetwork(clip.clip())).step(clip.images[0])
-    bare = replace(tracks, **dict.fromkeys(IN_SPACE, None))
+    nothing: dict[str, Any] = dict.fromkeys(IN_SPACE)
+    bare = replace(tracks, **nothing)
     for name, array in unknown_in_space(len(tracks)).items():
         np.testing.assert_array_equal(getattr(bare, name), array)
         assert getattr(tracks, name).shape == array.shape

@@ -109,6 +109,8 @@ def test_best_checkpoint_is_kept_and_remembered(
     assert load_checkpoint(tmp_path / "best.pt")["step"] == 2
     printed = capsys.readouterr()
     assert "validation AP=0.000" in printed.err, "the progress bar"
+    assert "step 2: AP 0.0, AP50 0.0, IDF1 0.0 (AP the best so far); losses: class maps " in printed.err
+    assert "step 4: AP 0.0, AP50 0.0, IDF1 0.0 (AP no better than 0.0); losses: class maps " in printed.err
     last_line = printed.out.splitlines()[-1]
     assert last_line.startswith("trained 4 steps; best AP 0.000 at step 2; export with: instance-flow-export ")
     assert "best.pt" in last_line

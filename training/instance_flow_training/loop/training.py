@@ -199,7 +199,7 @@ def validate_and_keep_best(run: TrainingRun, log: TrainingLog, best: Path) -> No
     """Score the network and save it where none was better; leaves it in evaluation mode."""
     scores = validate(run.network, run.config.validation, run.data.class_names, run.config.defaults)
     metric = run.config.validation.keep
-    log.validation(scores, metric, run.step)
+    log.validation(scores, metric, run.step, run.best.get("value", -1.0))
     run.missed += 1
     if scores[metric] > run.best.get("value", -1.0):
         run.missed = 0

@@ -17,6 +17,13 @@ from instance_flow_training.loop.step_clock import Timing, advice, cores_per_pro
 log = logging.getLogger(__name__)
 
 _STEPS_TO_JUDGE = 10
+_WORDS = {
+    "semantic": ("class maps", ""),
+    "center": ("centers", ""),
+    "intra": ("offsets", " px"),
+    "inter": ("flow", " px"),
+}
+"""Terms of the loss in words."""
 
 
 class TrainingLog:
@@ -31,6 +38,7 @@ class TrainingLog:
         self._whole = Timing()
         self._warned = folder is None
         self._shown: dict[str, str] = {}
+        self._terms: Mapping[str, float] = {}
 
     def count_step(self) -> None:
         """One more step is done."""
@@ -38,14 +46,27 @@ class TrainingLog:
 
     def losses(self, terms: Mapping[str, float], learning_rate: float, step: int) -> None:
         """The loss terms of a step."""
+        self._terms = terms
         self.scalars("loss", terms, step)
         self.scalars("", {"learning_rate": learning_rate}, step)
         self._shown |= {name: f"{value:.3g}" for name, value in terms.items()}
         self._progress.set_postfix(self._shown)
 
-    def validation(self, scores: Mapping[str, float], metric: str, step: int) -> None:
-        """What a validation gave; the metric by which the best checkpoint is kept stays in sight."""
+    def validation(self, scores: Mapping[str, float], metric: str, step: int, best: float = -1.0) -> None:
+        """What a validation gave, as a line that stays; the metric by which the best checkpoint is kept stays in sight.
+
+        best: that metric's best so far.
+        """
         self.scalars("validation", scores, step)
+        losses = ", ".join(
+            f"{words} {self._terms[name]:.3g}{unit}" for name, (words, unit) in _WORDS.items() if name in self._terms
+        )
+        found = ", ".join(
+            f"{name} {100 * scores[name]:.1f}" for name in dict.fromkeys((metric, "AP50", "IDF1")) if name in scores
+        )
+        news = "the best so far" if scores[metric] > best else f"no better than {100 * best:.1f}"
+        self._progress.clear()
+        log.info(f"step {step}: {found} ({metric} {news})" + (f"; losses: {losses}" if losses else ""))
         self._shown |= {f"validation {metric}": f"{scores[metric]:.3f}"}
         self._progress.set_postfix(self._shown)
 

@@ -20,7 +20,7 @@ from instance_flow.structures import ModelInfo
 from instance_flow_export.compact import rounded, store_half
 from instance_flow_export.export import export, export_graph, main, prove_and_write, weights_hash
 from instance_flow_export.half import halve
-from instance_flow_export.proof import ProofError, proof_images, prove, relative_error
+from instance_flow_export.proof import TIES, ProofError, proof_images, prove, relative_error
 from instance_flow_training.config import DataConfig, TrainConfig, load_config
 from instance_flow_training.loop.training import train
 from instance_flow_training.network.model import InstanceFlowNet
@@ -275,3 +275,11 @@ def test_object_tokens_are_exported_proven_and_run_at_any_size(tmp_path: Path, h
             assert prediction.reference_offset.shape == (count, 2, height // 4, width // 4)
             cached.append(prediction.features)
         assert [array.shape for array in cached[0].to_arrays()] == [(1, network.inter.cached_channels, 128)]
+
+
+@pytest.mark.parametrize(("others", "ties", "error"), [(0, 0.0, 0.0), (1, 0.0, 0.5), (9, TIES, 0.0), (11, TIES, 0.5)])
+def test_only_so_many_ties_are_left_out(others: int, ties: float, error: float) -> None:
+    ours = np.full((2, 50, 100), 2.0)
+    theirs = ours.copy()
+    theirs[0, 0, :others] = 3.0
+    assert relative_error(ours, theirs, ties) == error

@@ -9,7 +9,6 @@ cached of a frame is K tokens, and neither cost nor cache grows with the image. 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +24,8 @@ _FLOW_SCALE = 16.0
 _LEAST = 0.02
 """Heat below which a cell is no token: which of thousands of background cells came last among K would be chance, and
 another chance in every runtime."""
+_HARDLY = 1e-3
+"""Objectness of a token whose heat is hardly enough."""
 _MISSING = -60.0
 """Log objectness of a token that is none."""
 _PENALTY = 16.0
@@ -109,8 +110,8 @@ class TokenFlow(nn.Module):
         index = torch.sort(torch.where(best_rank >= _LEAST, index, rows * columns), dim=1).values
         present = (index < rows * columns)[:, None]
         index = index.clamp(max=rows * columns - 1)
-        # As little as that of a missing one where the heat is hardly enough: whether it just is differs by runtime.
-        objectness = (_gather(heat8, index) - _LEAST).clamp(math.exp(_MISSING), 1.0).log()
+        # Little where the heat is hardly enough: whether it just is differs by runtime.
+        objectness = (_gather(heat8, index) - _LEAST).clamp(_HARDLY, 1.0).log()
         objectness = torch.where(present, objectness, torch.full_like(objectness, _MISSING))
         center_map = self._centers(maps.offset.detach().float())
         weight = heat + 1e-3

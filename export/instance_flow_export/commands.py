@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from instance_flow_training.commands import run_command
+from instance_flow_training.commands import EXPORT, run_command
 
 
 def export(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-export``."""
-    return run_command("instance_flow_export.export", "export", arguments)
+    return run_command("instance_flow_export.export", EXPORT, arguments)
 
 
 def quantise(arguments: Sequence[str] | None = None) -> int:
     """``instance-flow-quantise``."""
-    return run_command("instance_flow_export.quantise", "export", arguments)
+    return run_command("instance_flow_export.quantise", EXPORT, arguments)

@@ -107,7 +107,8 @@ def test_context_has(path: str) -> None:
             "ros2_ws/build/x",
             "runtime/instance_flow/__pycache__/x",
             "tests/conftest.py",
-            "training/configs",
+            "training/pyproject.toml",
+            "export/pyproject.toml",
             "out/demo",
         )
     ],

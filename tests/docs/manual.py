@@ -26,9 +26,10 @@ ROOT = Path(__file__).parents[2]
 NAMES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "models/*.md")
 PAGES = [path for name in NAMES for path in sorted(ROOT.glob(name))]
 PROJECT = (ROOT / "pyproject.toml").read_text()
+PROJECTS = "".join((ROOT / name / "pyproject.toml").read_text() for name in (".", "training", "export"))
 SCRIPTS: dict[str, tuple[str, str]] = {
     name: (module, function)
-    for name, module, function in re.findall(r'^(instance-flow[\w-]*) = "([\w.]+):(\w+)"$', PROJECT, re.MULTILINE)
+    for name, module, function in re.findall(r'^(instance-flow[\w-]*) = "([\w.]+):(\w+)"$', PROJECTS, re.MULTILINE)
 }
 SHELL = ("bash", "sh", "shell", "console")
 LANGUAGES = ("bash", "python", "text")
@@ -192,7 +193,10 @@ def check_make(arguments: Sequence[str]) -> None:
 
 
 def check_pip(arguments: Sequence[str]) -> None:
-    """The extras that are asked for."""
+    """The extras that are asked for, and the folders."""
+    for word in arguments:
+        if word.startswith("./"):
+            assert (ROOT / word / "pyproject.toml").is_file(), word
     known = PROJECT.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
     for extras in re.findall(r"\[(.*?)\]", " ".join(arguments)):
         for extra in extras.split(","):

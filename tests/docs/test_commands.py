@@ -141,6 +141,7 @@ def test_a_command_that_would_be_refused_is_found(page: str, message: str) -> No
     [
         "make tset",
         "pip install '.[bag]'",
+        "pip install . ./traning",
         "deploy/provider.sh .venv rocm",
         "instance_flow_node --ros-args -p modell:=x",
         "ros2 launch instance_flow_ros instance_flow.launch.py images:=/camera",

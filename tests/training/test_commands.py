@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands: each is there, and without the packages of its extra it says which one to install."""
+"""The commands: each is there, and where a package is missing it says how to install it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+ROOT = Path(__file__).parents[2]
+TRAINING, EXPORT = (
+    tomllib.loads((ROOT / name / "pyproject.toml").read_text())["project"] for name in ("training", "export")
+)
+SCRIPTS = {**TRAINING["scripts"], **EXPORT["scripts"]}
 
 
 def test_every_command_is_there() -> None:
-    for entry in PROJECT["scripts"].values():
+    for entry in SCRIPTS.values():
         module, _, name = entry.partition(":")
         assert callable(getattr(import_module(module), name))
 
@@ -34,10 +38,10 @@ def run_without(entry: str, argument: str, *packages: str) -> subprocess.Complet
 
 
 MISSING = {
-    "instance-flow-train": ("torch", "train"),
-    "instance-flow-ablate": ("torch", "train"),
-    "instance-flow-export": ("onnx", "export"),
-    "instance-flow-quantise": ("onnx", "export"),
+    "instance-flow-train": ("torch", ". ./training"),
+    "instance-flow-ablate": ("torch", ". ./training"),
+    "instance-flow-export": ("onnx", ". ./training ./export"),
+    "instance-flow-quantise": ("onnx", ". ./training ./export"),
 }
 
 
@@ -46,21 +50,21 @@ def test_without_its_packages_a_command_says_which(command: str, missing: tuple[
     packages = "torch", "onnx", "onnxscript", "tensorboard", "safetensors"
     # Its --help needs none of them.
     argument = "a.toml" if command == "instance-flow-train" else "--help"
-    result = run_without(PROJECT["scripts"][command], argument, *packages)
-    package, extra = missing
+    result = run_without(SCRIPTS[command], argument, *packages)
+    package, folders = missing
     assert result.stderr.startswith(f"command: error: needs the Python package {package}, which is not installed")
-    assert f"pip install '.[{extra}]'" in result.stderr
+    assert f"; run `pip install {folders}` in instance-flow's checkout" in result.stderr
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
 
 
 @pytest.mark.parametrize("command", ["instance-flow-world", "instance-flow-validate"])
 def test_what_needs_no_torch_runs_without(command: str) -> None:
     """Worlds and validation are for a robot's install, too."""
-    result = run_without(PROJECT["scripts"][command], "--help", "torch", "onnx", "PIL", "safetensors")
+    result = run_without(SCRIPTS[command], "--help", "torch", "onnx", "PIL", "safetensors")
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_what_the_configuration_needs_comes_with_both_extras() -> None:
+def test_what_the_configuration_needs_comes_along() -> None:
     """Exporting reads a checkpoint's configuration; before 3.11 Python has no TOML of its own."""
-    for extra in ("train", "export"):
-        assert any(name.startswith("tomli>=") for name in PROJECT["optional-dependencies"][extra])
+    assert any(name.startswith("tomli>=") for name in TRAINING["dependencies"])
+    assert any(name.startswith("instance-flow-training==") for name in EXPORT["dependencies"])

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import shown
-from instance_flow.network.installation import bundled_model_path
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import ModelError
 from instance_flow_training.comparing.judgement import Curve, judge
@@ -97,9 +97,11 @@ def start_weights(start: str) -> Path:
     """The file that training starts from. Raises ModelError where the bundled one is not there."""
     if start != EVERYDAY:
         return Path(start)
-    path = bundled_model_path().with_suffix(".safetensors")
+    path = Path(str(resources.files("instance_flow_training.weights"))) / "instance-flow-everyday.safetensors"
     if not path.is_file():
-        raise ModelError(f"{path}: the bundled weights are missing; install instance-flow again, or give --from FILE")
+        raise ModelError(
+            f"{path}: the bundled weights are missing; install instance-flow-training again, or give --from FILE"
+        )
     return path
 
 
@@ -177,7 +179,10 @@ def finish(out: Path, size: tuple[int, int]) -> str:
     try:
         export = importlib.import_module("instance_flow_export.export")
     except ModuleNotFoundError as error:
-        return f"trained; to write a model from {out}, pip install instance-flow[export] ({error.name} is missing)"
+        return (
+            f"trained, but no model is written, since {error.name} is not installed; run `pip install . ./training "
+            f"./export` in instance-flow's checkout, then `instance-flow-export {out}`"
+        )
     if export.main([str(out), f"--size={size[1]}x{size[0]}"]):
         raise ConfigError(f"{out}: trained, but not exported; instance-flow-export {out} says why")
     judgement = judge(Pipeline.load(out / MODEL), read_video_set(out / LABELS_FOLDER / "val"))

@@ -87,7 +87,8 @@ def val_command(options: argparse.Namespace) -> int:
         training = importlib.import_module("instance_flow_training.commands")
     except ModuleNotFoundError:
         raise SourceError(
-            "val reads labels as the training does, which is not installed; pip install instance-flow[train]"
+            "val reads labels as the training does, which is not installed; run `pip install . ./training` in "
+            "instance-flow's checkout"
         ) from None
     return int(training.val(options.arguments))
 
@@ -124,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_val(commands: Any) -> None:
     # For the list of commands; `main` hands over what follows.
-    commands.add_parser("val", help="measure a model on labels in any form (with instance-flow's train extra)")
+    commands.add_parser("val", help="measure a model on labels in any form (with instance-flow-training)")
 
 
 def _add_evaluate(commands: Any) -> None:

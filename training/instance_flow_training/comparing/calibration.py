@@ -176,7 +176,9 @@ def write_costs(model: Path, out: Path, costs: MatchCosts) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise ModelError("to write a model file needs the package onnx: pip install 'instance-flow[export]'") from error
+        raise ModelError(
+            "writing a model file needs the Python package onnx, which is not installed; run `pip install onnx`"
+        ) from error
     info = replace(OnnxNetwork(model, "cpu").info, match_costs=costs)
     graph = onnx.load(model)
     onnx.helper.set_model_props(graph, write_metadata(info))

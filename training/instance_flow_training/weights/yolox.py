@@ -103,7 +103,9 @@ def _convolutions(path: Path) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Te
         import onnx
         from onnx import numpy_helper
     except ImportError:
-        raise ModelError("init.yolox reads an ONNX file: pip install instance-flow[export]") from None
+        raise ModelError(
+            "init.yolox needs the Python package onnx, which is not installed; run `pip install onnx`"
+        ) from None
     try:
         graph = onnx.load(str(path)).graph
         tensors = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()).float() for t in graph.initializer}

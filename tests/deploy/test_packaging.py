@@ -208,3 +208,27 @@ def test_the_workflow_asks_for_what_there_is() -> None:
     assert set(re.findall(r"^make (\w+)", commands, re.MULTILINE)) <= set(targets[1].split())
     pythons = jobs["test"]["strategy"]["matrix"]["python"]
     assert SETTINGS["project"]["requires-python"] == f">={pythons[0]}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "installed"),
+    {
+        "nothing": ("README.md", []),
+        "runtime": ("pyproject.toml", ["'.[bags]'", "'.[bags,cluster,compare,dev]'", "./training", "./export"]),
+        "training": ("training/pyproject.toml", ["'.[bags,cluster,compare,dev]'", "./training", "./export"]),
+        "export": ("export/pyproject.toml", ["'.[bags,cluster,compare,dev]'", "./training", "./export"]),
+    }.values(),
+    ids=["nothing", "runtime", "training", "export"],
+)
+def test_make_installs_again_what_changed(changed: str, installed: list[str], tmp_path: Path) -> None:
+    """By what make would do for the tests in a folder where everything is installed."""
+    for name in ("Makefile", "constraints.txt", "pyproject.toml", "training", "export", "ros2_ws"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    stamps = tmp_path / ".venv" / "stamps"
+    stamps.mkdir(parents=True)
+    for name in ("environment", "run", "ros", "workspace", "develop"):
+        (stamps / name).touch()
+    command = ["make", "--dry-run", f"--what-if={changed}", str(stamps.relative_to(tmp_path) / "develop")]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    make = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True)
+    assert re.findall(r" -e (\S+)", make.stdout) == installed

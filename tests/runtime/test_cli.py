@@ -347,6 +347,14 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert "usage: instance-flow" in capsys.readouterr().err
 
 
+def test_val_without_the_training_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "instance_flow_training.commands", None)
+    assert main(["val", "model.onnx", "labels.zip"]) == 2
+    assert "not installed; run `pip install . ./training` in instance-flow's checkout\n" in capsys.readouterr().err
+
+
 def test_settings_keep_their_types() -> None:
     assert parse_settings([]) == AssemblyConfig()
     settings = parse_settings(["max_instances=7", "max_distance=0.25", "max_distance=0.5"])

@@ -5,10 +5,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from instance_flow.structures import MatchCosts, ModelError
+from instance_flow_training.comparing.calibration import write_costs
+from instance_flow_training.network.detector import YoloxNano
+from instance_flow_training.own_labels import finish
+from instance_flow_training.weights.yolox import take_yolox
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -68,3 +76,25 @@ def test_what_the_configuration_needs_comes_along() -> None:
     """Exporting reads a checkpoint's configuration; before 3.11 Python has no TOML of its own."""
     assert any(name.startswith("tomli>=") for name in TRAINING["dependencies"])
     assert any(name.startswith("instance-flow-training==") for name in EXPORT["dependencies"])
+
+
+NEEDS_ONNX = {
+    "calibrating": partial(write_costs, Path("model.onnx"), Path("out.onnx"), MatchCosts()),
+    "init.yolox": lambda: take_yolox(YoloxNano(1), Path("yolox.onnx"), ["person"]),
+}
+
+
+@pytest.mark.parametrize("call", NEEDS_ONNX.values(), ids=NEEDS_ONNX)
+def test_where_onnx_is_missing_its_package_is_named(call: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(
+        ModelError, match="needs the Python package onnx, which is not installed; run `pip install onnx`"
+    ):
+        call()
+
+
+def test_a_training_without_the_export_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "instance_flow_export.export", None)
+    text = finish(tmp_path, (256, 448))
+    assert "run `pip install . ./training ./export` in instance-flow's checkout" in text
+    assert text.endswith(f"then `instance-flow-export {tmp_path}`")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# From the checkout, since an index may not have the distributions, or others of these names.
+# From the checkout: the distributions are on no index yet.
 TRAINING = "pip install . ./training"
 EXPORT = f"{TRAINING} ./export"
 

@@ -250,15 +250,14 @@ def _outputs(
 ) -> dict[tuple[str, ...], AbstractContextManager[Add]]:
     """What writes the files of one camera, by their names."""
     names = pipeline.info.class_names
-    chosen: dict[tuple[str, ...], AbstractContextManager[Add]] = {
-        (outputs.TABLE,): outputs.table_output(folder, names),
-        (outputs.SHEET,): outputs.sheet_output(folder, names),
-    }
+    chosen: dict[tuple[str, ...], AbstractContextManager[Add]] = {}
     # It holds all masks until its end, and a camera may run for months.
     if not live:
         chosen[outputs.RESULTS,] = outputs.results_output(
             folder, statistics, output_options.video_id, output_options.category_ids
         )
+    chosen[outputs.TABLE,] = outputs.table_output(folder, names)
+    chosen[outputs.SHEET,] = outputs.sheet_output(folder, names)
     # Only a bag has the headers and times that its companion is made of.
     if camera.topic and output_options.bag != NO_BAG:
         name = FORMS[output_options.bag]

@@ -20,7 +20,7 @@ from instance_flow.structures import ModelInfo
 from instance_flow_export.compact import rounded, store_half
 from instance_flow_export.export import export, export_graph, main, prove_and_write, weights_hash
 from instance_flow_export.half import halve
-from instance_flow_export.proof import TIES, ProofError, proof_images, prove, relative_error
+from instance_flow_export.proof import TIES, ProofError, proof_images, prove, relative_error, token_error
 from instance_flow_training.config import DataConfig, TrainConfig, load_config
 from instance_flow_training.loop.training import train
 from instance_flow_training.network.model import InstanceFlowNet
@@ -283,3 +283,29 @@ def test_only_so_many_ties_are_left_out(others: int, ties: float, error: float) 
     theirs = ours.copy()
     theirs[0, 0, :others] = 3.0
     assert relative_error(ours, theirs, ties) == error
+
+
+def tokens() -> np.ndarray:
+    """Of 100 tokens: two values, center, log objectness; the last ten hardly are any."""
+    made = np.random.default_rng(0).normal(size=(1, 5, 100))
+    made[0, 4] = np.where(np.arange(100) < 90, -1.0, -6.0)
+    return made
+
+
+SHIFTED, ONE_LOST, MANY_LOST, OFF = (tokens() for _ in range(4))
+SHIFTED[0] = np.roll(SHIFTED[0], 1, axis=1)
+ONE_LOST[0, :, 7] = (9, 9, 9, 9, -60)
+MANY_LOST[0, :, 7:12] = 9
+OFF[0, 0, 30:40] += 0.5
+COMPARED = {
+    "equal": (tokens(), 0),
+    "shifted": (SHIFTED, 0),
+    "one lost": (ONE_LOST, 0),
+    "off": (OFF, 1),
+    "lost": (MANY_LOST, 1),
+}
+
+
+@pytest.mark.parametrize(("theirs", "wrong"), COMPARED.values(), ids=COMPARED)
+def test_tokens_are_compared_wherever_they_stand(theirs: np.ndarray, wrong: int) -> None:
+    assert (token_error(tokens(), theirs) > 0.01) == wrong

@@ -17,7 +17,7 @@ from typing import Any
 import onnx
 import torch
 
-from instance_flow.commands.values import image_size
+from instance_flow.commands.values import described, image_size
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.network.onnx import feature_names, reference_input, write_metadata
 from instance_flow.structures import MAPS, Image, InstanceFlowError, ModelInfo
@@ -185,9 +185,11 @@ def prove_and_write(
     return info
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="instance-flow-export", description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    does = "write a checkpoint as one self-describing model file, proven equal to torch"
+    examples = "instance-flow-export runs/mine", "instance-flow-export checkpoint.pt model.onnx --size 640x384"
+    parser = argparse.ArgumentParser(prog="instance-flow-export", **described(does, *examples))
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a training run: its best one")
     parser.add_argument("out", type=Path, nargs="?", help="the .onnx file to write (of a folder: model.onnx in it)")
     parser.add_argument(
@@ -220,7 +222,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--min-score", type=float, help="default least score of an object that is published")
     parser.add_argument("--confirm-frames", type=int, help="default number of frames in a row before it is published")
     parser.add_argument("--licence", help="licence of the weights, which the training data may bind")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    options = make_parser().parse_args(arguments)
     fields = ("name", "center_threshold", "center_window", "max_distance", "min_score", "confirm_frames", "licence")
     changes = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 from tqdm import tqdm
 
+from instance_flow.commands.values import described
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.network.onnx import OnnxNetwork, write_metadata
@@ -53,9 +54,11 @@ def quantise(model: Path, out: Path, streams: Sequence[Iterable[Image]], describ
         return found
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="instance-flow-quantise", description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    does = "write a model with its convolutions in 8 bits, for fast CPUs"
+    examples = ("instance-flow-quantise model.onnx model-int8.onnx --images FOLDER",)
+    parser = argparse.ArgumentParser(prog="instance-flow-quantise", **described(does, *examples))
     parser.add_argument("model", type=Path, help="a float32 .onnx model that instance-flow-export wrote")
     parser.add_argument("out", type=Path, help="the .onnx file to write")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -65,7 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
     source.add_argument(
         "--worlds", type=int, nargs="?", const=WORLDS, metavar="N", help=f"N made clips instead (default: {WORLDS})"
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    options = make_parser().parse_args(arguments)
     try:
         difference = _run(options)
     except (InstanceFlowError, ValueError, OSError) as error:

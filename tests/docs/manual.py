@@ -164,9 +164,12 @@ def check_ours(main: Callable[[Sequence[str]], object], arguments: Sequence[str]
     filled = [STANDS_FOR.get(word.strip("[]"), word.strip("[]")) for word in arguments]
     _, options = parsed(partial(main, filled))
     if hasattr(options, "overrides"):
-        from instance_flow_training.config import load_config
+        from instance_flow_training.config import TrainConfig, apply, load_config, parse_override
 
-        if options.config:
+        if options.config is None:  # --data has none
+            for text in options.overrides:
+                apply(TrainConfig(), parse_override(text))
+        else:
             load_config(ROOT / options.config, options.overrides)
     elif hasattr(options, "set"):
         parse_settings(options.set)

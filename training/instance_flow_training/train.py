@@ -13,17 +13,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instance_flow.commands.values import described
+
 if TYPE_CHECKING:
     from instance_flow_training.own_labels import OwnLabels
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="instance-flow-train",
-        description=__doc__.split("\n")[0],
-        epilog="examples: instance-flow-train --data labels.zip --time 20m; instance-flow-train config.toml --dry-run",
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    does = "train a model on your labels or by a configuration; started again, go on from the last checkpoint"
+    examples = (
+        "instance-flow-train --data labels.zip --time 20m",
+        "instance-flow-train training/configs/worlds.toml --dry-run",
     )
+    parser = argparse.ArgumentParser(prog="instance-flow-train", **described(does, *examples))
     parser.add_argument("config", type=Path, nargs="?", help="TOML file of differences from the paper's settings")
     own = parser.add_argument_group("on labels of your own, without a configuration")
     own.add_argument(
@@ -45,6 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--dry-run", action="store_true", help="open the data, take two steps, say what they need, write nothing"
     )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
     if (options.config is None) == (options.data is None):
         parser.error("give a configuration, or --data with your labels")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from instance_flow.benchmark.suite import OBJECTS, SIZES, BenchSettings, run_bench, size_name
 from instance_flow.benchmark.tables import describe, tables
-from instance_flow.commands.values import image_size
+from instance_flow.commands.values import add_command, image_size
 from instance_flow.formats.json_files import write_json
 from instance_flow.network.installation import bundled_model_path
 from instance_flow.structures import SourceError
@@ -24,7 +24,13 @@ _SILENCE = 30.0
 
 def add_bench(commands: Any) -> None:
     """Add ``bench`` to the commands."""
-    parser = commands.add_parser("bench", help="say where the time of a frame goes on this machine, stage by stage")
+    parser = add_command(
+        commands,
+        "bench",
+        "measure where the time of a frame goes on this machine, stage by stage",
+        "instance-flow bench --threads 1 2",
+        "instance-flow bench model.onnx --provider cpu",
+    )
     parser.set_defaults(command=bench_command)
     parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model; the bundled one unless given")
     parser.add_argument("--provider", default="auto", metavar="P", help="auto, cpu, cuda or tensorrt (default: auto)")

@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 
+from instance_flow.commands.values import add_command
 from instance_flow.doctor import machine, providers, ros
 from instance_flow.doctor import python as node_side
 from instance_flow.doctor.finding import PROBLEM, WARNING, Finding, format_findings, worst_first
@@ -28,8 +29,12 @@ _RESTART = "Mend what else is found here, then look again."
 
 def add_doctor(commands: Any) -> None:
     """Add the command to the parser of `instance-flow`."""
-    parser = commands.add_parser(
-        "doctor", help="say what is wrong with the installation, the machine and the ROS graph, and what to do"
+    parser = add_command(
+        commands,
+        "doctor",
+        "say what is wrong with the installation, the machine and the ROS graph, and what to do",
+        "instance-flow doctor",
+        "instance-flow doctor model.onnx --topic /camera/image_raw",
     )
     parser.set_defaults(command=doctor_command)
     parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model; the bundled one unless given")

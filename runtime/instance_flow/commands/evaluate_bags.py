@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from instance_flow.commands.values import SIGNALLED, add_settings, output_folder, positive, read_settings
+from instance_flow.commands.values import SIGNALLED, add_command, add_settings, output_folder, positive, read_settings
 from instance_flow.evaluation.average_precision import SIZE_LIMITS
 from instance_flow.evaluation.table import format_table
 from instance_flow.formats.foreign_text import MESSAGE, shown
@@ -30,7 +30,12 @@ _INCOMPLETE = 2
 
 def add_evaluate_bags(commands: Any) -> None:
     """Add ``evaluate-bags`` to the commands."""
-    parser = commands.add_parser("evaluate-bags", help="run a folder of bags and measure them against ground truth")
+    parser = add_command(
+        commands,
+        "evaluate-bags",
+        "run a folder of bags and measure them against ground truth",
+        "instance-flow evaluate-bags instances.json BAGS --out DIR --jobs 4",
+    )
     parser.set_defaults(command=evaluate_bags_command)
     parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH", help="in YouTube-VIS format")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of bags: .mcap, .db3, bag folders")

@@ -8,7 +8,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from instance_flow.commands.values import SIGNALLED, above_zero, not_negative
+from instance_flow.commands.values import SIGNALLED, above_zero, add_command, not_negative
 from instance_flow.formats.bag_messages import BagMessages
 from instance_flow.formats.foreign_text import shown
 from instance_flow.replay.run import stop_at_signal
@@ -21,7 +21,12 @@ _PATIENCE = 2.0
 
 def add_play(commands: Any) -> None:
     """Add ``play`` to the commands."""
-    parser = commands.add_parser("play", help="publish a ROS 2 bag on its topics, as `ros2 bag play` does")
+    parser = add_command(
+        commands,
+        "play",
+        "publish a ROS 2 bag on its topics, as 'ros2 bag play' does",
+        "instance-flow play BAG --loop --remap /cam0/image:=/camera/image_raw",
+    )
     parser.set_defaults(command=play_command)
     parser.add_argument("bag", type=Path, metavar="BAG", help="MCAP file, .db3 file, or bag folder")
     parser.add_argument("--rate", type=above_zero, default=1.0, metavar="FACTOR", help="2 = twice as fast (default: 1)")

@@ -21,6 +21,7 @@ from instance_flow.commands.sources import (
 from instance_flow.commands.values import (
     SIGNALLED,
     above_zero,
+    add_command,
     add_settings,
     format_report,
     output_folder,
@@ -49,7 +50,13 @@ _log = logging.getLogger("instance_flow")
 
 def add_run(commands: Any) -> None:
     """Add ``run`` to the commands."""
-    parser = commands.add_parser("run", help="track the objects of a video, a folder of pictures, or a ROS 2 bag")
+    parser = add_command(
+        commands,
+        "run",
+        "track the objects of a camera, a stream, a video, pictures, or a ROS 2 bag",
+        "instance-flow run 0 --show",
+        "instance-flow run VIDEO.mp4 --classes person,car --conf 0.3 --save csv",
+    )
     parser.set_defaults(command=run_command)
     add_sources(parser)
     parser.add_argument(

@@ -26,6 +26,23 @@ SIGNALLED = 128
 """A process that a signal ended has this and the signal's number as its exit code."""
 
 
+def described(does: str, *examples: str) -> dict[str, Any]:
+    """What every command's parser has: what it does, one line from a verb in small letters, and examples."""
+    lines = ["examples:" if len(examples) > 1 else "example:", *(f"  {example}" for example in examples)]
+    return {
+        "description": does,
+        "epilog": "\n".join(lines),
+        # The other formatters would make one paragraph of the examples.
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def add_command(commands: Any, name: str, does: str, *examples: str) -> argparse.ArgumentParser:
+    """Add a command to those of a parser; the list of commands says what it does as its own help does."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=does, **described(does, *examples))
+    return parser
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Options that decide about the tracks."""
     parser.add_argument("--model", type=Path, metavar="FILE", help="ONNX model; the bundled one unless given")

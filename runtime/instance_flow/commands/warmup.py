@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from instance_flow.commands.values import add_execution, format_report, image_size, read_execution
+from instance_flow.commands.values import add_command, add_execution, format_report, image_size, read_execution
 from instance_flow.doctor.machine import inspect_kernels
 from instance_flow.formats import messages
 from instance_flow.network.execution import ExecutionConfig, import_onnxruntime
@@ -28,8 +28,11 @@ _MEGABYTE = 1e6
 
 def add_warmup(commands: Any) -> None:
     """Add ``warmup`` to the commands."""
-    parser = commands.add_parser(
-        "warmup", help="do ahead what the first start would do: compile kernels, build the TensorRT engine"
+    parser = add_command(
+        commands,
+        "warmup",
+        "do ahead what the first start would do: compile kernels, build the TensorRT engine",
+        "instance-flow warmup model.onnx --size 1280x720",
     )
     parser.set_defaults(command=warmup_command)
     parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model; the bundled one unless given")

@@ -23,6 +23,7 @@ import torch
 from tqdm import tqdm
 
 from instance_flow.assembly.matching import instance_flows
+from instance_flow.commands.values import described
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
 from instance_flow.network.protocol import Network
@@ -204,9 +205,11 @@ def _flow_cell(gap: int, seeds: Sequence[dict[str, float]]) -> str:
     return " / ".join(f"{mean(numbers[f'flow{gap}_{name}'] for numbers in seeds):.1f}" for name in ("median", "p90"))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="instance-flow-ablate", description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    does = "train and score every alternative of the paper's tables on synthetic worlds"
+    examples = ("instance-flow-ablate training/configs/ablations.toml --tables II --seeds 0",)
+    parser = argparse.ArgumentParser(prog="instance-flow-ablate", **described(does, *examples))
     parser.add_argument("config", type=Path, help="TOML file of the runs, such as training/configs/ablations.toml")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="which tables (all)")
@@ -216,7 +219,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="started again, it goes on from here")
     parser.add_argument("--json", type=Path, help="write the numbers of every seed to this file too")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    options = make_parser().parse_args(arguments)
     try:
         load_config(options.config, options.overrides)
         if options.clips < 1:

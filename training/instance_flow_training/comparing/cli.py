@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from instance_flow.commands.values import parse_settings
+from instance_flow.commands.values import described, parse_settings
 from instance_flow.evaluation.average_precision import SIZE_LIMITS
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
@@ -140,9 +140,14 @@ def choose_contenders(names: str) -> dict[str, Contender]:
     return found
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="instance-flow-validate", description=__doc__)
+    does = "measure a model and other trackers on synthetic worlds or real videos"
+    examples = (
+        "instance-flow-validate model.onnx --clips 40",
+        "instance-flow-validate model.onnx --videos val.json --images images",
+    )
+    parser = argparse.ArgumentParser(prog="instance-flow-validate", **described(does, *examples))
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("model", nargs="?", type=Path, help="an exported .onnx model")
     what.add_argument("--oracle", action="store_true", help="the truth in place of a model")
@@ -190,6 +195,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
+    return parser
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """What was asked for; options that do not go together end the process."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
     if options.oracle and (options.true_masks or options.scales or options.set or options.calibrate):
         parser.error("--oracle has no network: --true-masks, --scales, --set and --calibrate have nothing to act on")

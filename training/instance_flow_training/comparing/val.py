@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from instance_flow.commands.values import image_size, parse_settings
+from instance_flow.commands.values import described, image_size, parse_settings
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
@@ -28,13 +28,11 @@ def find_model(path: Path) -> Path:
     return path / MODEL if path.is_dir() else path
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="instance-flow val",
-        description=__doc__.split(": ", 1)[1],
-        epilog="examples: instance-flow val model.onnx my_labels.zip --page val.html; instance-flow val runs/mine data",
-    )
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    does = "measure a model on labels in any form"
+    examples = "instance-flow val model.onnx labels.zip --page val.html", "instance-flow val runs/mine data"
+    parser = argparse.ArgumentParser(prog="instance-flow val", **described(does, *examples))
     parser.add_argument("model", type=Path, help="an exported .onnx model, or the folder of a training run")
     parser.add_argument(
         "data", type=Path, help="labels of stills or videos: a folder, zip file or label file of any form"
@@ -45,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly")
     parser.add_argument("--page", type=Path, metavar="HTML", help="also write a page with pictures of the worst frames")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    options = make_parser().parse_args(arguments)
     try:
         pipeline = Pipeline.load(find_model(options.model), "auto", parse_settings(options.set), size=options.size)
         found = open_truth(options.data, options.images)

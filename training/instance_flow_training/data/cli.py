@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from instance_flow.commands.values import add_command, described
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.structures import InstanceFlowError, SourceError
@@ -30,7 +31,7 @@ _INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, or 2 for bad input."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     # Otherwise what zip files were unpacked into would stay.
@@ -89,13 +90,17 @@ def _open(options: argparse.Namespace, lenient: bool) -> VideoSet:
     return open_labels(*wanted, lenient=lenient)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="instance-flow-data", description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    does = "look at labels as labelling tools export them, and convert them"
+    examples = "instance-flow-data inspect export.zip --sheet labels.png", "instance-flow-data convert export.zip mine"
+    parser = argparse.ArgumentParser(prog="instance-flow-data", **described(does, *examples))
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    inspect = commands.add_parser(
+    inspect = add_command(
+        commands,
         "inspect",
-        help="say what labels there are and what is suspicious, and draw them over pictures",
-        epilog="example: instance-flow-data inspect export.zip --sheet labels.jpg",
+        "say what labels there are and what is suspicious, and draw them over pictures",
+        "instance-flow-data inspect export.zip --sheet labels.png",
     )
     inspect.set_defaults(command=inspect_command)
     _add_sources(inspect)
@@ -106,10 +111,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="picture of labels over pictures, .jpg or .png (default: %(default)s)",
     )
-    convert = commands.add_parser(
+    convert = add_command(
+        commands,
         "convert",
-        help="write labels in YouTube-VIS's form",
-        epilog="example: instance-flow-data convert export.zip mine",
+        "write labels in YouTube-VIS's form",
+        "instance-flow-data convert export.zip mine --rename Car=car",
     )
     convert.set_defaults(command=convert_command)
     _add_sources(convert)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from instance_flow.commands.values import image_size
+from instance_flow.commands.values import described, image_size
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.video_writer import VideoWriter
 from instance_flow.pictures.draw import contact_sheet
@@ -26,7 +26,7 @@ _SHEET_FRAMES = 16
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         config = WorldConfig(size=options.size, frames=options.frames, rate=options.rate)
         _check_empty(options.out)
@@ -40,8 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="instance-flow-world", description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    does = "write synthetic clips with exact labels: a data set, bags, videos, contact sheets"
+    examples = ("instance-flow-world worlds --situation crossing --clips 4 --ytvis --sheet",)
+    parser = argparse.ArgumentParser(prog="instance-flow-world", **described(does, *examples))
     add = parser.add_argument
     add("out", type=Path, metavar="OUT", help="folder for what is written: a new one, or one that is empty")
     add("--seed", type=_count, default=0, help="of the first clip; the next ones count up (default: 0)")

@@ -19,11 +19,12 @@ import cv2
 
 from instance_flow import __version__
 from instance_flow.commands.bench import add_bench
+from instance_flow.commands.completion import SHELLS, installed_parsers, script, words_of
 from instance_flow.commands.doctor import add_doctor
 from instance_flow.commands.evaluate_bags import add_evaluate_bags
 from instance_flow.commands.play import add_play
 from instance_flow.commands.run import add_run
-from instance_flow.commands.values import SIGNALLED, format_report
+from instance_flow.commands.values import SIGNALLED, add_command, described, format_report
 from instance_flow.commands.warmup import add_warmup
 from instance_flow.evaluation.average_precision import SIZE_LIMITS
 from instance_flow.evaluation.evaluate import evaluate
@@ -107,9 +108,25 @@ def info_command(options: argparse.Namespace) -> int:
     return 0
 
 
+class _Completion(argparse.Action):
+    """As ``--version`` does, print and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _space: object, shell: Any, _option: str | None = None) -> None:
+        print(script(shell, words_of(installed_parsers(parser))), end="")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="instance-flow", description="Online video instance segmentation for robots.")
+    does = "find and track the objects in videos, camera streams and ROS 2 bags, and measure how well"
+    examples = "instance-flow run VIDEO.mp4", "instance-flow run 0 --show"
+    parser = argparse.ArgumentParser(prog="instance-flow", **described(does, *examples))
     parser.add_argument("--version", action="version", version=f"instance-flow {__version__}")
+    parser.add_argument(
+        "--completion",
+        choices=list(SHELLS),
+        action=_Completion,
+        help='print a script that completes all commands: eval "$(instance-flow --completion bash)"',
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_run(commands)
     _add_val(commands)
@@ -129,7 +146,12 @@ def _add_val(commands: Any) -> None:
 
 
 def _add_evaluate(commands: Any) -> None:
-    parser = commands.add_parser("evaluate", help="measure results against ground truth (YouTube-VIS or CocoVID)")
+    parser = add_command(
+        commands,
+        "evaluate",
+        "measure results against ground truth (YouTube-VIS or CocoVID)",
+        "instance-flow evaluate instances.json out/NAME/results.json",
+    )
     parser.set_defaults(command=evaluate_command)
     parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH")
     parser.add_argument("results", type=Path, metavar="RESULTS")
@@ -143,8 +165,12 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_info(commands: Any) -> None:
-    parser = commands.add_parser(
-        "info", help="say what is installed, which providers work, and what a model says of itself"
+    parser = add_command(
+        commands,
+        "info",
+        "say what is installed, which providers work, and what a model says of itself",
+        "instance-flow info",
+        "instance-flow info model.onnx --json",
     )
     parser.set_defaults(command=info_command)
     parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model; the bundled one unless given")

@@ -16,6 +16,14 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 
 NAVIGATION = {
+    "Tasks": (
+        "docs/tasks/webcam",
+        "docs/tasks/train",
+        "docs/tasks/annotate",
+        "docs/tasks/count",
+        "docs/tasks/robot",
+        "docs/compared",
+    ),
     "Run": ("docs/replay", "docs/streams"),
     "On a robot": ("docs/ros", "docs/spatial", "docs/deploy"),
     "Train": ("docs/labels", "docs/training", "docs/quantisation"),

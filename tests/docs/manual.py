@@ -23,7 +23,7 @@ from instance_flow.commands.values import parse_settings
 from instance_flow_training.comparing.cli import parse as parse_validation
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "models/*.md")
+NAMES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/tasks/*.md", "models/*.md")
 PAGES = [path for name in NAMES for path in sorted(ROOT.glob(name))]
 PROJECT = (ROOT / "pyproject.toml").read_text()
 PROJECTS = "".join((ROOT / name / "pyproject.toml").read_text() for name in (".", "training", "export"))
@@ -190,6 +190,14 @@ def check_bench(script: str, arguments: Sequence[str]) -> None:
         parsed(partial(runpy.run_path, str(ROOT / script), run_name="__main__"))
 
 
+def check_example(script: str, arguments: Sequence[str]) -> None:
+    if "import supervision" in (ROOT / script).read_text():
+        pytest.importorskip("supervision", reason="needs the extra compare")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *arguments])
+        parsed(partial(runpy.run_path, str(ROOT / script), run_name="__main__"))
+
+
 def check_make(arguments: Sequence[str]) -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {word for word in arguments if "=" not in word} <= set(targets)
@@ -254,6 +262,8 @@ def check(text: str) -> None:
         check_ours(main_of(name), arguments)
     elif name == "python" and arguments[0].startswith("bench/"):
         check_bench(arguments[0], arguments[1:])
+    elif name == "python" and arguments[0].startswith("docs/examples/"):
+        check_example(arguments[0], arguments[1:])
     elif words[:2] == ["ros2", "launch"]:
         check_launch(words[2:])
     elif name in CHECKS:

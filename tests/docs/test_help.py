@@ -54,13 +54,14 @@ def test_help_says_in_a_line_what_the_command_does(parser: argparse.ArgumentPars
 
 @pytest.mark.parametrize("parser", PARSERS)
 def test_examples_of_the_help_are_understood(parser: argparse.ArgumentParser) -> None:
-    first, *examples = (parser.epilog or "").splitlines()
+    epilog = parser.epilog or ""
+    first, *examples = epilog.splitlines()
     assert first == ("examples:" if len(examples) > 1 else "example:")
     assert 1 <= len(examples) <= 2
     for example in examples:
         assert f"{example} ".startswith(f"  {parser.prog} "), example
         check(example)
-    assert parser.epilog in parser.format_help(), "the lines of the examples are joined"
+    assert epilog in parser.format_help(), "the lines of the examples are joined"
 
 
 def test_a_command_is_listed_with_the_words_of_its_own_help() -> None:

@@ -31,6 +31,15 @@ class AssemblyConfig:
         0.5,
         own=True,
     )
+    max_stray: float = setting(
+        OWN,
+        "Farthest that a pixel's offset may lead past its object's center, in units of the root of the object's area; "
+        "pixels beyond are background. Smaller cuts more stray pixels off, and more of long objects. 0 = none, as in "
+        "the paper",
+        OWN,
+        100.0,
+        own=True,
+    )
     max_distance: float = setting(
         0.0,
         "matching = nearest or mean: farthest that a center carried by instance flow may lie from a reference's center "
@@ -157,6 +166,7 @@ class AssemblyConfig:
         return cls(
             center_threshold=0.15,
             center_window=41 / 640,
+            max_stray=0.0,
             matching=NEAREST,
             lost_frames=0,
             references=4,

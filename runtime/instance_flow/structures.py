@@ -182,7 +182,7 @@ class ModelInfo:
         ``feature_tokens``, the number of object tokens that are cached of a frame in place of all of its pixels.
     center_window: NMS window as a fraction of sqrt(height * width) of the input. The paper's 41 pixels at 640 x 640.
     max_distance: the paper's epsilon, farthest matching distance, as a fraction of sqrt(height * width) of the input.
-    min_score, confirm_frames: defaults of ``AssemblyConfig``: with them a stream shows objects and hardly a ghost.
+    max_stray, min_score, confirm_frames: defaults of ``AssemblyConfig``: with them a stream shows hardly a ghost.
     match_costs: as calibrated on this model's own tracks.
     precision: what it computes in: float32, float16, or int8 where convolutions do.
     """
@@ -198,6 +198,7 @@ class ModelInfo:
     center_threshold: float = 0.15
     center_window: float = 41 / 640
     max_distance: float = 0.1
+    max_stray: float = 0.0
     min_score: float = 0.0
     confirm_frames: int = 1
     match_costs: MatchCosts = MatchCosts()

@@ -14,6 +14,7 @@ from instance_flow.assembly.grouping import (
     foreground_margin,
     group_pixels,
     offset_map,
+    remove_stray_pixels,
 )
 
 RANDOM_INPUTS = 1000
@@ -171,3 +172,22 @@ def test_an_even_window_is_refused() -> None:
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, h, w\)"):
         group_pixels(np.zeros((2, 4, 4), np.float32), np.ones((4, 5), bool), np.zeros((1, 2), np.float32))
+
+
+# One row of pixels, all of the object whose center is cell 10: where each offset leads, and the labels that are left.
+STRAYS = {
+    "all at the center": ([10] * 16, 1.0, [1] * 16),
+    "within the root of the area, 4 cells": ([14] * 16, 1.0, [1] * 16),
+    "beyond it": ([14.1] * 8 + [10] * 8, 1.0, [0] * 8 + [1] * 8),
+    "twice as far allowed": ([14.1] * 8 + [10] * 8, 2.0, [1] * 16),
+    "a few cells are always near enough": ([13.9] * 2 + [10] * 14, 0.1, [1] * 16),
+}
+
+
+@pytest.mark.parametrize(("leads", "most", "left"), STRAYS.values(), ids=STRAYS)
+def test_stray_pixels_are_background(leads: list[float], most: float, left: list[int]) -> None:
+    x = np.arange(16)
+    offset = np.stack([np.zeros((1, 16)), (np.array(leads) - x)[None]]).astype(np.float32)
+    labels = np.ones((1, 16), np.int32)
+    remove_stray_pixels(offset, labels, np.array([[0, 10]], np.float32), most)
+    assert labels[0].tolist() == left

@@ -73,6 +73,7 @@ class ModelDefaults:
 
     center_threshold: float = setting(ModelInfo.center_threshold, low=0, high=1)
     center_window: float = setting(ModelInfo.center_window, low=0, high=1)
+    max_stray: float = setting(ModelInfo.max_stray, low=0)
     max_distance: float = setting(ModelInfo.max_distance, low=0)
     min_score: float = setting(ModelInfo.min_score, low=0, high=1)
     confirm_frames: int = setting(ModelInfo.confirm_frames, low=1)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.assembly.appearance import appearance_vectors
-from instance_flow.assembly.grouping import all_finite, class_means, find_centers, group_pixels
+from instance_flow.assembly.grouping import all_finite, class_means, find_centers, group_pixels, remove_stray_pixels
 from instance_flow.assembly.matching import flows_with_std
 from instance_flow.assembly.preprocess import Fit, cells_inside, restore_labels, to_image, vectors_to_image
 from instance_flow.declare import chosen
@@ -40,6 +40,7 @@ class Assembly:
         self._stride, self._config = info.output_stride, config
         self._threshold = chosen(config, "center_threshold", info.center_threshold)
         self._kernel = _odd_window(chosen(config, "center_window", info.center_window) * cells)
+        self._max_stray = chosen(config, "max_stray", info.max_stray)
         self.max_distance = chosen(config, "max_distance", info.max_distance) * cells
         self.costs = config.match_costs(info)
         self.flow_error = self.costs.flow_error * cells
@@ -71,6 +72,8 @@ class Assembly:
         )
         labels = group_pixels(maps.offset, foreground, centers)
         count = len(centers)
+        if self._max_stray > 0:
+            remove_stray_pixels(maps.offset, labels, centers, self._max_stray)
         class_scores = class_means(maps.semantic, labels, count)
         flows, flow_std = flows_with_std(maps.offset, maps.reference_offset, labels, count)
         appearance = appearance_vectors(image, labels, count, self._stride)

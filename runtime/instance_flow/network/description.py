@@ -58,7 +58,7 @@ def _parse(name: str, value: Any) -> Any:
     check, expected = _FIELDS[name]
     if not check(value):
         raise ValueError(f"{name} is {shown(reprlib.repr(value))}; expected {expected}")
-    if name in _FRACTIONS:
+    if name in _NUMBERS:
         return float(value)  # Kernels would be compiled once more for a whole number.
     return tuple(value) if isinstance(value, list) else value
 
@@ -113,7 +113,7 @@ def _choice(*choices: str) -> tuple[Check, str]:
     return lambda value: isinstance(value, str) and value in choices, f"one of {', '.join(choices)}"
 
 
-_FRACTIONS = ("center_threshold", "center_window", "max_distance", "min_score")
+_NUMBERS = ("center_threshold", "center_window", "max_stray", "max_distance", "min_score")
 _FIELDS: dict[str, tuple[Check, str]] = {
     "name": _text(NAME, 1),
     "class_names": (
@@ -139,7 +139,7 @@ _FIELDS: dict[str, tuple[Check, str]] = {
     "feature_tokens": _whole(0, _MOST_TOKENS),
     "max_references": _whole(1, _MOST_REFERENCES),
     "reference_policy": _choice(*AssemblyConfig.__dataclass_fields__["reference_policy"].metadata["choices"]),
-    **{name: _number(0.0, _highest(name)) for name in _FRACTIONS},
+    **{name: _number(0.0, _highest(name)) for name in _NUMBERS},
     "confirm_frames": _whole(1, int(_highest("confirm_frames"))),
     "training": _text(_LONGEST_TEXT),
     "licence": _text(_LONGEST_TEXT),

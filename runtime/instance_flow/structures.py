@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from instance_flow.tracks import (
     NEW,
     NUMBERS,
+    ROW_ARRAYS,
     SPATIAL_STATES,
     STATES,
     FloatArray,
@@ -47,6 +48,7 @@ __all__ = [
     "MAX_PIXELS",
     "NEW",
     "NUMBERS",
+    "ROW_ARRAYS",
     "SPATIAL_STATES",
     "STATES",
     "FloatArray",

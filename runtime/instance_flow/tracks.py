@@ -155,7 +155,7 @@ class Tracks:
         keep = self.scores >= np.float32(min_score)
         if classes is not None:
             keep = keep & np.isin(self.class_ids, self._class_ids(classes))
-        rows = {name: getattr(self, name)[keep] for name in _ROW_ARRAYS}
+        rows = {name: getattr(self, name)[keep] for name in ROW_ARRAYS}
         shown = np.isin(self.label_map, rows["ids"])
         return replace(self, label_map=np.where(shown, self.label_map, 0), **rows)
 
@@ -251,7 +251,8 @@ def unknown_in_space(count: int) -> dict[str, NDArray[Any]]:
     }
 
 
-_ROW_ARRAYS = tuple(spec.name for spec in fields(Tracks) if spec.name not in ("frame_index", "label_map", "names"))
+ROW_ARRAYS = tuple(spec.name for spec in fields(Tracks) if spec.name not in ("frame_index", "label_map", "names"))
+"""Fields of :class:`Tracks` that have a row for each object."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.structures import LabelMap, Tracks
+from instance_flow.structures import ROW_ARRAYS, LabelMap, Tracks
 
 _LENGTH_BYTES = 4
-_ARRAYS = tuple(spec.name for spec in fields(Tracks) if spec.name not in ("frame_index", "label_map", "names"))
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def pack(result: FrameResult) -> bytes:
     flat = np.ascontiguousarray(tracks.label_map).reshape(-1)
     starts = np.append(0, np.flatnonzero(flat[1:] != flat[:-1]) + 1)
     facts |= {"frame_index": tracks.frame_index, "size": tracks.label_map.shape}
-    arrays = {name: getattr(tracks, name) for name in _ARRAYS}
+    arrays = {name: getattr(tracks, name) for name in ROW_ARRAYS}
     return _join(facts, arrays | {"starts": starts.astype(np.uint32), "labels": flat[starts]})
 
 

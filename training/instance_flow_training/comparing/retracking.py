@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from instance_flow.structures import Image, IntArray, Tracks
+from instance_flow.structures import ROW_ARRAYS, Image, IntArray, Tracks
 
 NO_ID = 0
 
@@ -51,8 +51,5 @@ def with_ids(frame: Tracks, ids: IntArray) -> Tracks:
     lookup = np.zeros(int(frame.ids.max(initial=0)) + 1, np.int32)
     lookup[frame.ids] = ids
     order = np.argsort(ids)
-    rows = {name: getattr(frame, name)[order] for name in Tracks.__dataclass_fields__ if name not in _OF_THE_FRAME}
+    rows = {name: getattr(frame, name)[order] for name in ROW_ARRAYS}
     return replace(frame, **{**rows, "label_map": lookup[frame.label_map], "ids": ids[order].astype(np.int64)})
-
-
-_OF_THE_FRAME = ("frame_index", "label_map")

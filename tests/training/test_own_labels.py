@@ -126,7 +126,8 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(labels: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run's folder and what the command printed."""
     folder = tmp_path_factory.mktemp("run")
-    config = load_config(TINY, [])
+    # Of its own accord such a network finds nothing: what is noise would differ between torch and ONNX Runtime.
+    config = load_config(TINY, ["model.center_sigmoid=true", "loss.focal_center=true"])
     save_weights(folder / "start.safetensors", build_network(config, len(CLASS_NAMES)), config, CLASS_NAMES, 3)
     arguments = ["--data", str(labels), "--from", str(folder / "start.safetensors"), "--time", "3s", "--size", "96x64"]
     changes = ["--set", "data.workers=0", "--set", "threads=1", "--set", "data.cutouts=0"]
@@ -140,7 +141,7 @@ def trained(labels: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def test_one_command_leads_from_labels_to_a_model_and_a_page(trained: tuple[Path, str], labels: Path) -> None:
     run, printed = trained
     state = load_checkpoint(run / "checkpoint.pt")
-    assert state["seconds"] >= 3
+    assert state["seconds"] >= 3 or state["missed"] == 4, "its time was up, or nothing was better"
     assert set(state["class_names"]) == set(CLASS_NAMES)
     parts = [read_video_set(run / "labels" / part) for part in ("train", "val")]
     assert [len(part.truth.videos) for part in parts] == [5, 1]

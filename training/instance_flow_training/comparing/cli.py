@@ -24,7 +24,7 @@ from instance_flow_training.comparing.comparison import COLUMNS, CONTENDERS, Com
 from instance_flow_training.comparing.judgement import judge
 from instance_flow_training.comparing.scoring import held_out_clips, track_clip
 from instance_flow_training.data.class_tables import ALL_CLASSES
-from instance_flow_training.data.video_sets import read_video_set
+from instance_flow_training.data.label_sources import open_truth
 from instance_flow_training.worlds.cutouts import open_cutouts
 from instance_flow_training.worlds.oracle import OracleNetwork, TrueMasksNetwork
 from instance_flow_training.worlds.synthetic import (
@@ -241,7 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.oracle:
             pipeline = Pipeline.load(options.model, "auto", parse_settings(options.set), options.scales)
         if pipeline is not None and options.videos:
-            print(judge(pipeline, read_video_set(options.videos, options.images)).text())
+            print(judge(pipeline, open_truth(options.videos, options.images)).text())
             return 0
         clips = choose_clips(options, pipeline)
         if pipeline is not None and options.calibrate:

@@ -51,12 +51,13 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean = F.relu(self.pool(x.mean(dim=(2, 3), keepdim=True)))
         branches = [branch(x) for branch in self.branches]
-        # The mean is the same everywhere, so it is projected once and not in every cell.
+        if len(branches) > 1:
+            return self.project(torch.cat([*branches, mean.expand(-1, -1, *x.shape[-2:])], 1))
+        # The mean is the same everywhere: beside a single branch, projecting it once saves half of the projection.
         conv, *rest = cast(nn.Sequential, self.project)
-        changing = sum(branch.shape[1] for branch in branches)
-        joined = branches[0] if len(branches) == 1 else torch.cat(branches, 1)
         weight, bias = cast(nn.Conv2d, conv).weight, cast(nn.Conv2d, conv).bias
-        y = F.conv2d(joined, weight[:, :changing], bias) + F.conv2d(mean, weight[:, changing:])
+        changing = branches[0].shape[1]
+        y = F.conv2d(branches[0], weight[:, :changing], bias) + F.conv2d(mean, weight[:, changing:])
         for layer in rest:
             y = layer(y)
         return y

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 import cv2
 import numpy as np
@@ -75,6 +77,23 @@ def section(title: str, subtitle: str, content: str) -> str:
     """A box with a heading; title and subtitle are escaped, the content is HTML."""
     note = f'<p class="soft">{escape(subtitle)}</p>' if subtitle else ""
     return f"<section><h2>{escape(title)}</h2>{note}{content}</section>"
+
+
+def tiles(numbers: Mapping[str, str]) -> str:
+    """Numbers by their name, side by side; both are HTML."""
+    boxes = "".join(f"<div><b>{value}</b><span class=soft>{name}</span></div>" for name, value in numbers.items())
+    return f'<div class="tiles">{boxes}</div>'
+
+
+def facts(known: Mapping[str, Any]) -> str:
+    """A list of what is known by its name; both are escaped."""
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in known.items())
+    return f"<dl>{rows}</dl>"
+
+
+def figure(image: Image, shows: str, caption: str) -> str:
+    """A picture (H, W, 3) uint8 RGB above its caption. shows: what is read where it cannot be seen; both are HTML."""
+    return f'<figure><img src="{data_uri(image)}" alt="{shows}"><figcaption>{caption}</figcaption></figure>'
 
 
 def dot(colour: NDArray[np.uint8]) -> str:

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from instance_flow.pictures.draw import class_colours, colours
-from instance_flow.report.html import data_uri, dot, html_page, section
+from instance_flow.report.html import dot, facts, figure, html_page, section, tiles
 from instance_flow.report.run_statistics import BY_COLOURS, OLDER, Statistics, TrackRecord
 from instance_flow.report.svg import class_name, curve_plot, latency_histogram, score_histogram, timeline
 from instance_flow.structures import Image
@@ -74,7 +74,6 @@ def _header(title: str, statistics: Statistics) -> str:
         "latency p95": f"{_number(statistics.latency_ms(95), 1)} ms",
         "latency p99": f"{_number(statistics.latency_ms(99), 1)} ms",
     }
-    tiles = "".join(f"<div><b>{value}</b><span class=soft>{name}</span></div>" for name, value in numbers.items())
     notes = ["The run was interrupted; this page shows the frames until then."] if statistics.interrupted else []
     if statistics.refused:
         more = "; ..." if statistics.refused > len(statistics.refusals) else ""
@@ -87,17 +86,13 @@ def _header(title: str, statistics: Statistics) -> str:
         notes.append(f"{stamps} ran back a little; these frames are tracked without a time.")
     note = "".join(f'<p class="note">{escape(text)}</p>' for text in notes)
     subtitle = f"instance-flow run, {width} x {height} pixels, {statistics.objects:,} objects in all frames"
-    return f'<h1>{escape(title)}</h1><p class="soft">{subtitle}</p>{note}<div class="tiles">{tiles}</div>'
+    return f'<h1>{escape(title)}</h1><p class="soft">{subtitle}</p>{note}{tiles(numbers)}'
 
 
 def _samples(samples: Sequence[tuple[int, Image]]) -> str:
     if not samples:
         return ""
-    figures = "".join(
-        f'<figure><img src="{data_uri(image)}" alt="frame {frame} with its tracks"><figcaption>frame {frame}'
-        "</figcaption></figure>"
-        for frame, image in samples
-    )
+    figures = "".join(figure(image, f"frame {frame} with its tracks", f"frame {frame}") for frame, image in samples)
     return section("Frames", "spread over the run", f'<div class="frames">{figures}</div>')
 
 
@@ -182,12 +177,7 @@ def _track_row(record: TrackRecord, class_names: Sequence[str]) -> str:
 
 
 def _about(about: Mapping[str, Mapping[str, Any]]) -> str:
-    blocks = "".join(
-        f"<div><h3>{escape(heading)}</h3><dl>"
-        + "".join(f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
-        + "</dl></div>"
-        for heading, facts in about.items()
-    )
+    blocks = "".join(f"<div><h3>{escape(heading)}</h3>{facts(known)}</div>" for heading, known in about.items())
     return section("What ran", "", f'<div class="pair">{blocks}</div>')
 
 

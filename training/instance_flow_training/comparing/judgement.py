@@ -17,7 +17,7 @@ from instance_flow.evaluation.table import format_table
 from instance_flow.formats.foreign_text import shown
 from instance_flow.formats.ytvis import Annotation
 from instance_flow.pipeline import Pipeline
-from instance_flow.report.html import data_uri, html_page, section
+from instance_flow.report.html import facts, figure, html_page, section, tiles
 from instance_flow.report.svg import line_plot
 from instance_flow.structures import Image
 from instance_flow_training.comparing.frame_scores import FrameScore, FrameScores, score_frames
@@ -73,20 +73,18 @@ class Judgement:
 
     def page(self, title: str, about: Mapping[str, str], curves: Sequence[Curve] = ()) -> str:
         """For people with a browser: the same numbers, curves, and pictures of the worst frames."""
-        tiles = {name: _percent(self.numbers[name]) for name in ("AP", "AP50", "AP75", "AR100")}
-        tiles |= {name: _percent(self.tracking[name]) for name in ("HOTA", "IDF1")}
-        tiles["id switches"] = f"{int(self.tracking['IDSW']):,}"
-        boxes = "".join(f"<div><b>{value}</b><span class=soft>{name}</span></div>" for name, value in tiles.items())
+        numbers = {name: _percent(self.numbers[name]) for name in ("AP", "AP50", "AP75", "AR100")}
+        numbers |= {name: _percent(self.tracking[name]) for name in ("HOTA", "IDF1")}
+        numbers["id switches"] = f"{int(self.tracking['IDSW']):,}"
         plots = "".join(
             section(c.name, "", line_plot(np.array(c.steps), np.array(c.values), max(c.steps), c.unit, c.name))
             for c in curves
             if c.steps
         )
-        facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in about.items())
         videos, frames = len(self.published.truth.videos), self.published.frames
         subtitle = f"{frames:,} labelled pictures" if videos == frames else f"{frames:,} frames of {videos:,} videos"
         body = [
-            f'<h1>{escape(title)}</h1><p class="soft">{subtitle}</p><div class="tiles">{boxes}</div>',
+            f'<h1>{escape(title)}</h1><p class="soft">{subtitle}</p>{tiles(numbers)}',
             f'<div class="pair">{plots}</div>' if plots else "",
             section("Classes", "of all that is found, percent", _class_table(self.numbers)),
             section(
@@ -95,7 +93,7 @@ class Judgement:
                 _confusion_table(self.scores),
             ),
             section("Worst pictures", "labels on the left, the model on the right", self._worst()),
-            section("What ran", "", f"<dl>{facts}</dl>"),
+            section("What ran", "", facts(about)),
         ]
         return html_page(title, "".join(body))
 
@@ -103,8 +101,7 @@ class Judgement:
         figures = []
         for score in self.scores.worst(WORST):
             caption = f"{escape(_place(score))}: {_faults(score)}"
-            uri = data_uri(self._beside(score))
-            figures.append(f'<figure><img src="{uri}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
+            figures.append(figure(self._beside(score), caption, caption))
         return f'<div class="pair">{"".join(figures)}</div>' if figures else '<p class="soft">none: all is right</p>'
 
     def _beside(self, score: FrameScore) -> Image:

@@ -81,9 +81,7 @@ def relative_error(ours: Any, theirs: Any, ties: float = 0.0) -> float:
         return float("inf")
     if not a.size:
         return 0.0
-    differences = np.abs(a - b).ravel()
-    place = differences.size - 1 - int(ties * differences.size)
-    return float(np.partition(differences, place)[place] / max(1.0, np.abs(a).max()))
+    return _largest(np.abs(a - b).ravel(), ties) / max(1.0, float(np.abs(a).max()))
 
 
 def token_error(ours: Any, theirs: Any) -> float:
@@ -101,10 +99,14 @@ def token_error(ours: Any, theirs: Any) -> float:
         if not one.shape[1]:
             continue
         far = np.abs(one[-3:, :, None] - candidates[-3:, None, :]).sum(0)
-        differences = np.abs(one - candidates[:, far.argmin(1)]).max(0)
-        place = differences.size - 1 - int(LOST_TOKENS * differences.size)
-        errors.append(float(np.partition(differences, place)[place]) / largest)
+        errors.append(_largest(np.abs(one - candidates[:, far.argmin(1)]).max(0), LOST_TOKENS) / largest)
     return max(errors, default=0.0)
+
+
+def _largest(differences: NDArray[np.float64], left_out: float) -> float:
+    """Of one or more, without the largest of so many as a share of them."""
+    place = differences.size - 1 - int(left_out * differences.size)
+    return float(np.partition(differences, place)[place])
 
 
 def same_identities(ours: Tracks, theirs: Tracks) -> bool:

@@ -66,8 +66,9 @@ def score_frames(tracked: TrackedVideos) -> FrameScores:
             objects = [(a, mask) for a, mask in there if not a.is_crowd and a.category_id in rows]
             others = [mask for a, mask in there if a.is_crowd or a.category_id not in rows]
             seen = [(e, mask) for e in found[video.id] if (mask := e["segmentations"][frame]) is not None]
-            pairs = _pairs(_decoded([m for _, m in objects], video), _decoded([m for _, m in seen], video))
-            unknown = _on(_decoded([m for _, m in seen], video), _decoded(others, video))
+            ours = _decoded([m for _, m in seen], video)
+            pairs = _pairs(_decoded([m for _, m in objects], video), ours)
+            unknown = _on(ours, _decoded(others, video))
             quality, ghosts, confused = 0.0, 0, 0
             for i, (annotation, _) in enumerate(objects):
                 j, overlap = pairs.get(i, (-1, 0.0))

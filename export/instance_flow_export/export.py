@@ -24,10 +24,11 @@ from instance_flow.structures import MAPS, Image, InstanceFlowError, ModelInfo
 from instance_flow_export.compact import rounded, store_half
 from instance_flow_export.half import halve, prove_half
 from instance_flow_export.proof import ProofError, proof_images, prove
+from instance_flow_training.comparing.val import MODEL
 from instance_flow_training.config import ConfigError
 from instance_flow_training.network.model import OFFSET, InstanceFlowNet
 from instance_flow_training.validate import model_info
-from instance_flow_training.weights.checkpoint import WEIGHTS, load_checkpoint, load_network, save_weights
+from instance_flow_training.weights.checkpoint import WEIGHTS, best_of_run, load_checkpoint, load_network, save_weights
 
 OPSET = 20
 REFERENCES = 4
@@ -113,14 +114,6 @@ def split_references(model: onnx.ModelProto, stacked: str, names: Sequence[str],
     graph.node.insert(0, onnx.helper.make_node("Concat", list(names), [stacked], name=f"join_{stacked}", axis=0))
 
 
-def of_run(path: Path) -> Path:
-    """A checkpoint, or of a training run's folder the best or else the last one."""
-    if not path.is_dir():
-        return path
-    best = path / "best.pt"
-    return best if best.is_file() else path / "checkpoint.pt"
-
-
 def export(
     checkpoint: Path,
     out: Path,
@@ -142,7 +135,6 @@ def export(
         ConfigError: for a size, or a kind of network, that the runtime does not take.
         ProofError: when torch and ONNX Runtime do not say the same over a sequence.
     """
-    checkpoint = of_run(checkpoint)
     network, config, class_names = load_network(checkpoint)
     if config.model.flow != OFFSET:
         raise ConfigError(
@@ -155,8 +147,8 @@ def export(
     steps = load_checkpoint(checkpoint).get("step", config.steps)
     training = f"{config.name}: {steps} steps of {config.batch} clips, seed {config.seed}"
     precision = "float16" if half else "float32"
-    described = {"name": config.name, "training": training, "weights_sha256": weights_hash(network)}
-    fields = {**described, "precision": precision, **dataclasses.asdict(config.defaults), **changes}
+    origin = {"name": config.name, "training": training, "weights_sha256": weights_hash(network)}
+    fields = {**origin, "precision": precision, **dataclasses.asdict(config.defaults), **changes}
     info = model_info(network, size, class_names, **fields)
     if compact:
         network = rounded(network)
@@ -239,10 +231,10 @@ def main(arguments: list[str] | None = None) -> int:
         kinds = options.static, changes, options.half, options.proof, options.compact
         if options.out is None and not options.checkpoint.is_dir():
             raise ConfigError(f"name the file to write: instance-flow-export {options.checkpoint} model.onnx")
-        out = options.out or options.checkpoint / "model.onnx"
-        info = export(options.checkpoint, out, options.size, *kinds)
+        out = options.out or options.checkpoint / MODEL
+        checkpoint = best_of_run(options.checkpoint) if options.checkpoint.is_dir() else options.checkpoint
+        info = export(checkpoint, out, options.size, *kinds)
         if options.weights:
-            checkpoint = of_run(options.checkpoint)
             network, config, class_names = load_network(checkpoint)
             save_weights(options.weights, network, config, class_names, load_checkpoint(checkpoint)["step"])
     except (ConfigError, InstanceFlowError, ProofError) as error:

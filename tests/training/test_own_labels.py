@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from instance_flow_training.comparing.frame_scores import score_frames
 from instance_flow_training.comparing.judgement import Curve, Judgement
 from instance_flow_training.comparing.scoring import TrackedVideos
 from instance_flow_training.config import load_config
+from instance_flow_training.data.conversion import packed_picture
+from instance_flow_training.data.label_sources import open_labels
 from instance_flow_training.data.video_sets import read_video_set
 from instance_flow_training.own_labels import minutes_of
 from instance_flow_training.train import main
@@ -120,6 +123,14 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = WorldConfig(size=(64, 96), frames=3)
     write_ytvis([generate_clip(seed, "mixed", config) for seed in range(6)], folder)
     return folder
+
+
+def test_pictures_of_zip_files_are_told_from_those_that_stay(labels: Path, tmp_path: Path) -> None:
+    packed = [Path(shutil.make_archive(str(tmp_path / name), "zip", labels)) for name in ("one", "other")]
+    assert packed_picture(open_labels([labels])) is None
+    assert packed_picture(open_labels(packed[:1]))
+    assert packed_picture(open_labels(packed)), "the folder that they share is not in a zip file"
+    assert packed_picture(open_labels([labels, packed[0]]))
 
 
 @pytest.fixture(scope="module")

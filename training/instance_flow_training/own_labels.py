@@ -22,21 +22,22 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import shown
+from instance_flow.formats.ytvis import GroundTruth, load_ground_truth
 from instance_flow.pipeline import Pipeline
 from instance_flow.structures import ModelError
 from instance_flow_training.comparing.judgement import Curve, judge
+from instance_flow_training.comparing.val import MODEL
 from instance_flow_training.config import ConfigError, TrainConfig, apply, merged, parse_override
-from instance_flow_training.data.conversion import COPY, LABELS, NONE, write_set
-from instance_flow_training.data.formats.source import packed_name
+from instance_flow_training.data.conversion import COPY, LABELS, NONE, packed_picture, write_set
 from instance_flow_training.data.label_sources import open_labels, open_truth
-from instance_flow_training.data.merging import class_names, split_set
+from instance_flow_training.data.merging import split_set
 from instance_flow_training.data.video_sets import VideoSet, read_video_set
-from instance_flow_training.weights.checkpoint import load_checkpoint
+from instance_flow_training.weights.checkpoint import CHECKPOINT, load_checkpoint
 
 log = logging.getLogger(__name__)
 
 EVERYDAY = "everyday"
-LABELS_FOLDER, MODEL, PAGE = "labels", "model.onnx", "results.html"
+LABELS_FOLDER, PAGE = "labels", "results.html"
 VALIDATION_SHARE = 0.2
 _VALIDATIONS = 8
 """So many in the time that there is."""
@@ -85,9 +86,10 @@ def configure(wanted: OwnLabels, overrides: Sequence[str]) -> TrainConfig:
     parts = {name: wanted.out / LABELS_FOLDER / name for name in ("train", "val")}
     if not all((folder / LABELS).is_file() for folder in parts.values()):
         for folder, found in zip(parts.values(), read_parts(wanted), strict=True):
-            write_set(found, folder, NONE if _lies_open(found) else COPY)
-    train, val = (read_video_set(folder) for folder in parts.values())
-    changes = settings(wanted, began_with, weights, train, len(val.truth.videos))
+            write_set(found, folder, COPY if packed_picture(found) else NONE)
+    # What is trained and validated on is checked when it is opened for that.
+    train, val = (load_ground_truth(folder / LABELS) for folder in parts.values())
+    changes = settings(wanted, began_with, weights, train, len(val.videos))
     for text in overrides:
         changes = merged(changes, parse_override(text))
     return apply(TrainConfig(), changes)
@@ -121,12 +123,12 @@ def read_parts(wanted: OwnLabels) -> tuple[VideoSet, VideoSet]:
 
 
 def settings(
-    wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, train: VideoSet, validated: int
+    wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, train: GroundTruth, validated: int
 ) -> dict[str, Any]:
     """The configuration as differences from the defaults: shape and losses of the weights' own run, the rest by the
     pictures and the machine."""
     theirs = began_with["config"]
-    names = sorted(set(class_names(train).values()))
+    names = sorted({category.name for category in train.categories})
     known = set(names) <= set(began_with["class_names"])
     log.info(f"classes: {', '.join(names)}" + ("" if known else "; those that the weights do not know start at random"))
     frozen = [name for name in theirs.get("frozen", ()) if known or not name.startswith("semantic_head")]
@@ -134,9 +136,7 @@ def settings(
     height, width = wanted.size
     # What the input shows of a picture is cut a little smaller for training, at about the scale that it is seen at.
     crop = [max(96, round(side * (1.0 if on_gpu else 0.65) / 32) * 32) for side in (height, width)]
-    fit = float(np.median([min(height / v.height, width / v.width) for v in train.truth.videos]))
-    loss = {**theirs.get("loss", {}), "distil": 0.0, "teacher": ""}
-    data = theirs.get("data", {})
+    fit = float(np.median([min(height / v.height, width / v.width) for v in train.videos]))
     return {
         "name": "own labels",
         "steps": 100_000,
@@ -149,7 +149,7 @@ def settings(
         "init": {"checkpoint": str(weights)},
         "model": {**theirs.get("model", {}), "backbone_weights": ""},
         "defaults": theirs.get("defaults", {}),
-        "loss": loss,
+        "loss": {**theirs.get("loss", {}), "distil": 0.0, "teacher": ""},
         "data": {
             "source": "youtube_vis",
             "annotations": str(wanted.out / LABELS_FOLDER / "train" / LABELS),
@@ -159,7 +159,7 @@ def settings(
             "workers": max(1, min(4, (os.cpu_count() or 1) // 2)),
             "balance": 0.1,
             "cutouts": 0.3,
-            "center_spread": data.get("center_spread", 0.0),
+            "center_spread": theirs.get("data", {}).get("center_spread", 0.0),
         },
         "validation": {
             "minutes": wanted.minutes / _VALIDATIONS,
@@ -186,7 +186,7 @@ def finish(out: Path, size: tuple[int, int]) -> str:
     if export.main([str(out), f"--size={size[1]}x{size[0]}"]):
         raise ConfigError(f"{out}: trained, but not exported; instance-flow-export {out} says why")
     judgement = judge(Pipeline.load(out / MODEL), read_video_set(out / LABELS_FOLDER / "val"))
-    state = load_checkpoint(out / "checkpoint.pt")
+    state = load_checkpoint(out / CHECKPOINT)
     about = {
         "trained": f"{state['seconds'] / 60:.0f} minutes, {state['step']} steps",
         "started from": str(state["config"]["init"]["checkpoint"]),
@@ -204,17 +204,8 @@ def curves(folder: Path) -> list[Curve]:
     """What a run logged over its steps, restarts included."""
     events = EventAccumulator(str(folder))
     events.Reload()
-    found = []
+    tags, found = events.Tags()["scalars"], []
     for tag, (name, factor, unit) in _CURVES.items():
-        points = {event.step: event.value * factor for event in events.Scalars(tag)} if tag in _tags(events) else {}
+        points = {event.step: event.value * factor for event in events.Scalars(tag)} if tag in tags else {}
         found.append(Curve(name, sorted(points), [points[step] for step in sorted(points)], unit))
     return found
-
-
-def _tags(events: EventAccumulator) -> Sequence[str]:
-    return events.Tags()["scalars"]
-
-
-def _lies_open(found: VideoSet) -> bool:
-    """Its pictures are files of the user, and not unpacked ones that go with this process."""
-    return packed_name(str(found.images)) == str(found.images)

@@ -19,6 +19,11 @@ COPY, LINK, NONE = PICTURES = ("copy", "link", "none")
 LABELS, FOLDER = "instances.json", "JPEGImages"
 
 
+def packed_picture(found: VideoSet) -> str | None:
+    """The place of a picture that was unpacked from a zip file, and goes with this process; None where none was."""
+    return next((place for place in _places(found).values() if packed_name(place) != place), None)
+
+
 def write_set(found: VideoSet, out: Path, pictures: str = COPY) -> None:
     """Write ``out``/instances.json, and ``out``/JPEGImages with the pictures copied or as links to where they are.
 
@@ -27,10 +32,8 @@ def write_set(found: VideoSet, out: Path, pictures: str = COPY) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SourceError(f"{out}: is there already, and no empty folder; give a new or empty folder")
-    files = list(dict.fromkeys(name for video in found.truth.videos for name in video.file_names))
-    places = {name: str((found.images / name).absolute()) for name in files}
-    packed = next((place for place in places.values() if packed_name(place) != place), None)
-    if packed and pictures != COPY:
+    places = _places(found)
+    if pictures != COPY and (packed := packed_picture(found)):
         raise SourceError(f"{packed_name(packed)}: lies in a zip file, which no link can lead into; copy the pictures")
     names = places if pictures == NONE else _short_names(places)
     # Categories that hold nothing but others are left out, and ids count from 1.
@@ -58,6 +61,12 @@ def write_set(found: VideoSet, out: Path, pictures: str = COPY) -> None:
         if pictures != NONE:
             _bring(places, names, folder / FOLDER, link=pictures == LINK)
         write_ground_truth(folder / LABELS, truth, found.partial)
+
+
+def _places(found: VideoSet) -> dict[str, str]:
+    """Where the pictures are, by the names that the set has for them."""
+    files = dict.fromkeys(name for video in found.truth.videos for name in video.file_names)
+    return {name: str((found.images / name).absolute()) for name in files}
 
 
 def _short_names(places: dict[str, str]) -> dict[str, str]:

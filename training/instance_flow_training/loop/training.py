@@ -31,7 +31,7 @@ from instance_flow_training.loop.training_log import TrainingLog
 from instance_flow_training.loop.training_run import TrainingRun, open_run
 from instance_flow_training.losses import BatchTargets
 from instance_flow_training.validate import validate
-from instance_flow_training.weights.checkpoint import load_checkpoint, save_checkpoint
+from instance_flow_training.weights.checkpoint import BEST, CHECKPOINT, load_checkpoint, save_checkpoint
 from instance_flow_training.weights.initialise import build_network
 
 __all__ = ["build_network", "forward_losses", "learning_rate", "train"]
@@ -51,7 +51,7 @@ def train(config: TrainConfig, out: Path) -> Path:
     """
     if is_first_process():
         check_writable(out)
-    run = open_run(config, out / "checkpoint.pt")
+    run = open_run(config, out / CHECKPOINT)
     folder = out / "tensorboard" if run.fabric.is_global_zero else None
     # Several processes are ended by torchrun, and not all at the same step.
     listening = StopRequest() if run.fabric.world_size == 1 else nullcontext(StopRequest())
@@ -60,7 +60,7 @@ def train(config: TrainConfig, out: Path) -> Path:
         listening as stop,
     ):
         train_steps(run, log, out, stop)
-    return out / "checkpoint.pt"
+    return out / CHECKPOINT
 
 
 class Stopped(Exception):
@@ -124,13 +124,13 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path, stop: StopRequest
                 if first and pictures:
                     log.picture("maps", picture(run, *passes[0]), done)
                 if first and validates:
-                    validate_and_keep_best(run, log, out / "best.pt")
+                    validate_and_keep_best(run, log, out / BEST)
                 if validates:
                     run.validated_at = run.seconds
                 run.missed = run.fabric.broadcast(run.missed)
                 last = done if is_over(run) else last
                 if first and (saves or done == last):
-                    save_checkpoint(out / "checkpoint.pt", run.state())
+                    save_checkpoint(out / CHECKPOINT, run.state())
                     saved_at = time.monotonic()
                 run.fabric.barrier()
                 run.module.train()
@@ -224,7 +224,7 @@ def report_of(checkpoint: Path) -> str:
     state = load_checkpoint(checkpoint)
     best, exported, best_note = state.get("best"), checkpoint, ""
     if best:
-        exported = checkpoint.with_name("best.pt")
+        exported = checkpoint.with_name(BEST)
         best_note = f" best {best['metric']} {best['value']:.3f} at step {best['step']};"
     return f"trained {state['step']} steps;{best_note} export with: instance-flow-export {exported} model.onnx"
 

@@ -27,6 +27,16 @@ WEIGHTS = ".safetensors"
 _ABOUT = "instance_flow"
 
 
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+"""In a run's folder: the last one, and the one that validated best."""
+
+
+def best_of_run(folder: Path) -> Path:
+    """The checkpoint of a run that validated best, or else the last one."""
+    best = folder / BEST
+    return best if best.is_file() else folder / CHECKPOINT
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write atomically: a kill while saving leaves the previous checkpoint in place."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -73,16 +73,6 @@ class Places:
     reaches: Array
 
 
-def nowhere(states: IntArray) -> Places:
-    """Objects of which nothing is known, for these reasons (N,)."""
-    n = len(states)
-    return Places(
-        states,
-        np.zeros(n, np.int64),
-        *(np.full((n, *shape), np.nan) for shape in ((3,), (3, 3), (3,), (3,), (3, 3), ())),
-    )
-
-
 def depth_problem(depth: Any, camera: CameraModel | None, size: tuple[int, int]) -> tuple[int, str]:
     """Why a depth image and its camera say nothing of an image (height, width): an index into ``SPATIAL_STATES`` and
     one sentence; MEASURED and nothing where they are right."""

@@ -81,7 +81,7 @@ def depth_problem(depth: Any, camera: CameraModel | None, size: tuple[int, int])
     if (
         not isinstance(depth, np.ndarray)
         or depth.ndim != 2
-        or depth.dtype.kind + str(depth.dtype.itemsize) not in (*("u2", "f2", "f4", "f8"),)
+        or depth.dtype.kind + str(depth.dtype.itemsize) not in ("u2", "f2", "f4", "f8")
     ):
         found = f"{depth.dtype} {depth.shape}" if isinstance(depth, np.ndarray) else type(depth).__name__
         return BAD_DEPTH, f"the depth is {found}; expected (H, W) uint16 in millimetres or float32 in metres"

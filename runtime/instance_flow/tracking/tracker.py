@@ -33,8 +33,6 @@ LEAST_SHARE = 0.05
 """Weight of the newest appearance in an id's mean: it follows the light, but not one bad mask."""
 MOST_LOST = 100
 """Lost ids that are kept at most, so that no flood of ghosts costs time or memory."""
-_STORED_AS = {"appearance": "look"}
-"""Fields of a track that a snapshot holds under another name; the format keeps it."""
 
 
 @dataclass
@@ -220,7 +218,7 @@ class Tracker:
             "tracker.next_id": np.array(self._next_id),
             "tracker.ids": np.array(list(self._tracks), np.int64),
             "tracker.first_stamp": np.array([pack_stamp(track.first_stamp) for track in tracks], np.int64),
-            **{f"tracker.{_STORED_AS.get(name, name)}": column for name, column in columns.items()},
+            **{f"tracker.{name}": column for name, column in columns.items()},
             **self._in_image.snapshot("tracker.in_image"),
             **self._in_space.snapshot("tracker.in_space"),
         }
@@ -241,11 +239,7 @@ class Tracker:
                 f"most {LAST_ID + 1}; start the stream anew"
             )
         column = {
-            name: take(
-                snapshot,
-                f"tracker.{_STORED_AS.get(name, name)}",
-                *((kind, len(ids), *shape) if len(ids) else (np.generic, 0)),
-            )
+            name: take(snapshot, f"tracker.{name}", *((kind, len(ids), *shape) if len(ids) else (np.generic, 0)))
             for name, (kind, *shape) in _columns(classes).items()
         }
         for name in ("sightings", "streak") if len(ids) else ():

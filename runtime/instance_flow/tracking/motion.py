@@ -167,7 +167,8 @@ def follow_in_image(
     for flow, std, reference in zip(instances.flows, instances.flow_std, references, strict=True):
         if reference.stamp is None or reference.stamp >= stamp:
             continue
-        held, seconds = np.isin(ids, reference.ids), (stamp - reference.stamp) * 1e-9
+        shown, seconds = set(reference.ids.tolist()), (stamp - reference.stamp) * 1e-9
+        held = np.array([identity in shown for identity in rows], bool)
         variance = ((FLOW_ERROR * unit) ** 2 + std.astype(np.float64) ** 2) / seconds**2 + density * seconds / 3
         weight[held] += 1 / variance[held]
         total[held] -= flow[held] / (seconds * variance[held])[:, None]

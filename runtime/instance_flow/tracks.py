@@ -137,7 +137,7 @@ class Tracks:
     @property
     def class_names(self) -> list[str]:
         """Name of each object's class (N,), in the order of ``class_ids``."""
-        return [self.names.get(k, f"class {k}") for k in self.class_ids.tolist()]
+        return [track.class_name for track in self]
 
     def mask(self, track_id: int | np.integer[Any]) -> NDArray[np.bool_]:
         """Where an object is (H, W); KeyError where this frame has none with that id."""

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from instance_flow.structures import STATES, Image, Tracks
+from instance_flow.structures import STATES, Image, Track, Tracks
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _SHADES = np.array([[0.90, 1.00], [0.60, 1.00], [0.85, 0.75]], np.float32)
@@ -56,7 +57,9 @@ def overlay(
     if image.shape[:2] != tracks.label_map.shape:
         raise ValueError(f"image is {image.shape[:2]} but the label map {tracks.label_map.shape}, as (height, width)")
     canvas = image.copy()
-    scale, names = _scale(image), tracks.names if class_names is None else dict(enumerate(class_names))
+    scale = _scale(image)
+    if class_names is not None:
+        tracks = replace(tracks, names=dict(enumerate(class_names)))
     tints = [(int(r), int(g), int(b)) for r, g, b in colours(tracks.ids)]
     for row, tint in enumerate(tints):
         _draw_mask(canvas, tracks, row, tint, opacity, scale)
@@ -72,8 +75,8 @@ def overlay(
             )
     if labels:
         taken: list[tuple[int, int, int, int]] = []
-        for row, tint in enumerate(tints):
-            _draw_label(canvas, _label(tracks, row, names), tracks.boxes[row], tint, scale, taken)
+        for track, tint in zip(tracks, tints, strict=True):
+            _draw_label(canvas, _label(track), tracks.boxes[track.row], tint, scale, taken)
     return canvas
 
 
@@ -169,10 +172,8 @@ def _certainty(tracks: Tracks, row: int) -> float:
     return speed / (speed + 4 * variance) if math.isfinite(variance) and speed > 0 else 1.0
 
 
-def _label(tracks: Tracks, row: int, names: Mapping[int, str]) -> str:
-    class_id = int(tracks.class_ids[row])
-    name = names.get(class_id, f"class {class_id}")
-    return f"{int(tracks.ids[row])} {name} {float(tracks.scores[row]):.2f}"
+def _label(track: Track) -> str:
+    return f"{track.id} {track.class_name} {track.score:.2f}"
 
 
 def _draw_label(

@@ -15,6 +15,7 @@ import cv2
 from instance_flow.formats.video import Frame
 from instance_flow.pictures.draw import colours, overlay
 from instance_flow.replay.outputs import table_row
+from instance_flow.report.svg import hex_colour
 from instance_flow.structures import Tracks
 
 _WIDEST = 1280
@@ -118,8 +119,8 @@ class Board:
         the ``colour`` in which it is drawn."""
         tracks = view.tracks
         rows = [table_row(tracks, row, self._class_names) for row in range(len(tracks))]
-        for row, colour in zip(rows, colours(tracks.ids).tolist(), strict=True):
-            row["colour"] = "#{:02x}{:02x}{:02x}".format(*colour)
+        for row, colour in zip(rows, colours(tracks.ids), strict=True):
+            row["colour"] = hex_colour(colour)
         counts = Counter(row["class_name"] for row in rows)
         return {
             **view.facts,

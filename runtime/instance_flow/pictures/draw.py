@@ -104,6 +104,15 @@ def contact_sheet(frames: Sequence[Image], captions: Sequence[str] = (), columns
     return sheet
 
 
+def shrunk(image: Image, width: int) -> Image:
+    """The image at so many pixels of width; one that is not wider stays as it is."""
+    factor = width / image.shape[1]
+    if factor >= 1:
+        return image
+    size = width, max(1, round(image.shape[0] * factor))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _from_hues(turns: NDArray[np.floating], shades: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Colours (N, 3) uint8 RGB of hues in turns (N,), and of saturation and value (N, 2)."""
     if not len(turns):

@@ -9,8 +9,8 @@ from html import escape
 import cv2
 import numpy as np
 
-from instance_flow.pictures.draw import colours
-from instance_flow.structures import Image, Track, Tracks
+from instance_flow.pictures.draw import colours, shrunk
+from instance_flow.structures import Track, Tracks
 
 _WIDTH = 480
 _ROWS = 100
@@ -21,7 +21,7 @@ def tracks_page(tracks: Tracks) -> str:
     """HTML of a picture at most 480 pixels wide and a table of at most 100 objects."""
     height, width = tracks.label_map.shape
     words = f"frame {tracks.frame_index}, {width} x {height} pixels, {len(tracks)} tracks"
-    _, png = cv2.imencode(".png", cv2.cvtColor(_shrunk(tracks.draw()), cv2.COLOR_RGB2BGR))
+    _, png = cv2.imencode(".png", cv2.cvtColor(shrunk(tracks.draw(), _WIDTH), cv2.COLOR_RGB2BGR))
     picture = f'<img alt="masks" src="data:image/png;base64,{b64encode(png.tobytes()).decode()}"/>'
     heads = "".join(f"<th>{name}</th>" for name in _COLUMNS)
     rows = "".join(_row(track) for track, _ in zip(tracks, range(_ROWS), strict=False))
@@ -42,11 +42,3 @@ def _row(track: Track) -> str:
     )
     tint = f'<td style="border-left: 8px solid rgb({red},{green},{blue})">{track.id}</td>'
     return f"<tr>{tint}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-
-
-def _shrunk(image: Image) -> Image:
-    factor = _WIDTH / image.shape[1]
-    if factor >= 1:
-        return image
-    size = _WIDTH, max(1, round(image.shape[0] * factor))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

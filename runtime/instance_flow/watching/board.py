@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 
 from instance_flow.formats.video import Frame
-from instance_flow.pictures.draw import colours, overlay
+from instance_flow.pictures.draw import colours, overlay, shrunk
 from instance_flow.replay.outputs import table_row
 from instance_flow.report.svg import hex_colour
 from instance_flow.structures import Tracks
@@ -105,11 +105,7 @@ class Board:
         """The frame with its tracks drawn over it, JPEG."""
         with view.lock:
             if not view.jpeg:
-                drawn = overlay(view.frame.image, view.tracks, self._class_names)
-                factor = _WIDEST / drawn.shape[1]
-                if factor < 1:
-                    size = _WIDEST, max(1, round(drawn.shape[0] * factor))
-                    drawn = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+                drawn = shrunk(overlay(view.frame.image, view.tracks, self._class_names), _WIDEST)
                 bgr = cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)
                 view.jpeg = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))[1].tobytes()
             return view.jpeg

@@ -33,7 +33,8 @@ PLAYBACK_RATE = 10.0
 
 _log = logging.getLogger("instance_flow")
 
-_USUAL_RATE = 30.0
+USUAL_RATE = 30.0
+"""Frames per second of a video that does not tell them."""
 _HIGHEST_RATE = 240.0
 """Frames per second above which a container rather counts time in milliseconds than tells how many frames it holds."""
 _RATE_SAMPLE = 30
@@ -181,13 +182,13 @@ class VideoSource:
         self._path = path
         capture = self._open()
         self._codec = _codec(capture)
-        frames, own_rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+        own_rate = capture.get(cv2.CAP_PROP_FPS)
         self.knows_times, self._given_rate = not WITHOUT_TIMES.match(first_bytes(path)), rate
         self.has_times = self.knows_times or rate is not None
         self.name = path.resolve().stem
-        self.length: int | None = int(frames) if math.isfinite(frames) and frames > 0 else None
-        if not math.isfinite(own_rate) or not 0 < own_rate <= _HIGHEST_RATE:
-            declared, own_rate = own_rate, _shown_rate(capture) or _USUAL_RATE
+        self.length = frame_count(capture)
+        if not is_rate(own_rate):
+            declared, own_rate = own_rate, _shown_rate(capture) or USUAL_RATE
             if not 0.9 < declared / own_rate < 1.1:
                 self.length = None  # It was reckoned from that rate.
         capture.release()
@@ -285,6 +286,17 @@ class BagSource:
             number=image.number,
             time=image.time,
         )
+
+
+def frame_count(capture: cv2.VideoCapture) -> int | None:
+    """Frames that a video's container says it holds, None where it does not."""
+    frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(frames) if math.isfinite(frames) and frames > 0 else None
+
+
+def is_rate(declared: float) -> bool:
+    """Whether a video can have so many frames per second."""
+    return 0 < declared <= _HIGHEST_RATE
 
 
 def next_stamp(capture: cv2.VideoCapture, before: int | None, rate: float) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from instance_flow.formats.video import PLAYBACK_RATE, Frame, Refuse, SourceCamera, next_stamp
+from instance_flow.formats.video import PLAYBACK_RATE, USUAL_RATE, Frame, Refuse, SourceCamera, is_rate, next_stamp
 from instance_flow.sources.streams import READ_SECONDS, Connection, Stream
 from instance_flow.structures import Image, SourceError
 
@@ -25,7 +25,6 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 _STEADY = 10.0
 """Seconds after which a connection counts as good, so that the attempts are counted anew."""
 _POLL = 0.1
-_USUAL_RATE, _HIGHEST_RATE = 30.0, 240.0
 
 _log = logging.getLogger("instance_flow")
 
@@ -207,6 +206,6 @@ class LiveSource:
         rate = connection.capture.get(cv2.CAP_PROP_FPS)
         self.recorded, self._container_times, self.length = connection.recorded, connection.has_times, connection.length
         self.has_times = not connection.recorded or connection.has_times or self._given_rate is not None
-        self.rate = float(rate) if math.isfinite(rate) and 0 < rate <= _HIGHEST_RATE else _USUAL_RATE
+        self.rate = float(rate) if is_rate(rate) else USUAL_RATE
         if self.recorded and self._given_rate:
             self.rate = self._given_rate

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import os
 import re
 import select
@@ -24,7 +23,7 @@ from urllib.request import Request, urlopen
 import cv2
 
 from instance_flow.formats.foreign_text import shown
-from instance_flow.formats.video import WITHOUT_TIMES, opencv_path
+from instance_flow.formats.video import WITHOUT_TIMES, frame_count, opencv_path
 from instance_flow.structures import SourceError
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
@@ -152,9 +151,8 @@ class Address:
             raise SourceError(f"{self.label}: {_trouble(urlsplit(self.url))}")
         if not urlsplit(self.url).scheme.startswith("http"):
             return Connection(capture)
-        frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        if math.isfinite(frames) and frames > 0:
-            return Connection(capture, recorded=True, has_times=True, length=int(frames))
+        if (frames := frame_count(capture)) is not None:
+            return Connection(capture, recorded=True, has_times=True, length=frames)
         # Cameras that send JPEG may serve one client only, so they are not asked again.
         is_file = int(capture.get(cv2.CAP_PROP_FOURCC)) != cv2.VideoWriter.fourcc(*"MJPG") and self._is_file()
         return Connection(capture, recorded=is_file, has_times=is_file)

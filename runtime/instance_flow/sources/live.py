@@ -53,7 +53,7 @@ class LiveSource:
     def __init__(
         self, stream: Stream, *, reconnects: int = RECONNECTS, duration: float | None = None, rate: float | None = None
     ) -> None:
-        self.path, self.name, self.label = None, stream.name, stream.label
+        self.name, self.label = stream.name, stream.label
         self.recorded, self.has_times, self._container_times, self.rate = False, True, False, PLAYBACK_RATE
         self.dropped = self.reconnected = 0
         self.lost = ""

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instance_flow.formats.bag_files import unpack_message
-from instance_flow.formats.bags import open_bag
+from instance_flow.formats.bags import messages_of, open_bag
 from instance_flow.formats.foreign_text import shown
 from instance_flow.structures import SourceError
 
@@ -84,12 +83,7 @@ class BagMessages:
                 yield Recorded(connection.topic, connection.msgtype, received, whole)
 
     def _window(self, readers: list[Reader]) -> Iterator[tuple[Connection, int, bytes]]:
-        streams = []
-        for reader in readers:
-            chosen = [one for one in reader.connections if (one.topic, one.msgtype) in self.offered]
-            if chosen:
-                streams.append(reader.messages(chosen, self._from, self._until))
-        return heapq.merge(*streams, key=lambda message: message[1])
+        return messages_of(readers, lambda one: (one.topic, one.msgtype) in self.offered, self._from, self._until)
 
 
 def _nanoseconds(seconds: float) -> int:

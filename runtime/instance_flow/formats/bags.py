@@ -107,7 +107,7 @@ class BagImages:
         wanted = [topic] if isinstance(topic, str) else list(dict.fromkeys(topic or ()))
         with open_bag(self.path) as readers:
             self.topics = _choose_topics(self.path, _connections(readers), wanted)
-            self.rates = {name: _usual_rate(_messages(readers, [name])) for name in self.topics}
+            self.rates = {name: _usual_rate(_images(readers, [name])) for name in self.topics}
         self.topic = next(iter(self.topics))
         self.rate = self.rates[self.topic]
 
@@ -123,7 +123,7 @@ class BagImages:
         types = typestore()
         numbers, reported = dict.fromkeys(self.topics, -1), set[str]()
         with open_bag(self.path) as readers:
-            for connection, received, data in _messages(readers, self.topics):
+            for connection, received, data in _images(readers, self.topics):
                 topic = connection.topic
                 numbers[topic] += 1
                 try:
@@ -150,7 +150,7 @@ class BagImages:
     def arrivals(self) -> list[tuple[int, str]]:
         """When each image was received, and its topic, in order."""
         with open_bag(self.path) as readers:
-            return [(received, connection.topic) for connection, received, _ in _messages(readers, self.topics)]
+            return [(received, connection.topic) for connection, received, _ in _images(readers, self.topics)]
 
     def _raise(self, topic: str, number: int, reason: str) -> None:
         raise SourceError(f"{self.path}: image {number + 1} of {topic}: {reason}")
@@ -196,6 +196,21 @@ def open_bag(path: Path) -> Iterator[list[Reader]]:
         raise unreadable(path, error) from error
 
 
+def messages_of(
+    readers: list[Reader], accepts: Callable[[Connection], bool], start: int | None = None, stop: int | None = None
+) -> Iterator[tuple[Connection, int, bytes]]:
+    """Messages of the connections that are accepted, of all readers in the order of the recording.
+
+    start, stop: nanoseconds; of messages received from start on and before stop; None = all.
+    """
+    streams = []
+    for reader in readers:
+        chosen = [connection for connection in reader.connections if accepts(connection)]
+        if chosen:
+            streams.append(reader.messages(chosen, start, stop))
+    return heapq.merge(*streams, key=lambda message: message[1])
+
+
 def _connections(readers: list[Reader]) -> list[Connection]:
     return [connection for reader in readers for connection in reader.connections]
 
@@ -239,13 +254,9 @@ def _choose_topics(path: Path, connections: list[Connection], wanted: Sequence[s
     return {topic: images[topic] for topic in chosen}
 
 
-def _messages(readers: list[Reader], topics: Iterable[str]) -> Iterator[tuple[Connection, int, bytes]]:
-    wanted, streams = set(topics), []
-    for reader in readers:
-        chosen = [c for c in reader.connections if c.topic in wanted and _is_image(c)]
-        if chosen:
-            streams.append(reader.messages(connections=chosen))
-    return heapq.merge(*streams, key=lambda message: message[1])
+def _images(readers: list[Reader], topics: Iterable[str]) -> Iterator[tuple[Connection, int, bytes]]:
+    wanted = set(topics)
+    return messages_of(readers, lambda connection: connection.topic in wanted and _is_image(connection))
 
 
 def _usual_rate(messages: Iterator[tuple[Connection, int, bytes]]) -> float:

@@ -39,7 +39,7 @@ from instance_flow.replay import outputs
 from instance_flow.replay.bag_matching import videos_by_name
 from instance_flow.replay.run import stop_at_signal
 from instance_flow.replay.saves import SAVES
-from instance_flow.replay.session import replay
+from instance_flow.replay.session import is_resumable, replay
 from instance_flow.replay.settings import NO_BAG, OutputOptions, Settings
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.sources.naming import Input, find_inputs
@@ -148,8 +148,8 @@ def _replay(
     add = watch.add if watch else None
     going = follow(source, ended)
     summary = replay(source, given.path, folder, network, settings, output_options, stopped=going, watch=add)
-    if summary["interrupted"] and given.path is not None:
-        _hint(summary, output_options)
+    if summary["interrupted"] and is_resumable(given.path, output_options):
+        summary["to_go_on"] = "run the same command again"
     return {**summary, **unknown_velocities(source)}
 
 
@@ -246,8 +246,3 @@ def _video_id(ground_truth: GroundTruth, name: str) -> int:
             f"{ground_truth.source}: no video has its pictures in a folder named {name}; give its id by --video-id"
         )
     return video.id
-
-
-def _hint(summary: dict[str, Any], output_options: OutputOptions) -> None:
-    if not output_options.panels:
-        summary["to_go_on"] = "run the same command again"

@@ -78,9 +78,8 @@ def replay(
     lanes = [lane for part in parts for lane in part.lanes]
     facts = {**identify(path, source), **settings.facts(), "as_live": output_options.as_live}
     with ExitStack() as stack:
-        journal = stack.enter_context(
-            _journal(folder, {**facts, "runs_on": lanes[0].pipeline.provider}, output_options)
-        )
+        belongs_to = {**facts, "runs_on": lanes[0].pipeline.provider, "panels": output_options.panels}
+        journal = stack.enter_context(_journal(folder, belongs_to, is_resumable(path, output_options)))
         for part in parts:
             stack.enter_context(locked(part.folder))
             for name in _FILES:
@@ -88,7 +87,7 @@ def replay(
         run(
             source,
             lanes,
-            journal=journal if path is not None else None,
+            journal=journal,
             max_frames=output_options.max_frames,
             duration=output_options.duration,
             stopped=stopped,
@@ -116,6 +115,12 @@ def identify(path: Path | None, source: Source) -> dict[str, Any]:
     return {"source": str(whole), "files": states, "topics": [camera.topic for camera in source.cameras]}
 
 
+def is_resumable(path: Path | None, output_options: OutputOptions) -> bool:
+    """Whether a run of this source can be gone on with once it was stopped: no stream comes again, and panels show what
+    the network said of every frame, which no journal holds."""
+    return path is not None and not output_options.panels
+
+
 def _check_apart(path: Path, parts: Sequence[_Part]) -> None:
     """A run must neither write over what it reads, nor remove that as a file of an earlier run."""
     whole = path.resolve()
@@ -127,13 +132,12 @@ def _check_apart(path: Path, parts: Sequence[_Part]) -> None:
 
 
 @contextmanager
-def _journal(folder: Path, belongs_to: Mapping[str, Any], output_options: OutputOptions) -> Iterator[Journal | None]:
+def _journal(folder: Path, belongs_to: Mapping[str, Any], resumable: bool) -> Iterator[Journal | None]:
     """It keeps other runs away from the folder, also where this one cannot be gone on with."""
-    with Journal(folder / FOLDER, {**belongs_to, "panels": output_options.panels}) as journal:
+    with Journal(folder / FOLDER, belongs_to) as journal:
         if journal.length:
             _log.warning("%s: going on with the run that was stopped; remove it to begin anew", journal.folder)
-        # Panels show what the network said of every frame, which no journal holds.
-        yield None if output_options.panels else journal
+        yield journal if resumable else None
 
 
 @contextmanager

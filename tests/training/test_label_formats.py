@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -416,6 +417,26 @@ def test_a_yolo_set_of_another_machine_is_found(tmp_path: Path) -> None:
     yolo_from_elsewhere(tmp_path)
     found = open_labels([tmp_path / "set"])
     np.testing.assert_array_equal(masks_of(found)["a.png"]["car"][0], square())
+
+
+def test_a_folder_is_listed_as_often_for_many_pictures_as_for_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listings: list[str] = []
+    scandir = os.scandir
+
+    def counted(path: Any) -> Any:
+        listings.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    for count in (2, 20):
+        root = tmp_path / str(count)
+        for number in range(count):
+            labelme_file(root, f"p{number}", shape("car", SQUARE))
+        assert len(open_labels([root]).truth.videos) == count
+    few, many = (listings.count(str(tmp_path / name)) for name in ("2", "20"))
+    assert few == many > 0
 
 
 def test_ellipses_and_boxes_of_cvat(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ class Source:
         self.path, self.images = path, images
         self._json: dict[Path, Any] = {}
         self._pictures: dict[Path, list[Path]] = {}
+        self._frames: dict[Path, Frames] = {}
         self._by_name: dict[str, list[Path]] | None = None
         if not path.exists():
             raise SourceError(f"{path}: there is no such file or folder; check the path")
@@ -101,7 +102,9 @@ class Source:
         name = _file_name(written)
         folders = [*near, *([self.images] if self.images else []), self.root]
         for folder in dict.fromkeys(folders):
-            fitting = Frames(folder).find(name) if not os.path.isabs(name) else []
+            if folder not in self._frames:
+                self._frames[folder] = Frames(folder)
+            fitting = self._frames[folder].find(name) if not os.path.isabs(name) else []
             if len(fitting) == 1:
                 return folder / fitting[0]
         bare = PurePosixPath(name.replace("\\", "/")).name

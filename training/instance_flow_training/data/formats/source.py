@@ -93,7 +93,8 @@ class Source:
         """Pictures below a folder, by name."""
         folder = self.root if folder is None else folder
         if folder not in self._pictures:
-            self._pictures[folder] = [path for path in _walk(folder) if path.suffix.lower() in PICTURES]
+            files = self.files if self.whole and folder == self.root else _walk(folder)
+            self._pictures[folder] = [path for path in files if path.suffix.lower() in PICTURES]
         return self._pictures[folder]
 
     def picture(self, written: str, *near: Path) -> Path:

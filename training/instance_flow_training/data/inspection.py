@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 from tqdm import tqdm
 
-from instance_flow.evaluation.average_precision import SIZE_LIMITS
+from instance_flow.evaluation.average_precision import SIZE_LIMITS, SIZES
 from instance_flow.formats.foreign_text import shown
 from instance_flow.formats.ytvis import Annotation, Segmentation, Video, decode_segmentation
 from instance_flow_training.data.merging import by_video, class_names, plain_name
@@ -23,7 +23,6 @@ _SAME = 0.9
 _OUTSIDE = 1.0
 """Pixels by which a mask may leave the picture, from rounding."""
 _LISTED = 3
-SIZES = ("small", "medium", "large")
 TWICE, EMPTY, OUTSIDE = "objects labelled twice", "masks without a pixel", "masks that leave the picture"
 BOXES, SMALL, BARE = "boxes without a mask", f"objects of less than {_TINY} pixels", "pictures without labels"
 KINDS = (TWICE, EMPTY, OUTSIDE, BOXES, SMALL, BARE)

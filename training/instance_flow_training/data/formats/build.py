@@ -78,9 +78,9 @@ class SetBuilder:
             raise ValueError(f"has a box of x, y, width, height {numbers}, but a width and height above 0 are needed")
         self._object(key, category_id, False).boxes[frame] = numbers
 
-    def leave_out(self, what: str, count: int = 1) -> None:
+    def leave_out(self, what: str) -> None:
         """Count what is no mask, for the notes."""
-        self._left_out[what] += count
+        self._left_out[what] += 1
 
     def note(self, text: str) -> None:
         """A sentence for the user; each is kept once."""

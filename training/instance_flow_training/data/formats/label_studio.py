@@ -170,7 +170,7 @@ def _brush(data: Any, height: int, width: int, where: str) -> NDArray[np.bool_]:
     if not _unpack(packed, alpha):
         raise ValueError(f"{where} has a brush mask that is damaged or cut short; export it again")
     # Edges are smooth, but what other tools import may have 1 for "there".
-    return (alpha > max(int(alpha.max()) // 2, 0)).reshape(height, width)
+    return (alpha > int(alpha.max()) // 2).reshape(height, width)
 
 
 @njit(cache=True, nogil=True)

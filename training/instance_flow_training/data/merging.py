@@ -27,7 +27,8 @@ def merge_sets(sets: Sequence[VideoSet]) -> VideoSet:
     if len(sets) == 1:
         return sets[0]
     tables = [class_names(found) for found in sets]
-    names = list(dict.fromkeys(name for table in tables for name in table.values()))
+    names = dict.fromkeys(name for table in tables for name in table.values())
+    new_categories = {name: number for number, name in enumerate(names, 1)}
     videos: list[Video] = []
     annotations: list[Annotation] = []
     partial: set[int] = set()
@@ -41,10 +42,10 @@ def merge_sets(sets: Sequence[VideoSet]) -> VideoSet:
         for entry in found.truth.annotations:
             if entry.category_id in table or entry.category_id == ANY_CATEGORY:
                 name = table.get(entry.category_id)
-                category_id = ANY_CATEGORY if name is None else names.index(name) + 1
+                category_id = ANY_CATEGORY if name is None else new_categories[name]
                 number = len(annotations) + 1
                 annotations.append(replace(entry, id=number, video_id=new_ids[entry.video_id], category_id=category_id))
-    categories = tuple(Category(number, name) for number, name in enumerate(names, 1))
+    categories = tuple(Category(number, name) for name, number in new_categories.items())
     entries: list[Mapping[str, Any]] = [vars(category) for category in categories]
     source = ", ".join(dict.fromkeys(found.truth.source for found in sets))
     return VideoSet(

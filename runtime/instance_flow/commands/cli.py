@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,21 +20,19 @@ from instance_flow.commands.bench import add_bench
 from instance_flow.commands.completion import SHELLS, installed_parsers, script, words_of
 from instance_flow.commands.doctor import add_doctor
 from instance_flow.commands.evaluate_bags import add_evaluate_bags
+from instance_flow.commands.exit_codes import run_to_end
 from instance_flow.commands.play import add_play
 from instance_flow.commands.run import add_run
-from instance_flow.commands.values import SIGNALLED, add_command, described, format_report
+from instance_flow.commands.values import add_command, described, format_report
 from instance_flow.commands.warmup import add_warmup
 from instance_flow.evaluation.average_precision import SIZE_LIMITS
 from instance_flow.evaluation.evaluate import evaluate
 from instance_flow.evaluation.table import format_table
-from instance_flow.formats.foreign_text import MESSAGE, OneLine, shown
+from instance_flow.formats.foreign_text import OneLine
 from instance_flow.formats.json_files import write_json
 from instance_flow.network.installation import bundled_model_path, providers, versions
 from instance_flow.pipeline import Pipeline
-from instance_flow.structures import InstanceFlowError, ModelError, SourceError
-
-BAD_INPUT = 2
-INTERRUPTED, BROKEN_PIPE = SIGNALLED + signal.SIGINT, SIGNALLED + signal.SIGPIPE
+from instance_flow.structures import ModelError, SourceError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,27 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("instance-flow: %(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name that the terminal has no letters for is no reason to fail.
-        sys.stdout.reconfigure(errors="backslashreplace")
     # FFmpeg within OpenCV writes to stderr what our own message says better; it looks here when it is first used.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     # So do its warnings of streams that cannot be opened.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-    try:
-        code: int = options.command(options)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read along has seen enough, as `head` does; what is left is not to be complained about at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except (InstanceFlowError, ValueError, OSError) as error:
-        words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        sys.stderr.write(f"instance-flow: error: {shown(' '.join(words.split()), MESSAGE)}\n")
-        return BAD_INPUT
-    return code
+    return run_to_end("instance-flow", lambda: int(options.command(options)))
 
 
 def evaluate_command(options: argparse.Namespace) -> int:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,10 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from instance_flow.commands.values import add_command, described
+from instance_flow.commands.exit_codes import run_to_end
+from instance_flow.commands.values import SIGNALLED, add_command, described
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import MESSAGE, shown
-from instance_flow.structures import InstanceFlowError, SourceError
+from instance_flow.structures import SourceError
 from instance_flow_training.data.conversion import COPY, LINK, NONE, PICTURES, write_set
 from instance_flow_training.data.crowds import AUTO, CROWDS
 from instance_flow_training.data.formats.source import SPLITS, packed_name, remove_unpacked
@@ -26,36 +25,22 @@ from instance_flow_training.data.label_sheet import label_sheet
 from instance_flow_training.data.label_sources import KNOWN, open_labels
 from instance_flow_training.data.video_sets import VideoSet
 
-_INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
+_TERMINATED = SIGNALLED + signal.SIGTERM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, or 2 for bad input."""
     options = make_parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     # Otherwise what zip files were unpacked into would stay.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
-        options.command(options)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read along has seen enough; what is left is not to be complained about at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
-    except (InstanceFlowError, ValueError, OSError) as error:
-        words = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        print(f"instance-flow-data: error: {shown(packed_name(' '.join(words.split())), MESSAGE)}", file=sys.stderr)
-        return 2
+        return run_to_end("instance-flow-data", lambda: int(options.command(options)), packed_name)
     finally:
         remove_unpacked()
         signal.signal(signal.SIGTERM, before)
-    return 0
 
 
-def inspect_command(options: argparse.Namespace) -> None:
+def inspect_command(options: argparse.Namespace) -> int:
     """Print what there is, and write the sheet."""
     _check_sheet(options.sheet)
     found = _open(options, lenient=True)
@@ -73,9 +58,10 @@ def inspect_command(options: argparse.Namespace) -> None:
     for kind in inspection.suspicious:
         print(f"  {shown(kind, MESSAGE)}")
     print(f"{options.sheet}: labels over pictures, to look at")
+    return 0
 
 
-def convert_command(options: argparse.Namespace) -> None:
+def convert_command(options: argparse.Namespace) -> int:
     """Write the set in YouTube-VIS's form."""
     found = _open(options, lenient=False)
     write_set(found, options.out, options.pictures)
@@ -83,6 +69,7 @@ def convert_command(options: argparse.Namespace) -> None:
         print(shown(note, MESSAGE))
     frames = sum(video.length for video in found.truth.videos)
     print(f"{options.out}: {frames} pictures and {len(found.truth.annotations)} annotations written")
+    return 0
 
 
 def _open(options: argparse.Namespace, lenient: bool) -> VideoSet:

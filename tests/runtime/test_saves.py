@@ -28,8 +28,6 @@ from instance_flow.replay.session import replay
 from instance_flow.replay.settings import OutputOptions, Settings
 from instance_flow.structures import NEW, NUMBERS, Tracks
 
-pytest.importorskip("onnx")
-
 QUICK = ["--no-video", "--no-report", "--json"]
 NAMES = ("red", "blue")
 

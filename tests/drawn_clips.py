@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from instance_flow import ModelInfo, Pipeline, Prediction, Tracks
+from instance_flow.assembly.grouping import offset_map
 from instance_flow.evaluation.evaluate import evaluate_data
 from instance_flow.formats.rle import encode
 from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, ResultsCollector, Video
@@ -135,11 +136,11 @@ class TrueNetwork:
         center = np.zeros(SIZE, np.float32)
         for y, x in centers[np.isfinite(centers).all(1)].astype(int):
             center[y, x] = 1
-        towards = [np.nan_to_num(_offsets(labels, self._centers[r]), nan=FAR_AWAY) for r in references]
+        towards = [np.nan_to_num(offset_map(labels, self._centers[r]), nan=FAR_AWAY) for r in references]
         return Prediction(
             semantic.astype(np.float32),
             center,
-            _offsets(labels, centers),
+            offset_map(labels, centers),
             np.stack(towards) if towards else np.empty((0, 2, *SIZE), np.float32),
             t,
         )
@@ -153,12 +154,6 @@ def _centers(labels: LabelMap, count: int) -> FloatArray:
         if len(pixels):
             centers[row] = pixels[np.argmin(((pixels - pixels.mean(0)) ** 2).sum(1))]
     return centers
-
-
-def _offsets(labels: LabelMap, centers: FloatArray) -> FloatArray:
-    """(2, H, W) from every object's pixels to its center, 0 on background."""
-    there = np.concatenate([np.zeros((1, 2), np.float32), centers])[labels] - np.moveaxis(np.indices(SIZE), 0, -1)
-    return np.ascontiguousarray(np.where(labels[..., None] > 0, there, 0).transpose(2, 0, 1), np.float32)
 
 
 def track(pipeline: Pipeline, clip: DrawnClip) -> list[Tracks]:

@@ -19,10 +19,10 @@ import rclpy
 from instance_flow_msgs.msg import TrackedInstanceArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import CompressedImage, Image
 
 from instance_flow.formats.atomic import replacing
+from instance_flow.formats.bag_messages import BagMessages, Recorded
 from instance_flow.formats.bags import COMPRESSED, BagImages
 from instance_flow_ros import middleware
 
@@ -33,13 +33,14 @@ def main(bag: Path, sent: Path) -> None:
     """Play the one topic of images in ``bag``."""
     images = BagImages(bag)
     stamps = [image.stamp for image in images]
-    kind, messages = read(bag, images.topic)
+    messages = list(BagMessages(bag, [images.topic]))
     middleware.prepare()
     rclpy.init()
     try:
         node = rclpy.create_node("player")
-        publisher = node.create_publisher(CompressedImage if kind == COMPRESSED else Image, images.topic, 10)
-        knock(node, publisher, messages[-1][1])
+        kind = CompressedImage if messages[0].message_type == COMPRESSED else Image
+        publisher = node.create_publisher(kind, images.topic, 10)
+        knock(node, publisher, messages[-1].data)
         times = play(publisher, messages)
         with replacing(sent) as whole:
             whole.write_text(json.dumps(dict(zip(stamps, times, strict=True))))
@@ -49,14 +50,6 @@ def main(bag: Path, sent: Path) -> None:
             raise
     finally:
         rclpy.try_shutdown()
-
-
-def read(bag: Path, topic: str) -> tuple[str, list[tuple[int, bytes]]]:
-    """Type of a topic, and its messages as the bag holds them, each with the time of its recording in nanoseconds."""
-    with Reader(bag) as reader:
-        connections = [connection for connection in reader.connections if connection.topic == topic]
-        messages = [(received, bytes(data)) for _, received, data in reader.messages(connections)]
-    return connections[0].msgtype, messages
 
 
 def knock(node: Node, publisher: Any, message: bytes) -> None:
@@ -71,16 +64,16 @@ def knock(node: Node, publisher: Any, message: bytes) -> None:
             raise TimeoutError("the node does not answer to images")
 
 
-def play(publisher: Any, messages: list[tuple[int, bytes]]) -> list[int]:
+def play(publisher: Any, messages: list[Recorded]) -> list[int]:
     """Publish at the times of the recording; gives when each was published, by time.monotonic_ns()."""
     times = []
-    start, first = time.monotonic_ns(), messages[0][0]
-    for received, message in messages:
-        time.sleep(max(0, start + received - first - time.monotonic_ns()) / 1e9)
+    start, first = time.monotonic_ns(), messages[0].received
+    for message in messages:
+        time.sleep(max(0, start + message.received - first - time.monotonic_ns()) / 1e9)
         if not rclpy.ok():
             raise ExternalShutdownException
         times.append(time.monotonic_ns())
-        publisher.publish(message)
+        publisher.publish(message.data)
     return times
 
 

@@ -16,7 +16,6 @@ from itertools import product
 from time import monotonic
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
@@ -25,7 +24,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node as RosNode
 from rclpy.node import NodeNameNonExistentError
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rclpy.validate_topic_name import validate_topic_name
@@ -36,6 +34,7 @@ from instance_flow.formats.image_encodings import decode_compressed
 from instance_flow.formats.stamps import to_nanoseconds
 from instance_flow_ros import middleware
 from instance_flow_ros.bridge import choose_bridge, to_rgb
+from instance_flow_ros.command_node import command_node
 from instance_flow_ros.graph import full_name, node_of, qos_problem
 from instance_flow_ros.graph_findings import (
     COMPRESSED_IMAGE,
@@ -77,22 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def inspect_graph(seconds: float, topic: str | None = None) -> Graph:
     """Look at the graph of the environment's domain; a topic is listened to whether or not a node does."""
-    context = rclpy.Context()
-    # No signal handlers: Ctrl-C then ends this as it ends any other command.
-    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor(context=context)
-    node = rclpy.create_node(_NAME, context=context, enable_rosout=False, start_parameter_services=False)
-    try:
-        observer = _Observer(node, topic)
-        executor.add_node(node)
-        deadline = monotonic() + seconds
-        while (now := monotonic()) < deadline:
-            executor.spin_once(timeout_sec=min(_PERIOD, deadline - now))
-        return observer.graph(seconds)
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        context.try_shutdown()
+    with command_node(_NAME) as node:
+        executor = SingleThreadedExecutor(context=node.context)
+        try:
+            observer = _Observer(node, topic)
+            executor.add_node(node)
+            deadline = monotonic() + seconds
+            while (now := monotonic()) < deadline:
+                executor.spin_once(timeout_sec=min(_PERIOD, deadline - now))
+            return observer.graph(seconds)
+        finally:
+            executor.shutdown()
 
 
 @dataclass

@@ -8,13 +8,12 @@ import sys
 from collections.abc import Sequence
 from time import monotonic
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow_ros import middleware
+from instance_flow_ros.command_node import command_node
 
 HEALTHY, UNHEALTHY = 0, 1
 
@@ -44,24 +43,17 @@ def ask(name: str, timeout: float) -> tuple[int, str]:
     def on_diagnostics(message: DiagnosticArray) -> None:
         received.extend(status for status in message.status if status.name.startswith(prefix))
 
-    context = rclpy.Context()
-    # No signal handlers: Ctrl-C then ends this as it ends any other command.
-    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor(context=context)
     # A name with a leading _ is hidden from `ros2 node list`.
-    node = rclpy.create_node(
-        "_instance_flow_healthcheck", context=context, enable_rosout=False, start_parameter_services=False
-    )
-    try:
-        node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, _DEPTH)
-        executor.add_node(node)
-        deadline = monotonic() + timeout
-        while not received and monotonic() < deadline:
-            executor.spin_once(timeout_sec=max(deadline - monotonic(), 0.0))
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        context.try_shutdown()
+    with command_node("_instance_flow_healthcheck") as node:
+        executor = SingleThreadedExecutor(context=node.context)
+        try:
+            node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, _DEPTH)
+            executor.add_node(node)
+            deadline = monotonic() + timeout
+            while not received and monotonic() < deadline:
+                executor.spin_once(timeout_sec=max(deadline - monotonic(), 0.0))
+        finally:
+            executor.shutdown()
     if not received:
         return UNHEALTHY, f"unhealthy: /{prefix}nothing on /diagnostics for {timeout:g} s"
     return judge(received)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
@@ -24,7 +23,6 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_topic_name import validate_topic_name
 from rosgraph_msgs.msg import Clock
 
@@ -33,6 +31,7 @@ from instance_flow.formats.bags import COMPRESSED, RAW
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.structures import InstanceFlowError
 from instance_flow_ros import middleware
+from instance_flow_ros.command_node import command_node
 
 SENSOR, RELIABLE = "sensor", "reliable"
 
@@ -89,13 +88,7 @@ def play(messages: BagMessages, how: Playing, stopped: Callable[[], int]) -> Pla
     for name in how.renamed.values():
         _check_name(name)
     middleware.prepare()
-    context = rclpy.Context()
-    # Ctrl-C is the caller's: rclpy would shut down in the middle of a message.
-    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node(
-        "instance_flow_player", context=context, enable_rosout=False, start_parameter_services=False
-    )
-    try:
+    with command_node("instance_flow_player") as node:
         publishers = _publishers(node, messages, how)
         if not _wait_for_listeners(publishers.values(), how.patience, stopped):
             _log.warning("%s: nobody listens to its topics yet; it is played all the same", messages.path)
@@ -104,9 +97,6 @@ def play(messages: BagMessages, how: Playing, stopped: Callable[[], int]) -> Pla
             if not stopped():
                 publisher.wait_for_all_acked(Duration(seconds=_ACKNOWLEDGED))
         return played
-    finally:
-        node.destroy_node()
-        context.try_shutdown()
 
 
 class _Ticks:

@@ -13,7 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
@@ -59,12 +59,12 @@ class Playing:
     patience: seconds that are waited at most until somebody listens.
     """
 
-    rate: float = 1.0
-    loop: bool = False
-    renamed: dict[str, str] = field(default_factory=dict)
-    images: str = SENSOR
-    clock: float = 0.0
-    patience: float = 2.0
+    rate: float
+    loop: bool
+    renamed: dict[str, str]
+    images: str
+    clock: float
+    patience: float
 
 
 @dataclass

@@ -7,37 +7,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from label_map_tracks import label_map_tracks
 from numpy.typing import NDArray
 
 from instance_flow.pictures.draw import colours, contact_sheet, overlay
-from instance_flow.structures import NEW, Image, Tracks
+from instance_flow.structures import Image, Tracks
 
 NAMES = ("ball", "box")
 
 
 def tracks_of(label_map: NDArray[np.int32], velocity: tuple[float, float] = (np.nan, np.nan)) -> Tracks:
-    """Tracks of a label map, all with one velocity (dy, dx)."""
-    ids = np.unique(label_map[label_map > 0]).astype(np.int64)
-    points = [np.argwhere(label_map == track_id) for track_id in ids]
-    boxes = [(*p.min(0)[::-1], *(p.max(0) - p.min(0) + 1)[::-1]) for p in points]
-    count = len(ids)
-    return Tracks(
-        frame_index=0,
-        label_map=label_map,
-        ids=ids,
-        class_ids=ids % 2,
+    """Tracks of a label map that are not new, all with one velocity (dy, dx)."""
+    tracks = label_map_tracks(label_map)
+    count = len(tracks)
+    return replace(
+        tracks,
+        class_ids=tracks.ids % 2,
         scores=np.full(count, 0.75, np.float32),
-        semantic_scores=np.full(count, 0.75, np.float32),
-        center_scores=np.ones(count, np.float32),
-        centers=np.array([p.mean(0) for p in points], np.float32).reshape(-1, 2),
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        areas=np.array([len(p) for p in points], np.int64),
         velocities=np.full((count, 2), velocity, np.float32),
         states=np.ones(count, np.int64),
-        ages=np.zeros(count, np.int64),
-        age_seconds=np.zeros(count),
-        reference_frames=np.full(count, NEW, np.int64),
-        distances=np.full(count, np.nan, np.float32),
     )
 
 

@@ -8,6 +8,7 @@ import json
 import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from full_disk import files_of_at_most
+from label_map_tracks import label_map_tracks
 from numpy.typing import NDArray
 from red_thing import HEIGHT, WIDTH, frames, lines_of, write_source
 
@@ -26,7 +28,7 @@ from instance_flow.replay import saves
 from instance_flow.replay.saves import SAVES, save_output
 from instance_flow.replay.session import replay
 from instance_flow.replay.settings import OutputOptions, Settings
-from instance_flow.structures import NEW, NUMBERS, Tracks
+from instance_flow.structures import NUMBERS, Tracks
 
 QUICK = ["--no-video", "--no-report", "--json"]
 NAMES = ("red", "blue")
@@ -38,28 +40,15 @@ def run(source: Path, model: Path, out: Path, *options: str) -> int:
 
 def tracks_of(label_map: NDArray[Any], scores: Sequence[float] = (), frame_index: int = 0) -> Tracks:
     """Tracks of a label map, all of class 1."""
-    ids = np.unique(label_map[label_map > 0]).astype(np.int64)
-    points = [np.argwhere(label_map == track_id) for track_id in ids]
-    boxes = [(*p.min(0)[::-1], *(p.max(0) - p.min(0) + 1)[::-1]) for p in points]
-    count, unknown = len(ids), np.full(len(ids), np.nan)
-    values = np.array(scores or [0.5] * count, np.float32)
-    return Tracks(
+    tracks = label_map_tracks(label_map)
+    values = np.array(scores, np.float32) if scores else tracks.scores
+    return replace(
+        tracks,
         frame_index=frame_index,
-        label_map=np.asarray(label_map, np.int32),
-        ids=ids,
-        class_ids=np.ones(count, np.int64),
+        class_ids=np.ones(len(tracks), np.int64),
         scores=values,
         semantic_scores=values,
         center_scores=values,
-        centers=np.array([p.mean(0) for p in points], np.float32).reshape(-1, 2),
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        areas=np.array([len(p) for p in points], np.int64),
-        velocities=np.stack([unknown, unknown], 1).astype(np.float32),
-        states=np.zeros(count, np.int64),
-        ages=np.zeros(count, np.int64),
-        age_seconds=unknown,
-        reference_frames=np.full(count, NEW),
-        distances=unknown.astype(np.float32),
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
+from instance_flow_export.export import export_graph
 from instance_flow_training.config import DataConfig, TrainConfig, load_config
 from instance_flow_training.datasets import WorldClips, collate
 from instance_flow_training.loop.step import forward_losses
@@ -31,3 +33,9 @@ def trained() -> InstanceFlowNet:
         forward_losses(network, images, targets, config)["total"].backward()
         optimizer.step()
     return network.eval()
+
+
+@pytest.fixture(scope="session")
+def exported(trained: InstanceFlowNet) -> onnx.ModelProto:
+    """For every test to copy, as tracing takes half a minute however small a network is."""
+    return export_graph(trained, SIZE, dynamic=True)

@@ -44,8 +44,8 @@ def info(network: InstanceFlowNet) -> ModelInfo:
 
 
 @pytest.fixture(scope="module")
-def graph(network: InstanceFlowNet, info: ModelInfo) -> onnx.ModelProto:
-    graph = export_graph(network, SIZE, dynamic=True)
+def graph(exported: onnx.ModelProto, info: ModelInfo) -> onnx.ModelProto:
+    graph = copy.deepcopy(exported)
     onnx.helper.set_model_props(graph, write_metadata(info))
     return graph
 
@@ -188,15 +188,10 @@ def test_a_network_that_the_runtime_would_misread_is_refused(
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_without_a_size_a_model_of_real_video_gets_the_one_that_it_was_validated_at(
-    network: InstanceFlowNet, tmp_path: Path
-) -> None:
+def test_without_a_size_a_model_of_real_video_gets_the_one_that_it_was_validated_at() -> None:
     data = DataConfig(source="youtube_vis", annotations="a.json", frames_per_clip=2)
     config = TrainConfig(model=CONFIG, data=data, validation=ValidationConfig(size=(64, 128)))
-    about = {"step": 0, "config": asdict(config), "class_names": list(CLASS_NAMES)}
-    save_checkpoint(tmp_path / "checkpoint.pt", {**about, "network": network.state_dict()})
-    info = export(tmp_path / "checkpoint.pt", tmp_path / "model.onnx", None, False, {})
-    assert info.input_size == (64, 128)
+    assert config.input_size == (64, 128)
 
 
 def test_the_papers_recipe_is_trained_exported_proven_and_run(tmp_path: Path) -> None:
@@ -212,7 +207,8 @@ def test_the_papers_recipe_is_trained_exported_proven_and_run(tmp_path: Path) ->
     assert (config.model.unit_keys, config.model.attended_offset, config.model.fusion_context) == (False, False, False)
     # Of objects after two steps rounding alone would decide: the maps are proven. The paper's threshold is used below.
     blind = {"center_threshold": 1.0}
-    export(train(config, tmp_path / "run"), tmp_path / "model.onnx", None, False, blind)
+    info = export(train(config, tmp_path / "run"), tmp_path / "model.onnx", None, False, blind)
+    assert info.input_size == SIZE
     pipeline = Pipeline.load(tmp_path / "model.onnx", "cpu", AssemblyConfig.paper())
     seen: list[list[int]] = []
     pipeline.observer = lambda observed: seen.append([r.frame_index for r in observed.references])

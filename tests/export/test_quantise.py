@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from instance_flow.formats.video_writer import VideoWriter
 from instance_flow.network.onnx import OnnxNetwork, write_metadata
 from instance_flow.pipeline import Pipeline
 from instance_flow_export import quantise_samples
-from instance_flow_export.export import export_graph
 from instance_flow_export.quantise import main
 from instance_flow_export.quantise_bias import correct_biases
 from instance_flow_export.quantise_graph import FLOAT
@@ -31,8 +31,8 @@ IMAGES = np.random.default_rng(0).integers(0, 255, (12, *SIZE, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def model(trained: InstanceFlowNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    graph = export_graph(trained, SIZE, dynamic=True)
+def model(exported: onnx.ModelProto, trained: InstanceFlowNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    graph = copy.deepcopy(exported)
     onnx.helper.set_model_props(graph, write_metadata(model_info(trained, SIZE, name="tiny", training="none")))
     path = tmp_path_factory.mktemp("float") / "model.onnx"
     onnx.save(graph, path)

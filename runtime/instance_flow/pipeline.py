@@ -425,4 +425,5 @@ class Pipeline:
             self._tracker.known(self._frame_index),
             self._assembly.flow_error,
             self._assembly.costs,
+            instances.class_scores,
         )

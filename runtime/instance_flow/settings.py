@@ -89,6 +89,13 @@ class AssemblyConfig:
         1000.0,
         own=True,
     )
+    class_weight: float = setting(
+        OWN,
+        "matching = evidence: weight of another class than that of the id; 0 = classes do not count",
+        OWN,
+        50.0,
+        own=True,
+    )
     lost_cost: float = setting(
         OWN,
         "matching = evidence: cost of an id that no reference shows, in place of the flow's",

@@ -161,6 +161,7 @@ class MatchCosts:
     look_weight, look_gain: of unlike colours.
     motion_weight: of where the last motion leads.   motion_error: how far an object strays from there in one frame, in
         units of the flow's own error.
+    class_weight: of another class than the votes for the identity say; 0 = classes do not count.
     lost_cost: evidence against an identity that no reference shows, in place of the flow's.
     max_cost: of an identity that is still kept.
     """
@@ -170,6 +171,7 @@ class MatchCosts:
     look_gain: float = 20.0
     motion_weight: float = 0.5
     motion_error: float = 5.0
+    class_weight: float = 0.0
     lost_cost: float = 3.0
     max_cost: float = 8.5
 

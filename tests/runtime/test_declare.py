@@ -115,7 +115,16 @@ def test_the_words_say_what_leaves_a_setting_to_the_model() -> None:
         *("center_threshold", "center_window", "max_distance", "references", "confirm_frames")
     }
     assert {name for name, spec in own.items() if spec.metadata["description"].endswith(". -1 = the model's own")} == {
-        *("max_cost", "flow_error", "look_weight", "look_gain", "motion_weight", "motion_error", "lost_cost"),
+        *(
+            "max_cost",
+            "flow_error",
+            "look_weight",
+            "look_gain",
+            "motion_weight",
+            "motion_error",
+            "class_weight",
+            "lost_cost",
+        ),
         *("max_stray", "min_score"),
     }
     assert len(declared(AssemblyConfig)) == len(fields(AssemblyConfig))

@@ -198,6 +198,9 @@ def evidence(
     max_cost: float = 8.0,
     expected: dict[int, tuple[float, float]] | None = None,
     gaps: dict[int, int] | None = None,
+    class_scores: list[tuple[float, ...]] | None = None,
+    votes: dict[int, tuple[float, ...]] | None = None,
+    class_weight: float = 0.0,
 ) -> list[int]:
     """Ids by evidence; flows are 0 unless given, the unit is one cell."""
     shape = (len(before), len(now))
@@ -213,14 +216,54 @@ def evidence(
             np.array(list(known.values())).reshape(len(known), APPEARANCE_SIZE),
             points(*[(expected or {}).get(k, (5, 5)) for k in known]),
             np.array([(gaps or {}).get(k, 1) for k in known], np.int64),
+            np.array([(votes or {}).get(k, (0, 0)) for k in known], np.float64),
         ),
         1.0,
-        replace(MatchCosts(), max_cost=max_cost),
+        replace(MatchCosts(), max_cost=max_cost, class_weight=class_weight),
+        np.array(class_scores, np.float32) if class_scores else None,
     ).ids.tolist()
 
 
 RED, BLUE, MIXED = appearance_of(1), appearance_of(2), appearance_of(1, 2)
 EVIDENCE = {
+    "class decides between equals": (
+        {
+            "now": [(5, 5)],
+            "appearance_now": [RED],
+            "before": [[(5, 6), (5, 6)]],
+            "ids": [[1, 2]],
+            "known": {1: RED, 2: RED},
+            "class_scores": [(0.1, 0.8)],
+            "votes": {1: (9, 1), 2: (0, 1)},
+            "class_weight": 3.0,
+        },
+        [2],
+    ),
+    "another class does not take over": (
+        {
+            "now": [(5, 5)],
+            "appearance_now": [RED],
+            "before": [[(5, 6)]],
+            "ids": [[1]],
+            "known": {1: RED},
+            "class_scores": [(0, 1)],
+            "votes": {1: (9, 0)},
+            "class_weight": 9.0,
+        },
+        [0],
+    ),
+    "classes count by their weight alone": (
+        {
+            "now": [(5, 5)],
+            "appearance_now": [RED],
+            "before": [[(5, 6)]],
+            "ids": [[1]],
+            "known": {1: RED},
+            "class_scores": [(0, 1)],
+            "votes": {1: (9, 0)},
+        },
+        [1],
+    ),
     "flow decides between equals": (
         {
             "now": [(5, 5)],

@@ -41,12 +41,14 @@ class KnownIdentities:
     ids: (K,) int64.   appearance: (K, 512) float32, see ``appearance``.
     expected: (K, 2) float32 cells where the identity would be if it went on as it last did.
     gaps: (K,) int64 frames since it was seen.
+    votes: (K, C) float64 sums of class probabilities, none where classes do not count.
     """
 
     ids: IntArray
     appearance: FloatArray
     expected: FloatArray
     gaps: IntArray
+    votes: NDArray[np.float64] | None = None
 
 
 @njit(cache=True, nogil=True)
@@ -165,6 +167,7 @@ def match_by_evidence(
     known: KnownIdentities,
     unit: float,
     costs: MatchCosts = DEFAULT_COSTS,
+    class_scores: FloatArray | None = None,
 ) -> Matches:
     """Identity of every object by all that speaks for it; ours, not the paper's.
 
@@ -172,15 +175,17 @@ def match_by_evidence(
     how uncertain the flow is: a miss of thirty times s costs only twice what one of five times s does, so a single flow
     that went astray is outvoted, and an uncertain one has little say. To it comes how unlike the colours are, and, with
     little weight, how far the object is from where the identity's last motion would have taken it: that decides between
-    look-alikes whom the flow confuses. An identity that no reference shows has a fixed cost in place of the flow's, so
-    that an object that was hidden for long is known again by its colours. The lowest cost is served first, every object
-    and every identity once.
+    look-alikes whom the flow confuses. A class that the identity's votes speak against costs, too: one minus the
+    Bhattacharyya coefficient of both distributions, so that mistaking a truck for a bus hardly counts. An identity that
+    no reference shows has a fixed cost in place of the flow's, so that an object that was hidden for long is known
+    again by its colours. The lowest cost is served first, every object and every identity once.
 
     Args:
         centers, flows, reference_centers, reference_ids: as for ``match_instances``.
         flow_std: (R, M) float32 cells (``flows_with_std``).   appearance: (M, 512) float32.
         known: every identity of the references, and those lost that may still come back.
         unit: cells that a flow misses by even where all pixels agree.   costs: the other weights, and the bound.
+        class_scores: (M, C) float32 mean class probabilities; needed where ``costs.class_weight`` is above 0.
     """
     compared = _compare(centers, flows, reference_centers, reference_ids, unit + flow_std)
     row_of = {identity: k for k, identity in enumerate(known.ids.tolist())}
@@ -191,9 +196,17 @@ def match_by_evidence(
     cost = costs.look_weight * np.log1p(costs.look_gain * (1.0 - similarity(appearance, known.appearance[order])))
     strayed = _distances(_points(centers), _points(known.expected[order]))
     cost += costs.motion_weight * _log_cost(strayed, costs.motion_error * unit * np.sqrt(known.gaps[order]))
+    if costs.class_weight and class_scores is not None and known.votes is not None:
+        cost += costs.class_weight * (1.0 - _class_overlap(class_scores, known.votes[order]))
     cost[:, : len(shown)] += compared.mean
     cost[:, len(shown) :] += costs.lost_cost
     return _assign(cost, costs.max_cost, known.ids[order], compared)
+
+
+def _class_overlap(scores: FloatArray, votes: NDArray[np.float64]) -> FloatArray:
+    """How alike the class distributions of M objects (M, C) and K identities (K, C) are: (M, K), 1 = the same."""
+    a, b = (np.sqrt(v / np.maximum(v.sum(1, keepdims=True), 1e-9), dtype=np.float32) for v in (scores, votes))
+    return np.minimum(a @ b.T, np.float32(1))
 
 
 class _Compared(NamedTuple):

@@ -123,6 +123,7 @@ def _identities(clip: FoundClip, costs: MatchCosts, unit: float, lost_frames: in
             tracker.known(t),
             unit,
             costs,
+            found.class_scores,
         )
         ids.append(tracker.update(found, matches, references, t).ids)
         tracker.forget([*references, Reference(t, None, None, found.centers, ids[-1])], t)

@@ -239,6 +239,18 @@ EVIDENCE = {
         },
         [2],
     ),
+    "nothing is known yet": (
+        {
+            "now": [(5, 5)],
+            "appearance_now": [RED],
+            "before": [],
+            "ids": [],
+            "known": {},
+            "class_scores": [(0.1, 0.8)],
+            "class_weight": 3.0,
+        },
+        [0],
+    ),
     "another class does not take over": (
         {
             "now": [(5, 5)],

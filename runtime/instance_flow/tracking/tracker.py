@@ -97,7 +97,7 @@ class Tracker:
         centers = np.array([track.center for track in tracks], np.float32).reshape(-1, 2)
         velocities = np.array([track.velocity for track in tracks], np.float32).reshape(-1, 2)
         expected = centers + velocities * gaps[:, None].astype(np.float32)
-        votes = np.array([track.votes for track in tracks], np.float64).reshape(len(tracks), -1 if tracks else 0)
+        votes = np.array([track.votes for track in tracks], np.float64)
         return KnownIdentities(np.array(list(self._tracks), np.int64), appearance, expected, gaps, votes)
 
     def update(

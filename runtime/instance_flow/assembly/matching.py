@@ -197,9 +197,8 @@ def match_by_evidence(
     strayed = _distances(_points(centers), _points(known.expected[order]))
     cost += costs.motion_weight * _log_cost(strayed, costs.motion_error * unit * np.sqrt(known.gaps[order]))
     if costs.class_weight and class_scores is not None and known.votes is not None:
-        cost += costs.class_weight * (
-            1.0 - _class_overlap(class_scores, known.votes.reshape(len(order), class_scores.shape[1])[order])
-        )
+        votes = known.votes.reshape(len(order), class_scores.shape[1])[order]
+        cost += costs.class_weight * (1.0 - _class_overlap(class_scores, votes))
     cost[:, : len(shown)] += compared.mean
     cost[:, len(shown) :] += costs.lost_cost
     return _assign(cost, costs.max_cost, known.ids[order], compared)

@@ -28,7 +28,7 @@ from instance_flow.network.protocol import Launched, Network, Predictor, as_netw
 from instance_flow.network.stages import Stopwatch
 from instance_flow.settings import EVIDENCE, AssemblyConfig
 from instance_flow.spatial.camera import CameraModel
-from instance_flow.spatial.measure import MEASURED, SpatialConfig, depth_problem, measure
+from instance_flow.spatial.measure import MEASURED, SpatialConfig, compile_kernels, depth_problem, measure
 from instance_flow.structures import (
     STATES,
     FloatArray,
@@ -375,13 +375,16 @@ class Pipeline:
             "reference policy": config.reference_policy,
         }
 
-    def warmup(self, image_shape: tuple[int, ...], progress: Callable[[str], None] = lambda _: None) -> None:
+    def warmup(
+        self, image_shape: tuple[int, ...], progress: Callable[[str], None] = lambda _: None, *, depth: bool = False
+    ) -> None:
         """Compile the kernels and settle the network for images of this (height, width): afterwards frames cost alike.
 
         The stream is reset, and the observer not called.
 
         Args:
             progress: called with what is about to be done; what it raises ends the warm-up.
+            depth: whether frames come with depth, which has kernels of its own.
         """
         rng = np.random.default_rng(0)
         image = rng.integers(0, 255, (*image_shape[:2], 3), dtype=np.uint8)
@@ -401,6 +404,9 @@ class Pipeline:
         finally:
             self.observer = observer
             self.reset()
+        if depth:
+            progress("compiling the kernels for depth, which takes seconds the first time")
+            compile_kernels()
 
     def _match(self, match_input: MatchInput) -> Matches:
         instances, config = match_input.instances, self.config

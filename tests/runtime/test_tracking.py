@@ -7,15 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from drawn_clips import FRAMES, SITUATIONS, DrawnClip, TrueNetwork, score, track
+from numpy.typing import NDArray
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline
 from instance_flow.assembly.appearance import APPEARANCE_SIZE
 from instance_flow.assembly.matching import Matches
 from instance_flow.pipeline import Observation
 from instance_flow.settings import POLICIES
+from instance_flow.spatial import measure
+from instance_flow.spatial.camera import CameraModel
+from instance_flow.spatial.measure import SpatialConfig
 from instance_flow.structures import LAST_ID, NEW, Image, Instances, ModelInfo, Prediction
 from instance_flow.tracking.memory import Reference, ReferenceMemory
 from instance_flow.tracking.tracker import Tracker
@@ -393,6 +398,39 @@ def test_warm_up_runs_every_number_of_references_and_leaves_a_fresh_stream() -> 
     assert set(seen) == {0, 1, 2, 3, 4}
     assert pipeline.step(np.zeros((48, 64, 3), np.uint8)).frame_index == 0
     assert [seen.tracks.frame_index for seen in observed] == [0]
+
+
+DEPTH = np.full((48, 64), 2.0, np.float32)
+DEPTHS: dict[str, tuple[NDArray[Any], tuple[float, ...]]] = {
+    "millimetres": ((1000 * DEPTH).astype(np.uint16), ()),
+    "metres": (DEPTH, ()),
+    "half precision": (DEPTH.astype(np.float16), ()),
+    "double precision": (DEPTH.astype(np.float64), ()),
+    "other byte order": ((1000 * DEPTH).astype(">u2"), ()),
+    "read-only": (np.broadcast_to(DEPTH, (48, 64)), ()),
+    "part of a wider image": (np.full((48, 200), 2.0, np.float32)[:, 20:84], ()),
+    "lens with distortion": (DEPTH, (0.1, 0.0, 0.0, 0.0)),
+    "fisheye, millimetres": ((1000 * DEPTH).astype(np.uint16), (0.01, 0.0, 0.0, 0.0)),
+}
+
+
+@pytest.mark.parametrize("settings", [SpatialConfig(), SpatialConfig(max_depth=20)], ids=["floats", "a whole number"])
+@pytest.mark.parametrize(("depth", "distortion"), DEPTHS.values(), ids=DEPTHS)
+def test_after_the_warm_up_no_depth_compiles_anything(
+    depth: NDArray[Any], distortion: tuple[float, ...], settings: SpatialConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels as a new process has them: with nothing compiled, but for what is in the cache."""
+    for name in ("_points", "_percentiles"):
+        monkeypatch.setattr(measure, name, numba.njit(cache=True, nogil=True)(getattr(measure, name).py_func))
+    pipeline = Pipeline(OneThing())
+    pipeline.spatial = settings
+    pipeline.warmup((48, 64), depth=True)
+    warm = measure._points.signatures, measure._percentiles.signatures
+    matrix = np.array([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]])
+    camera = CameraModel(matrix, distortion, "equidistant" if 0.01 in distortion else "plumb_bob")
+    tracks = pipeline.step(np.zeros((48, 64, 3), np.uint8), 0, depth=depth, camera=camera)
+    assert tracks.positions[0, 2] == pytest.approx(2.0, abs=1e-3)
+    assert (measure._points.signatures, measure._percentiles.signatures) == warm
 
 
 def test_a_bad_image_leaves_the_stream_as_it_was() -> None:

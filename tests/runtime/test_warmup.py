@@ -31,6 +31,7 @@ def test_says_what_was_done_and_where_it_is(model: Path, capsys: pytest.CaptureF
         "loading the model",
         "running the network",
         "compiling the kernels",
+        "compiling the kernels for depth",
         "compiling what messages need",
     ]
     count, folder = report["kernels"].split(" in ")

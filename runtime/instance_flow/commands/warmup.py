@@ -120,7 +120,7 @@ def _warm_up(
     progress("loading the model and its TensorRT engine" if provider == "tensorrt" else "loading the model")
     pipeline = Pipeline.load(model, provider, execution=execution)
     # The numbers within a step, as "1 of 4 references", would only make many rows of one.
-    pipeline.warmup(size or pipeline.info.input_size, lambda doing: progress(doing.split(",")[0]))
+    pipeline.warmup(size or pipeline.info.input_size, lambda doing: progress(doing.split(",")[0]), depth=True)
     progress("compiling what messages need")
     messages.warmup()
     return pipeline.provider

@@ -131,11 +131,12 @@ def measure(
         kernel_input(ids, np.int64),
         edges,
         intrinsics,
-        camera.rays((depth.shape[0], depth.shape[1])),
-        config.max_depth,
+        kernel_input(camera.rays((depth.shape[0], depth.shape[1])), np.float32),
+        # A whole number would be another type, and all would be compiled again.
+        float(config.max_depth),
         config.min_points,
-        config.depth_floor,
-        config.depth_growth,
+        float(config.depth_floor),
+        float(config.depth_growth),
     )
     seen = counts >= config.min_points
     states = np.where(seen, MEASURED, np.where(far >= config.min_points, TOO_FAR, TOO_FEW)).astype(np.int64)
@@ -155,6 +156,13 @@ def measure(
     for array in (means, covariances, extents, centers, rotations, reaches):
         array[unknown] = np.nan
     return Places(states, np.where(seen, counts, 0), means, covariances, extents, centers, rotations, reaches)
+
+
+def compile_kernels() -> None:
+    """Compile ahead all that ``measure`` needs, whatever the depth image, camera and settings are."""
+    camera, nothing = CameraModel(np.eye(3)), np.zeros((1, 1), np.int32)
+    for kind in (np.uint16, np.float32):
+        measure(nothing.astype(kind), nothing, np.zeros(0, np.int64), np.zeros((0, 4), np.float32), camera)
 
 
 def _covariances(

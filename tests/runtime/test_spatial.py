@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import cv2
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from instance_flow.declare import declared
 from instance_flow.spatial import kalman
 from instance_flow.spatial.camera import CameraModel
 from instance_flow.spatial.measure import Places, SpatialConfig, depth_problem, measure
@@ -313,11 +314,29 @@ def test_half_an_object_hidden_moves_the_filter_less_than_a_step_as_wide() -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("max_depth", 0.0), ("min_points", -1), ("speed", np.nan), ("depth_growth", -1.0)], ids=str
+    ("name", "value", "requirement"),
+    [
+        ("max_depth", 0.0, "a number from 0.1 to 1000.0"),
+        ("max_depth", np.inf, "a number from 0.1 to 1000.0"),
+        ("min_points", 0, "a whole number from 1 to 256"),
+        ("min_points", 257, "a whole number from 1 to 256"),
+        ("min_points", 20.0, "a whole number from 1 to 256"),
+        ("depth_floor", 0.0, "a number from 1e-06 to 10.0"),
+        ("depth_growth", -1.0, "a number from 0.0 to 10.0"),
+        ("acceleration", "1", "a number from 0.001 to 1000.0"),
+        ("speed", np.nan, "a number from 0.001 to 1000.0"),
+    ],
+    ids=str,
 )
-def test_settings_that_nothing_can_be_measured_with_are_refused(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"{name} is {value}; it must be a finite number"):
+def test_settings_that_nothing_can_be_measured_with_are_refused(name: str, value: Any, requirement: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{name} is {value!r}; it must be {requirement}")):
         SpatialConfig(**{name: value})
+
+
+def test_every_setting_is_declared_so_that_options_and_parameters_can_be_made_of_it() -> None:
+    specs = declared(SpatialConfig)
+    assert len(specs) == len(fields(SpatialConfig))
+    assert all(spec.metadata["description"] and None not in spec.metadata["range"] for spec in specs)
 
 
 def test_the_filter_is_that_of_the_text_books() -> None:

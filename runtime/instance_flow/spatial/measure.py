@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from instance_flow.declare import check, setting
 from instance_flow.kernels.input import kernel_input
 from instance_flow.spatial.camera import RAY_STEP, CameraModel
 from instance_flow.structures import SPATIAL_STATES, FloatArray, IntArray, LabelMap
@@ -28,28 +29,32 @@ _TAIL = 0.02
 
 @dataclass(frozen=True)
 class SpatialConfig:
-    """The depth sensor, and what is expected of objects.
+    """The depth sensor, and what is expected of objects. The sensor's defaults are those of a stereo camera of 50 mm
+    baseline at 640 pixels."""
 
-    max_depth: metres; what is farther counts as unknown, as depth errors grow with the square of the distance.
-    min_points: fewest samples of depth that an object is placed by.
-    depth_floor, depth_growth: standard deviation of the depth at z metres is floor + growth * z^2. That of a stereo
-        camera of 50 mm baseline at 640 pixels; a time-of-flight camera's growth is a third of it.
-    acceleration: how hard objects accelerate, m/s^2 that last for a second.   speed: m/s, how fast they may be.
-    """
-
-    max_depth: float = 20.0
-    min_points: int = 20
-    depth_floor: float = 0.005
-    depth_growth: float = 0.003
-    acceleration: float = 1.0
-    speed: float = 3.0
+    max_depth: float = setting(
+        20.0,
+        "metres, beyond which depth counts as unknown: its errors grow with the square of the distance",
+        0.1,
+        1000.0,
+    )
+    min_points: int = setting(20, "fewest samples of depth that an object is placed by", 1, _SAMPLES)
+    depth_floor: float = setting(
+        0.005, "metres; the standard deviation of depth at z metres is depth_floor + depth_growth * z^2", 1e-6, 10.0
+    )
+    depth_growth: float = setting(
+        0.003, "per metre, see depth_floor; a time-of-flight camera's is a third of a stereo camera's", 0.0, 10.0
+    )
+    acceleration: float = setting(
+        1.0,
+        "m/s^2 that last for a second: how hard objects accelerate. Higher follows changes sooner and is noisier",
+        1e-3,
+        1000.0,
+    )
+    speed: float = setting(3.0, "m/s: how fast objects may be", 1e-3, 1000.0)
 
     def __post_init__(self) -> None:
-        for name in ("max_depth", "min_points", "depth_floor", "acceleration", "speed"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
-        if not 0 <= self.depth_growth < np.inf:
-            raise ValueError(f"depth_growth is {self.depth_growth}; it must be a finite number of at least 0")
+        check(self)
 
 
 @dataclass(frozen=True)

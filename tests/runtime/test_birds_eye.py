@@ -33,7 +33,8 @@ def one(position: tuple[float, float, float], velocity: float = np.nan, deviatio
 def coloured(picture: Image) -> tuple[float, ...]:
     """Mean column and row of the pixels in the colour of the track, and their width and height."""
     rows, columns = np.nonzero(np.abs(picture.astype(int) - colours([3])[0]).max(2) < 8)
-    return (columns.mean(), rows.mean(), np.ptp(columns), np.ptp(rows)) if len(rows) else ()
+    found = (columns.mean(), rows.mean(), np.ptp(columns), np.ptp(rows)) if len(rows) else ()
+    return tuple(float(number) for number in found)
 
 
 @pytest.mark.parametrize(

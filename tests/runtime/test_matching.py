@@ -225,7 +225,16 @@ def evidence(
 
 
 RED, BLUE, MIXED = appearance_of(1), appearance_of(2), appearance_of(1, 2)
-EVIDENCE = {
+OTHER_CLASS: dict[str, Any] = {
+    "now": [(5, 5)],
+    "appearance_now": [RED],
+    "before": [[(5, 6)]],
+    "ids": [[1]],
+    "known": {1: RED},
+    "class_scores": [(0, 1)],
+    "votes": {1: (9, 0)},
+}
+EVIDENCE: dict[str, tuple[dict[str, Any], list[int]]] = {
     "class decides between equals": (
         {
             "now": [(5, 5)],
@@ -251,31 +260,8 @@ EVIDENCE = {
         },
         [0],
     ),
-    "another class does not take over": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [RED],
-            "before": [[(5, 6)]],
-            "ids": [[1]],
-            "known": {1: RED},
-            "class_scores": [(0, 1)],
-            "votes": {1: (9, 0)},
-            "class_weight": 9.0,
-        },
-        [0],
-    ),
-    "classes count by their weight alone": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [RED],
-            "before": [[(5, 6)]],
-            "ids": [[1]],
-            "known": {1: RED},
-            "class_scores": [(0, 1)],
-            "votes": {1: (9, 0)},
-        },
-        [1],
-    ),
+    "another class does not take over": ({**OTHER_CLASS, "class_weight": 9.0}, [0]),
+    "classes count by their weight alone": (OTHER_CLASS, [1]),
     "flow decides between equals": (
         {
             "now": [(5, 5)],

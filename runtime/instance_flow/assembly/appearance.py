@@ -54,14 +54,15 @@ def _products(vectors: FloatArray, others: FloatArray) -> FloatArray:
         for k in range(len(others)):
             for m in range(start, min(start + 8, len(vectors))):
                 product = np.float32(0.0)
-                for i in range(APPEARANCE_SIZE):
+                for i in range(vectors.shape[1]):
                     product += vectors[m, i] * others[k, i]
                 out[m, k] = min(max(product, np.float32(0.0)), np.float32(1.0))
     return out
 
 
 def similarity(vectors: FloatArray, others: FloatArray) -> FloatArray:
-    """How alike (M, 512) and (K, 512) vectors are: (M, K) float32, 0 = no colour in common, 1 = the same colours.
+    """Bhattacharyya coefficients of the roots of distributions, (M, N) and (K, N): (M, K) float32, 0 = nothing in
+    common, 1 = the same. Of the vectors of this module: how alike the colours are.
 
     ``vectors @ others.T`` would do this on all cores: where another process keeps them busy, its threads wait for each
     other for tens of milliseconds.

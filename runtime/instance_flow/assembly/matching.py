@@ -205,9 +205,9 @@ def match_by_evidence(
 
 
 def _class_overlap(scores: FloatArray, votes: NDArray[np.float64]) -> FloatArray:
-    """How alike the class distributions of M objects (M, C) and K identities (K, C) are: (M, K), 1 = the same."""
+    """How alike the class distributions of M objects (M, C) and of K identities (K, C) are: (M, K), 1 = the same."""
     a, b = (np.sqrt(v / np.maximum(v.sum(1, keepdims=True), 1e-9), dtype=np.float32) for v in (scores, votes))
-    return np.minimum(a @ b.T, np.float32(1))
+    return similarity(a, b)
 
 
 class _Compared(NamedTuple):

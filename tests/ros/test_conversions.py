@@ -11,22 +11,23 @@ import numpy as np
 import pytest
 from ament_index_python.packages import get_package_share_directory
 from builtin_interfaces.msg import Time
-from instance_flow_msgs.msg import RunLengthMask, TrackedInstance, TrackedInstanceArray
+from instance_flow_msgs.msg import Instance3D, RunLengthMask, TrackedInstance, TrackedInstanceArray
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.highlevel import AnyReader
+from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
 
 from instance_flow.formats.bag_writer import BagWriter
 from instance_flow.formats.messages import to_class_table, to_instance_array, to_label_pixels, to_tracks
 from instance_flow.network.installation import message_definitions
-from instance_flow.structures import NEW, STATES, ModelInfo, Tracks
+from instance_flow.structures import NEW, SPATIAL_STATES, STATES, ModelInfo, Tracks
 from instance_flow_ros.conversions import TYPES
 
 HEADER = Header(stamp=Time(sec=3, nanosec=4), frame_id="camera")
 
 
 def make_tracks(label_map: np.ndarray, seed: int = 0) -> Tracks:
-    """Tracks for a label map of ids, all other numbers by chance; the first object is new."""
+    """Tracks for a label map of ids, all other numbers by chance; the first object is new, every second has depth."""
     rng = np.random.default_rng(seed)
     ids = np.unique(label_map[label_map > 0]).astype(np.int64)
     boxes = []
@@ -34,6 +35,14 @@ def make_tracks(label_map: np.ndarray, seed: int = 0) -> Tracks:
         rows, columns = np.nonzero(label_map == track)
         boxes.append([columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1])
     unknown = np.arange(len(ids)) == 0
+    placed = np.arange(len(ids)) % 2 == 1
+    turns = Rotation.random(max(len(ids), 1), random_state=seed).as_matrix()[: len(ids)]
+
+    def in_space(*shape: int) -> np.ndarray:
+        numbers = rng.standard_normal((len(ids), *shape))
+        numbers[~placed] = np.nan
+        return numbers.astype(np.float32)
+
     return Tracks(
         frame_index=7,
         label_map=label_map.astype(np.int32),
@@ -51,6 +60,15 @@ def make_tracks(label_map: np.ndarray, seed: int = 0) -> Tracks:
         age_seconds=np.where(unknown, np.nan, rng.random(len(ids))),
         reference_frames=np.where(unknown, NEW, 6),
         distances=np.where(unknown, np.nan, rng.random(len(ids))).astype(np.float32),
+        velocity_covariances=rng.random((len(ids), 2, 2), np.float32),
+        spatial_states=np.where(placed, 0, 1 + np.arange(len(ids)) % (len(SPATIAL_STATES) - 1)),
+        points=np.where(placed, rng.integers(1, 256, len(ids)), 0),
+        positions=in_space(3),
+        spatial_velocities=in_space(3),
+        spatial_covariances=in_space(6, 6),
+        box_centers=in_space(3),
+        extents=in_space(3),
+        rotations=np.where(placed[:, None, None], turns, np.nan).astype(np.float32),
     )
 
 
@@ -73,7 +91,11 @@ def test_tracks_survive_the_wire(label_map: np.ndarray) -> None:
     assert back.header == HEADER
     assert [i.class_name for i in back.instances] == [("red", "blue")[k] for k in tracks.class_ids]
     for field in dataclasses.fields(Tracks):
-        np.testing.assert_array_equal(getattr(to_tracks(back), field.name), getattr(tracks, field.name), field.name)
+        values = getattr(to_tracks(back), field.name), getattr(tracks, field.name)
+        if field.name == "rotations":  # They go as quaternions.
+            np.testing.assert_allclose(*values, atol=1e-6, err_msg=field.name)
+        else:
+            np.testing.assert_array_equal(*values, field.name)
 
 
 def test_x_and_y_are_not_swapped() -> None:
@@ -84,6 +106,25 @@ def test_x_and_y_are_not_swapped() -> None:
     assert (instance.box.x, instance.box.y, instance.box.width, instance.box.height) == (1, 2, 3, 1)
     assert (instance.mask.x, instance.mask.y, instance.mask.width, instance.mask.height) == (1, 2, 3, 1)
     assert list(instance.mask.runs) == [0, 3]
+
+
+def test_what_is_in_metres_is_in_the_frame_that_is_named() -> None:
+    turn = Rotation.from_euler("z", 90, degrees=True).as_matrix()
+    tracks = dataclasses.replace(
+        make_tracks(np.array([[1, 2, 2]])),
+        positions=np.array([[np.nan] * 3, [1, 2, 3]], "f4"),
+        velocity_covariances=np.array([np.diag((4, 9))] * 2, "f4"),
+        rotations=np.array([turn, turn], "f4"),
+    )
+    message = to_instance_array(TYPES, tracks, HEADER, ("red", "blue"))
+    assert message.spatial_frame_id == "camera"
+    assert to_instance_array(TYPES, tracks, HEADER, ("red", "blue"), 0, "odom").spatial_frame_id == "odom"
+    unknown, placed = (instance.spatial for instance in message.instances)
+    assert (unknown.state, unknown.points, np.isnan(unknown.position.x)) == (Instance3D.NO_DEPTH, 0, True)
+    assert (placed.position.x, placed.position.y, placed.position.z) == (1, 2, 3)
+    turned = placed.box.orientation
+    np.testing.assert_allclose((turned.x, turned.y, turned.z, turned.w), (0, 0, 0.5**0.5, 0.5**0.5), atol=1e-6)
+    assert message.instances[0].velocity_covariance.tolist() == [9, 0, 0, 4]  # x before y
 
 
 @pytest.mark.parametrize("label_map", LABEL_MAPS.values(), ids=LABEL_MAPS.keys())
@@ -170,6 +211,8 @@ def test_a_message_of_an_image_for_all_memory_is_refused() -> None:
 def test_constants_of_the_message_are_the_states_of_tracks() -> None:
     assert [getattr(TrackedInstance, name.upper()) for name in STATES] == list(range(len(STATES)))
     assert TrackedInstance.NO_REFERENCE == NEW
+    named = [getattr(Instance3D, name.upper().replace(" ", "_")) for name in SPATIAL_STATES]
+    assert named == list(range(len(SPATIAL_STATES)))
 
 
 def test_class_table() -> None:

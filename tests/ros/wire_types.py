@@ -7,7 +7,7 @@ No `from __future__ import annotations` here: Cyclone DDS reads the annotations 
 from dataclasses import dataclass
 
 from cyclonedds.idl import IdlStruct
-from cyclonedds.idl.types import float32, float64, int32, int64, sequence, uint8, uint16, uint32, uint64
+from cyclonedds.idl.types import array, float32, float64, int32, int64, sequence, uint8, uint16, uint32, uint64
 
 _PACKAGE = "instance_flow_msgs::msg::dds_"
 
@@ -48,6 +48,45 @@ class RunLengthMask(IdlStruct, typename=f"{_PACKAGE}::RunLengthMask_"):
 
 
 @dataclass
+class Point(IdlStruct, typename="geometry_msgs::msg::dds_::Point_"):
+    x: float64
+    y: float64
+    z: float64
+
+
+@dataclass
+class Vector3(IdlStruct, typename="geometry_msgs::msg::dds_::Vector3_"):
+    x: float64
+    y: float64
+    z: float64
+
+
+@dataclass
+class Quaternion(IdlStruct, typename="geometry_msgs::msg::dds_::Quaternion_"):
+    x: float64
+    y: float64
+    z: float64
+    w: float64
+
+
+@dataclass
+class Pose(IdlStruct, typename="geometry_msgs::msg::dds_::Pose_"):
+    position: Point
+    orientation: Quaternion
+
+
+@dataclass
+class Instance3D(IdlStruct, typename=f"{_PACKAGE}::Instance3D_"):
+    state: uint8
+    points: uint32
+    position: Point
+    velocity: Vector3
+    covariance: array[float32, 36]  # type: ignore[type-arg, valid-type]
+    box: Pose
+    extent: Vector3
+
+
+@dataclass
 class TrackedInstance(IdlStruct, typename=f"{_PACKAGE}::TrackedInstance_"):
     id: uint64
     label: uint16
@@ -61,6 +100,8 @@ class TrackedInstance(IdlStruct, typename=f"{_PACKAGE}::TrackedInstance_"):
     area: uint32
     center: Vector2D
     velocity: Vector2D
+    velocity_covariance: array[float32, 4]  # type: ignore[type-arg, valid-type]
+    spatial: Instance3D
     age: uint32
     age_seconds: float64
     reference_frame: int64
@@ -75,6 +116,7 @@ class TrackedInstanceArray(IdlStruct, typename=f"{_PACKAGE}::TrackedInstanceArra
     height: uint32
     width: uint32
     frame_index: uint64
+    spatial_frame_id: str
     instances: sequence[TrackedInstance]  # type: ignore[type-arg]
 
 

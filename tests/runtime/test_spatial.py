@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from instance_flow.declare import declared
+from instance_flow.formats.rotations import to_matrices, to_quaternions
 from instance_flow.spatial import kalman
 from instance_flow.spatial.camera import CameraModel
 from instance_flow.spatial.measure import Places, SpatialConfig, depth_problem, measure
@@ -367,3 +368,15 @@ def test_the_filter_knows_how_far_it_is_out() -> None:
         state, p = kalman.updated(state, p, measured - state[:, :2], h, r)
     miss = truth - state
     assert np.einsum("ni,nij,nj->n", miss, np.linalg.inv(p), miss).mean() == pytest.approx(4, abs=0.4)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 179.9, 180, 270])
+@pytest.mark.parametrize("axis", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, -2, 3)])
+def test_rotations_survive_as_quaternions(axis: tuple[float, ...], degrees: float) -> None:
+    unit, half = np.array(axis) / np.linalg.norm(axis), np.radians(degrees) / 2
+    quaternion = np.array([[*(unit * np.sin(half)), np.cos(half)]])
+    rotation = to_matrices(quaternion)
+    np.testing.assert_allclose(rotation, cv2.Rodrigues(unit * 2 * half)[0][None], atol=1e-12)
+    back = to_quaternions(rotation)
+    assert back[0, 3] >= -1e-12
+    np.testing.assert_allclose(np.abs(back @ quaternion.T), 1, atol=1e-12)  # q and -q are the same turn

@@ -31,6 +31,11 @@ MESSAGE_TYPES = MessageTypes(
     ClassTable=SimpleNamespace,
     Box2D=SimpleNamespace,
     Vector2D=SimpleNamespace,
+    Instance3D=SimpleNamespace,
+    Point=SimpleNamespace,
+    Vector3=SimpleNamespace,
+    Quaternion=SimpleNamespace,
+    Pose=SimpleNamespace,
     uint32s=lambda runs: array("I", runs.tobytes()),
 )
 """Plain stand-ins for the messages' classes: what filling them costs without any middleware."""

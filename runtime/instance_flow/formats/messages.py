@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.formats.rle import RunLengths, from_run_lengths, window_run_lengths
-from instance_flow.structures import LAST_ID, MAX_PIXELS, LabelMap, ModelInfo, Tracks
+from instance_flow.formats.rotations import to_matrices, to_quaternions
+from instance_flow.structures import LAST_ID, MAX_PIXELS, SPATIAL_STATES, LabelMap, ModelInfo, Tracks
 
 PACKAGE = "instance_flow_msgs"
+MEASURED = SPATIAL_STATES.index("measured")
 LAST_LABEL = 65535
 BYTES_PER_RUN = 4
 MASK_BUDGET = 1_000_000
@@ -41,7 +43,7 @@ _COLUMN_OF_FIELD = {
 
 @dataclass(frozen=True)
 class MessageTypes:
-    """The classes of instance_flow_msgs, called with all their fields by name.
+    """The classes of instance_flow_msgs and of geometry_msgs, called with all their fields by name.
 
     uint32s: puts numbers (N,) uint32 into the form that the classes want for ``uint32[]``.
     """
@@ -52,6 +54,11 @@ class MessageTypes:
     ClassTable: Callable[..., Any]
     Box2D: Callable[..., Any]
     Vector2D: Callable[..., Any]
+    Instance3D: Callable[..., Any]
+    Point: Callable[..., Any]
+    Vector3: Callable[..., Any]
+    Quaternion: Callable[..., Any]
+    Pose: Callable[..., Any]
     uint32s: Callable[[RunLengths], Any]
 
 
@@ -75,12 +82,18 @@ def to_class_table(types: MessageTypes, info: ModelInfo, header: Any) -> Any:
 
 
 def to_instance_array(
-    types: MessageTypes, tracks: Tracks, header: Any, class_names: Sequence[str], mask_budget: int = MASK_BUDGET
+    types: MessageTypes,
+    tracks: Tracks,
+    header: Any,
+    class_names: Sequence[str],
+    mask_budget: int = MASK_BUDGET,
+    spatial_frame: str = "",
 ) -> Any:
     """Give the TrackedInstanceArray of one frame's tracks; ``header`` is that of the image.
 
     mask_budget: most bytes of run lengths in the message; masks of the lowest scores are left out until it holds. 0 =
         no bound.
+    spatial_frame: name of the frame of all that is in metres; empty = the image's.
     """
     height, width = tracks.label_map.shape
     windows = _windows(tracks.boxes)
@@ -95,6 +108,7 @@ def to_instance_array(
         height=height,
         width=width,
         frame_index=int(tracks.frame_index),
+        spatial_frame_id=spatial_frame or header.frame_id,
         instances=_to_instances(types, tracks, class_names, masks, kept),
     )
 
@@ -125,6 +139,7 @@ def to_tracks(message: Any, class_names: Sequence[str] = ()) -> Tracks:
                 raise ValueError(f"the mask of track {instance.id} does not lie in the image of the message")
             window = label_map[mask.y : mask.y + mask.height, mask.x : mask.x + mask.width]
             window[from_run_lengths(mask.runs, window.shape) == 1] = instance.id
+    uncertain = np.array([i.velocity_covariance for i in rows], np.float32).reshape(-1, 2, 2)
     return Tracks(
         frame_index=message.frame_index,
         label_map=label_map,
@@ -143,7 +158,28 @@ def to_tracks(message: Any, class_names: Sequence[str] = ()) -> Tracks:
         reference_frames=np.array([i.reference_frame for i in rows], np.int64),
         distances=np.array([i.matched_distance for i in rows], np.float32),
         names=dict(enumerate(class_names)),
+        velocity_covariances=uncertain[:, ::-1, ::-1],
+        **_to_columns_in_space([i.spatial for i in rows]),
     )
+
+
+def _to_columns_in_space(rows: Sequence[Any]) -> dict[str, Any]:
+    """The fields of Tracks that Instance3D messages (N,) hold."""
+    quaternions = np.array([_values(i.box.orientation, "xyzw") for i in rows], np.float64).reshape(-1, 4)
+    return {
+        "spatial_states": np.array([i.state for i in rows], np.int64),
+        "points": np.array([i.points for i in rows], np.int64),
+        "positions": np.array([_values(i.position) for i in rows], np.float32).reshape(-1, 3),
+        "spatial_velocities": np.array([_values(i.velocity) for i in rows], np.float32).reshape(-1, 3),
+        "spatial_covariances": np.array([i.covariance for i in rows], np.float32).reshape(-1, 6, 6),
+        "box_centers": np.array([_values(i.box.position) for i in rows], np.float32).reshape(-1, 3),
+        "extents": np.array([_values(i.extent) for i in rows], np.float32).reshape(-1, 3),
+        "rotations": to_matrices(quaternions).astype(np.float32),
+    }
+
+
+def _values(message: Any, names: str = "xyz") -> list[float]:
+    return [getattr(message, name) for name in names]
 
 
 def _to_instances(
@@ -154,6 +190,8 @@ def _to_instances(
     numbers = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     labels, boxes = to_label(tracks.ids).tolist(), tracks.boxes.tolist()
     centers, velocities = tracks.centers.tolist(), tracks.velocities.tolist()
+    uncertain = np.ascontiguousarray(tracks.velocity_covariances[:, ::-1, ::-1], np.float32).reshape(-1, 4)
+    spatial = _to_instances_in_space(types, tracks)
     return [
         types.TrackedInstance(
             **numbers[row],
@@ -162,11 +200,51 @@ def _to_instances(
             box=types.Box2D(x=x, y=y, width=width, height=height),
             center=types.Vector2D(x=centers[row][1], y=centers[row][0]),
             velocity=types.Vector2D(x=velocities[row][1], y=velocities[row][0]),
+            velocity_covariance=uncertain[row],
+            spatial=spatial[row],
             has_mask=kept[row],
             mask=masks[row],
         )
         for row, (x, y, width, height) in enumerate(boxes)
     ]
+
+
+def _to_instances_in_space(types: MessageTypes, tracks: Tracks) -> list[Any]:
+    """An Instance3D for each object; objects whose place is unknown for the same reason share one."""
+    unknown = {
+        state: _to_instance_in_space(types, state, 0, [np.nan] * 16, np.full(36, np.nan, np.float32))
+        for state in set(tracks.spatial_states.tolist()) - {MEASURED}
+    }
+    columns = (tracks.positions, tracks.spatial_velocities, tracks.box_centers, tracks.extents)
+    numbers = np.concatenate([*columns, to_quaternions(tracks.rotations)], 1).tolist()
+    covariances = np.ascontiguousarray(tracks.spatial_covariances, np.float32).reshape(-1, 36)
+    points = tracks.points.tolist()
+    return [
+        unknown[state]
+        if state in unknown
+        else _to_instance_in_space(types, state, points[row], numbers[row], covariances[row])
+        for row, state in enumerate(tracks.spatial_states.tolist())
+    ]
+
+
+def _to_instance_in_space(
+    types: MessageTypes, state: int, points: int, numbers: Sequence[float], covariance: NDArray[np.float32]
+) -> Any:
+    """numbers: position, velocity, center of the box and extent, three each, and quaternion x, y, z, w."""
+
+    def three(kind: Callable[..., Any], first: int) -> Any:
+        return kind(x=numbers[first], y=numbers[first + 1], z=numbers[first + 2])
+
+    turn = types.Quaternion(x=numbers[12], y=numbers[13], z=numbers[14], w=numbers[15])
+    return types.Instance3D(
+        state=state,
+        points=points,
+        position=three(types.Point, 0),
+        velocity=three(types.Vector3, 3),
+        covariance=covariance,
+        box=types.Pose(position=three(types.Point, 6), orientation=turn),
+        extent=three(types.Vector3, 9),
+    )
 
 
 def _windows(boxes: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -29,7 +29,18 @@ FORMS = {"mcap": "tracks.mcap", "db3": "tracks.db3", "folder": "tracks"}
 """Names of the bag by its form: a single file, or a folder of an .mcap file and its metadata.yaml."""
 
 _LABEL_ENCODING = "16UC1"
-_TYPES = ("TrackedInstanceArray", "TrackedInstance", "RunLengthMask", "ClassTable", "Box2D", "Vector2D")
+_TYPES = {
+    PACKAGE: (
+        "TrackedInstanceArray",
+        "TrackedInstance",
+        "Instance3D",
+        "RunLengthMask",
+        "ClassTable",
+        "Box2D",
+        "Vector2D",
+    ),
+    "geometry_msgs": ("Point", "Vector3", "Quaternion", "Pose"),
+}
 
 
 @contextmanager
@@ -66,8 +77,8 @@ def tracks_bag_output(
 
 
 def _message_types(bag: BagWriter) -> MessageTypes:
-    own = {name: bag.typestore.types[f"{PACKAGE}/msg/{name}"] for name in _TYPES}
-    return MessageTypes(**own, uint32s=lambda runs: np.asarray(runs, np.uint32))
+    types = {name: bag.typestore.types[f"{package}/msg/{name}"] for package, names in _TYPES.items() for name in names}
+    return MessageTypes(**types, uint32s=lambda runs: np.asarray(runs, np.uint32))
 
 
 def _write_labels(bag: BagWriter, topic: str, label_map: LabelMap, frame: Frame) -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 
 from array import array
 
-from instance_flow_msgs.msg import Box2D, ClassTable, RunLengthMask, TrackedInstance, TrackedInstanceArray, Vector2D
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from instance_flow_msgs.msg import (
+    Box2D,
+    ClassTable,
+    Instance3D,
+    RunLengthMask,
+    TrackedInstance,
+    TrackedInstanceArray,
+    Vector2D,
+)
 
 from instance_flow.formats.messages import MessageTypes
 from instance_flow.formats.rle import RunLengths
@@ -25,5 +34,10 @@ TYPES = MessageTypes(
     ClassTable=ClassTable,
     Box2D=Box2D,
     Vector2D=Vector2D,
+    Instance3D=Instance3D,
+    Point=Point,
+    Vector3=Vector3,
+    Quaternion=Quaternion,
+    Pose=Pose,
     uint32s=_to_array,
 )

@@ -27,8 +27,6 @@ class Pending:
     image: Image
     perceived: Perceived
     stamp: int | None
-    depth: NDArray[Any] | None = None
-    camera: CameraModel | None = None
 
 
 class Overlap:
@@ -42,31 +40,26 @@ class Overlap:
         self._unfinished: list[Pending] = []
         self._changed = Condition()
 
-    def begin(
-        self,
-        image: Image,
-        stamp: int | None,
-        encoding: str = "",
-        *,
-        depth: NDArray[Any] | None = None,
-        camera: CameraModel | None = None,
-    ) -> Pending:
+    def begin(self, image: Image, stamp: int | None, encoding: str = "") -> Pending:
         """Run the network on the next frame, whether or not the frames before it are finished.
 
-        Before a break of the stream it waits for them. Arguments and errors as of ``Stream.step``.
+        Before a break of the stream it waits for them. Arguments and errors as of ``Stream.step``; depth is wanted only
+        in ``finish``, as it comes later than the image.
         """
         pipeline = self.stream.pipeline
         stamp = self.stream.follow(image, stamp, encoding, self.wait_until_finished)
         with self._changed:
             unfinished = [pending.perceived.features for pending in self._unfinished]
         perceived = pipeline.perceive(image, pipeline.reference_features(unfinished))
-        pending = Pending(image, perceived, stamp, depth, camera)
+        pending = Pending(image, perceived, stamp)
         with self._changed:
             self._unfinished.append(pending)
         return pending
 
-    def finish(self, pending: Pending) -> Tracks:
-        """The tracks of the oldest frame that was begun; errors as of ``Stream.step``."""
+    def finish(
+        self, pending: Pending, *, depth: NDArray[Any] | None = None, camera: CameraModel | None = None
+    ) -> Tracks:
+        """The tracks of the oldest frame that was begun; arguments and errors as of ``Stream.step``."""
         pipeline, perceived = self.stream.pipeline, pending.perceived
         try:
             references = pipeline.reference_features()
@@ -74,7 +67,7 @@ class Overlap:
                 # It was predicted wrongly which frames would be references, which is rare.
                 again = pipeline.perceive(pending.image, references)
                 perceived = replace(again, features=perceived.features)
-            return pipeline.track(perceived, pending.stamp, depth=pending.depth, camera=pending.camera)
+            return pipeline.track(perceived, pending.stamp, depth=depth, camera=camera)
         finally:
             self.cancel(pending)
 

@@ -50,6 +50,43 @@ def test_one_camera(arguments: dict[str, str], namespace: str, image: str, logge
     assert not node.respawn
 
 
+RAW_DEPTH, COMPRESSED_DEPTH = "/camera/aligned/image_raw", "/camera/aligned/image_raw/compressedDepth"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remappings", "transport"),
+    [
+        pytest.param(
+            {"depth": RAW_DEPTH},
+            {"depth": RAW_DEPTH, "camera_info": "/camera/camera_info"},
+            "raw",
+            id="beside the image",
+        ),
+        pytest.param(
+            {"depth": COMPRESSED_DEPTH, "camera_info": "/info"},
+            {"depth/compressedDepth": COMPRESSED_DEPTH, "camera_info": "/info"},
+            "compressed",
+            id="compressed, with its own calibration",
+        ),
+    ],
+)
+def test_depth_of_one_camera(arguments: dict[str, str], remappings: dict[str, str], transport: str) -> None:
+    (node,) = launch_stand_in.read(ONE, **arguments).nodes
+    assert node.remappings == {"image": "/camera/image_raw"} | remappings
+    assert given(node) == {"depth": transport}
+
+
+@pytest.mark.parametrize("one_process", ["true", "false"])
+def test_depth_of_several_cameras(one_process: str) -> None:
+    nodes = launch_stand_in.read(SEVERAL, depth="{camera}/depth", one_process=one_process, namespace="robot").nodes
+    for camera in ("front", "rear"):
+        prefix = f"{camera}/" if one_process == "true" else ""
+        node = nodes[0] if one_process == "true" or camera == "front" else nodes[1]
+        topics = {f"{prefix}depth": f"/robot/{camera}/depth", f"{prefix}camera_info": f"/robot/{camera}/camera_info"}
+        assert topics.items() <= node.remappings.items()
+        assert (given(node) or {})["depth"] == "raw"
+
+
 @pytest.mark.parametrize("file", [pytest.param(ONE, id="one camera"), pytest.param(SEVERAL, id="several")])
 @pytest.mark.parametrize(
     ("arguments", "parameters"),

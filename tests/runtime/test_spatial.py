@@ -324,8 +324,8 @@ def test_half_an_object_hidden_moves_the_filter_less_than_a_step_as_wide() -> No
         ("min_points", 20.0, "a whole number from 1 to 256"),
         ("depth_floor", 0.0, "a number from 1e-06 to 10.0"),
         ("depth_growth", -1.0, "a number from 0.0 to 10.0"),
-        ("acceleration", "1", "a number from 0.001 to 1000.0"),
-        ("speed", np.nan, "a number from 0.001 to 1000.0"),
+        ("object_acceleration", "1", "a number from 0.001 to 1000.0"),
+        ("object_speed", np.nan, "a number from 0.001 to 1000.0"),
     ],
     ids=str,
 )

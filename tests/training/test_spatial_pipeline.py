@@ -161,8 +161,8 @@ def test_the_overlapped_stream_gives_the_same(clip: DepthClip) -> None:
     whole = run(clip, Stream(Pipeline(OracleNetwork(clip.clip()))), range(4))
     overlap = Overlap(Stream(Pipeline(OracleNetwork(clip.clip()))))
     for t in range(4):
-        pending = overlap.begin(clip.images[t], int(clip.stamps[t]), depth=clip.depths[t], camera=camera(clip, t))
-        assert_same(overlap.finish(pending), whole[t])
+        pending = overlap.begin(clip.images[t], int(clip.stamps[t]))
+        assert_same(overlap.finish(pending, depth=clip.depths[t], camera=camera(clip, t)), whole[t])
 
 
 def test_tracks_that_nobody_placed_are_unknown(clip: DepthClip) -> None:

@@ -45,13 +45,13 @@ class SpatialConfig:
     depth_growth: float = setting(
         0.003, "per metre, see depth_floor; a time-of-flight camera's is a third of a stereo camera's", 0.0, 10.0
     )
-    acceleration: float = setting(
+    object_acceleration: float = setting(
         1.0,
         "m/s^2 that last for a second: how hard objects accelerate. Higher follows changes sooner and is noisier",
         1e-3,
         1000.0,
     )
-    speed: float = setting(3.0, "m/s: how fast objects may be", 1e-3, 1000.0)
+    object_speed: float = setting(3.0, "m/s: how fast objects may be", 1e-3, 1000.0)
 
     def __post_init__(self) -> None:
         check(self)

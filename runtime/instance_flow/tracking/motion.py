@@ -209,13 +209,13 @@ def follow_in_space(
         return state, covariance
     rows, n = ids[there].tolist(), int(there.sum())
     first = np.zeros((n, 6, 6))
-    first[:, :3, :3], first[:, 3:, 3:] = places.covariances[there], config.speed**2 * np.eye(3)
+    first[:, :3, :3], first[:, 3:, 3:] = places.covariances[there], config.object_speed**2 * np.eye(3)
     start = np.concatenate([places.positions[there], np.zeros((n, 3))], 1)
     if stamp is None:
         # There is a position, but no time that it could be compared at.
         state[there, :3], covariance[there, :3, :3] = start[:, :3], first[:, :3, :3]
         return state, covariance
-    now, spread, known = motions.predict(rows, start, first, stamp, config.acceleration**2)
+    now, spread, known = motions.predict(rows, start, first, stamp, config.object_acceleration**2)
     # What comes into sight of an object, or is hidden of it, shifts the middle of what is seen.
     before, reaches = motions.reaches(rows), places.reaches[there]
     shift = np.where(before > 0, reaches - before, 0.0)
@@ -232,7 +232,7 @@ def follow_in_space(
         )
     motions.keep(rows, now, spread, stamp, reaches)
     state[there], covariance[there] = now, spread
-    unknown = np.trace(covariance[:, 3:, 3:], axis1=1, axis2=2) > 2.5 * config.speed**2
+    unknown = np.trace(covariance[:, 3:, 3:], axis1=1, axis2=2) > 2.5 * config.object_speed**2
     state[unknown, 3:] = np.nan
     return state, covariance
 

@@ -27,12 +27,15 @@ from instance_flow.formats.messages import to_instance_array, to_label_pixels
 from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
 from instance_flow.overlap import Overlap, Pending
 from instance_flow.pictures.draw import overlay
+from instance_flow.spatial.measure import SpatialConfig
+from instance_flow.spatial.pairing import DepthRequest
 from instance_flow.stream import Stream
 from instance_flow.structures import Image as Pixels
 from instance_flow.structures import InstanceFlowError
 from instance_flow_ros import detections, middleware
 from instance_flow_ros.bridge import Bridge, to_rgb
 from instance_flow_ros.conversions import TYPES
+from instance_flow_ros.depth import DepthInput
 from instance_flow_ros.diagnostics import (
     ANSWERED,
     BROKEN,
@@ -40,14 +43,15 @@ from instance_flow_ros.diagnostics import (
     JITTER,
     LOST,
     MISSING,
+    PAIRED,
     RECEIVED,
     REFUSED,
     UNMASKED,
     CameraStatistics,
     StampGaps,
 )
-from instance_flow_ros.graph import why_no_images
-from instance_flow_ros.parameters import COMPRESSED, StreamConfig
+from instance_flow_ros.graph import why_silent
+from instance_flow_ros.parameters import COMPRESSED, NONE, NodeConfig, StreamConfig
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -81,10 +85,11 @@ def lost_images(recent: Mapping[str, int], topic: str) -> str:
 
 @dataclass(frozen=True)
 class ReceivedImage:
-    """A message and when it came, by time.monotonic()."""
+    """A message, when it came by time.monotonic(), and, where the node has depth, the request for its own."""
 
     message: Image | CompressedImage
     arrived: float
+    depth: DepthRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class Camera:
         self,
         node: LifecycleNode,
         name: str,
-        transport: str,
+        inputs: NodeConfig,
         pipeline: Pipeline,
         config: StreamConfig,
         bridge: Bridge,
@@ -123,9 +128,11 @@ class Camera:
         self._node, self._bridge, self._put, self._config = node, bridge, put, config
         self._stream = Stream(pipeline, config.max_gap, self._on_break, self._on_jitter)
         self._overlap = Overlap(self._stream)
-        self._kind = CompressedImage if transport == COMPRESSED else Image
+        compressed = inputs.image_transport == COMPRESSED
+        self._kind = CompressedImage if compressed else Image
         base: str = node.resolve_topic_name(f"{name}/image" if name else "image")
-        self.topic = f"{base}/compressed" if transport == COMPRESSED else base
+        self.topic = f"{base}/compressed" if compressed else base
+        self._depth = None if inputs.depth == NONE else DepthInput(node, name, inputs.depth, config)
         self._subscription: Subscription | None = None
         self._outputs: list[LifecyclePublisher] = []
         self._instances = self._create_output(TrackedInstanceArray, "instances", depth=10)
@@ -133,6 +140,11 @@ class Camera:
         self._overlay = self._create_output(Image, "overlay")
         if detections.AVAILABLE:
             self._detections = self._create_output(detections.Detection2DArray, "detections")
+
+    @property
+    def topics(self) -> list[str]:
+        """All that is listened to."""
+        return [self.topic, *(() if self._depth is None else self._depth.topics)]
 
     def subscribe(self) -> None:
         """Listen to images. ValueError where the parameters ask for a QoS that there is not."""
@@ -151,6 +163,8 @@ class Camera:
         except Exception as error:  # rclpy has no common base for what is wrong with an override.
             raise ValueError(f"listening to {self.topic} failed: {error}") from error
         self.topic = self._subscription.topic_name
+        if self._depth is not None:
+            self._depth.subscribe()
         self._node.get_logger().info(f"waiting for images on {self.topic}")
 
     def unsubscribe(self) -> None:
@@ -158,6 +172,8 @@ class Camera:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+        if self._depth is not None:
+            self._depth.unsubscribe()
 
     def close(self) -> None:
         """Take back all topics."""
@@ -171,11 +187,16 @@ class Camera:
         self._overlap.wait_until_finished()
         self._stream.reset()
         self._gaps = StampGaps()
+        if self._depth is not None:
+            self._depth.clear()
 
-    def configure(self, pipeline_config: Any, config: StreamConfig) -> None:
+    def configure(self, pipeline_config: Any, config: StreamConfig, spatial: SpatialConfig) -> None:
         """Take settings that the model can have, from the next image on."""
         self._overlap.wait_until_finished()
         self._stream.pipeline.configure(pipeline_config)
+        self._stream.pipeline.spatial = spatial
+        if self._depth is not None:
+            self._depth.configure(config)
         self._stream.max_gap = config.max_gap
         self._config = config
 
@@ -198,7 +219,7 @@ class Camera:
     def finish(self, begun: Begun) -> None:
         """Publish what is on an image, in the order in which they were begun; never raises."""
         with self._refusing():
-            tracks, stamp = self._overlap.finish(begun.pending), begun.pending.stamp
+            tracks, stamp = self._finished(begun), begun.pending.stamp
             self._publish(begun.frame.message.header, begun.pending.image, tracks)
             now = self._node.get_clock().now().nanoseconds
             self.statistics.answered(
@@ -207,6 +228,15 @@ class Camera:
                 np.nan if stamp is None else (now - stamp) * 1e-9,
                 len(tracks),
             )
+
+    def _finished(self, begun: Begun) -> Tracks:
+        if self._depth is None or begun.frame.depth is None:
+            return self._overlap.finish(begun.pending)
+        depth, camera = self._depth.take(begun.frame.depth, begun.frame.arrived)
+        self.statistics.count(PAIRED, depth is not None)
+        tracks = self._overlap.finish(begun.pending, depth=depth, camera=camera)
+        self._depth.placed(self._stream.pipeline.spatial_problem)
+        return tracks
 
     def judge(self) -> tuple[bytes, str, dict[str, str]]:
         """Level and message of a DiagnosticStatus, and the figures of the time since this was last asked."""
@@ -224,7 +254,7 @@ class Camera:
         if recent[REFUSED]:
             yield self._problem
         elif not recent[RECEIVED]:
-            yield why_no_images(self._node, subscription, self._kind)
+            yield why_silent(self._node, subscription, self._kind)
         elif not recent[ANSWERED]:
             yield "images come in, but none was answered since the last report"
         if recent[RECEIVED] and (lost := lost_images(recent, self.topic)):
@@ -233,6 +263,8 @@ class Camera:
             yield f"again and again {self._last_break}"
         if recent[RECEIVED] and self._stamp_problem:
             yield self._stamp_problem
+        if recent[RECEIVED] and self._depth is not None:
+            yield from self._depth.problems()
 
     def _create_output(self, message_type: type, topic: str, depth: int = 1) -> Any:
         path = f"~/{self.name}/{topic}" if self.name else f"~/{topic}"
@@ -241,8 +273,10 @@ class Camera:
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.statistics.count(RECEIVED)
-        self.statistics.count(MISSING, self._gaps.add(to_nanoseconds(message.header.stamp)))
-        if self._put(self, ReceivedImage(message, monotonic())):
+        stamp = to_nanoseconds(message.header.stamp)
+        self.statistics.count(MISSING, self._gaps.add(stamp))
+        depth = None if self._depth is None else self._depth.request(stamp)
+        if self._put(self, ReceivedImage(message, monotonic(), depth)):
             self.statistics.count(DROPPED)
 
     def _on_lost(self, status: Any) -> None:

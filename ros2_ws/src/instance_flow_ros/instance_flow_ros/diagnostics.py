@@ -16,6 +16,7 @@ from instance_flow.formats.foreign_text import MESSAGE, shown
 
 RECEIVED, ANSWERED, DROPPED, REFUSED = "received", "answered", "dropped", "refused"
 LOST, MISSING, BROKEN, UNMASKED, JITTER = "lost", "missing", "broken", "unmasked", "jitter"
+PAIRED = "paired"
 _NAMES = {
     RECEIVED: "frames received",
     ANSWERED: "frames answered",
@@ -26,6 +27,7 @@ _NAMES = {
     BROKEN: "breaks of the stream",
     JITTER: "stamps that ran back a little",
     UNMASKED: "masks left out",
+    PAIRED: "frames with depth",
 }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why no images come: what the graph of ROS says of the topic."""
+"""Why nothing comes: what the graph of ROS says of a topic."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 
-def why_no_images(node: Node, subscription: Subscription, kind: type) -> str:
-    """Say in one sentence why a subscription hears nothing: nobody publishes, or another type, or another QoS."""
+def why_silent(node: Node, subscription: Subscription, kind: type, what: str = "images") -> str:
+    """Say in one sentence why a subscription hears nothing: nobody publishes, or another type, or another QoS.
+
+    what: it is that is awaited.
+    """
     topic = subscription.topic_name
     expected = _type_name(kind)
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
-        return f"no images on {topic}: nobody publishes there"
+        return f"no {what} on {topic}: nobody publishes there"
     others = sorted({info.topic_type for info in publishers} - {expected})
     if others:
-        return f"no images on {topic}: its publishers send {', '.join(others)}, but the node expects {expected}"
+        return f"no {what} on {topic}: its publishers send {', '.join(others)}, but the node expects {expected}"
     for info in publishers:
         if reason := qos_problem(info.qos_profile, subscription.qos_profile):
             return (
-                f"no images on {topic}: the QoS of {node_of(info)} does not fit the node's ({reason}); "
+                f"no {what} on {topic}: the QoS of {node_of(info)} does not fit the node's ({reason}); "
                 f"change the publisher, or qos_overrides.{topic}.subscription of this node"
             )
-    return f"no images on {topic}: it has {len(publishers)} publishers, but they are silent"
+    return f"no {what} on {topic}: it has {len(publishers)} publishers, but they are silent"
 
 
 def qos_problem(offered: QoSProfile, asked: QoSProfile) -> str:

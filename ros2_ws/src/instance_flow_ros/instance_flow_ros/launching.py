@@ -7,7 +7,7 @@ Settings are the arguments of a launch file, by name, all of them text.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ def arguments(image: str) -> list[Argument]:
     """Give the arguments that all launch files have. image: default of the topic of images."""
     return [
         ("image", image, "topic of the images"),
+        ("depth", "", "topic of their depth images, for positions in metres; {camera} as in image; empty = none"),
+        ("camera_info", "", "topic of the calibration; empty = camera_info beside image, as image_transport has it"),
         ("namespace", "", "namespace of all that is started, such as the camera's name"),
         ("params_file", str(_config("instance_flow.yaml")), "file of the node's parameters; arguments win over it"),
         *((name, default, f"{words}; empty = as params_file says") for name, default, words in _PARAMETERS),
@@ -75,7 +77,7 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 
 def one_camera(settings: Settings) -> list[dict[str, Any]]:
     """Give the keyword arguments of launch_ros.actions.Node for all that is to be started for one camera."""
-    node = _node(settings, settings["namespace"], {"image": settings["image"]}, {})
+    node = _node(settings, settings["namespace"], *_inputs(settings, lambda topic: topic))
     return [node, *_views(settings, {"": _join(settings["namespace"], NODE)})]
 
 
@@ -88,15 +90,18 @@ def several_cameras(settings: Settings) -> list[dict[str, Any]]:
     if not cameras or len(set(cameras)) != len(cameras):
         raise ValueError(f"cameras is {settings['cameras']!r}; expected different names, as in cameras:=front,rear")
     root = settings["namespace"]
-    images = {camera: _join(root, settings["image"].replace(CAMERA, camera)) for camera in cameras}
-    if len(set(images.values())) != len(images):
+    inputs = {
+        camera: _inputs(settings, lambda topic, name=camera: _join(root, topic.replace(CAMERA, name)))  # type: ignore[misc]
+        for camera in cameras
+    }
+    if len({topics["image"] for topics, _ in inputs.values()}) != len(inputs):
         raise ValueError(f"image is {settings['image']!r}; write {CAMERA} where the name of the camera belongs")
     if _truth(settings, "one_process"):
-        topics = {f"{camera}/image": image for camera, image in images.items()}
-        nodes = [_node(settings, root, topics, {"cameras": cameras})]
+        topics = {f"{camera}/{name}": topic for camera, (own, _) in inputs.items() for name, topic in own.items()}
+        nodes = [_node(settings, root, topics, {"cameras": cameras} | inputs[cameras[0]][1])]
         outputs = {camera: _join(root, NODE, camera) for camera in cameras}
     else:
-        nodes = [_node(settings, _join(root, camera), {"image": images[camera]}, {}) for camera in cameras]
+        nodes = [_node(settings, _join(root, camera), *inputs[camera]) for camera in cameras]
         outputs = {camera: _join(root, camera, NODE) for camera in cameras}
     return [*nodes, *_views(settings, outputs)]
 
@@ -129,6 +134,20 @@ def _node(settings: Settings, namespace: str, topics: Mapping[str, str], extra: 
         "respawn_delay": _RESPAWN_DELAY,
         "output": "screen",
     }
+
+
+def _inputs(settings: Settings, topic: Callable[[str], str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """The topics that a camera's inputs are remapped to, and the parameters that go with them.
+
+    topic: gives the full name of what an argument names.
+    """
+    image, depth = settings["image"], settings["depth"]
+    if not depth:
+        return {"image": topic(image)}, {}
+    suffix = "/compressedDepth"
+    kind, name = ("compressed", f"depth{suffix}") if depth.endswith(suffix) else ("raw", "depth")
+    info = settings["camera_info"] or "/".join([*image.split("/")[:-1], "camera_info"])
+    return {"image": topic(image), name: topic(depth), "camera_info": topic(info)}, {"depth": kind}
 
 
 def _given(settings: Settings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from instance_flow.formats import messages
 from instance_flow.network.execution import ExecutionConfig
 from instance_flow.network.installation import bundled_model_path
 from instance_flow.structures import InstanceFlowError
-from instance_flow_ros.parameters import NodeConfig
+from instance_flow_ros.parameters import NONE, NodeConfig
 
 
 class Loading(Thread):
@@ -36,7 +36,7 @@ class Loading(Thread):
             pipeline = Pipeline.load(
                 model, config.provider, self._assembly, execution=self._execution, size=config.size
             )
-            pipeline.warmup(pipeline.info.input_size, self._progress)
+            pipeline.warmup(pipeline.info.input_size, self._progress, depth=config.depth != NONE)
             messages.warmup()
             self._pipeline = pipeline
         except Exception as error:  # It is raised again where the result is asked for.

@@ -25,6 +25,7 @@ from instance_flow import AssemblyConfig, Pipeline
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.messages import to_class_table
 from instance_flow.network.execution import ExecutionConfig
+from instance_flow.spatial.measure import SpatialConfig
 from instance_flow.structures import InstanceFlowError
 from instance_flow_ros import parameters
 from instance_flow_ros.bridge import choose_bridge
@@ -39,6 +40,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 _DIAGNOSTICS_PERIOD = 1.0
 _FIXED = "can be set only while the node is unconfigured"
+_LIVE_KINDS = (AssemblyConfig, StreamConfig, SpatialConfig)
 _LIVE = "can be set at any time, counts from the next image on, and loses no id"
 
 
@@ -51,6 +53,7 @@ class InstanceFlowNode(LifecycleNode):
         parameters.declare(self, ExecutionConfig, _FIXED)
         parameters.declare(self, AssemblyConfig, _LIVE)
         parameters.declare(self, StreamConfig, _LIVE)
+        parameters.declare(self, SpatialConfig, _LIVE)
         self._bridge = choose_bridge()
         self._pipeline: Pipeline | None = None
         self._cameras: list[Camera] = []
@@ -137,7 +140,7 @@ class InstanceFlowNode(LifecycleNode):
 
     def _configure(self) -> None:
         config, assembly = parameters.read(self, NodeConfig), parameters.read(self, AssemblyConfig)
-        kinds = (NodeConfig, ExecutionConfig, AssemblyConfig, StreamConfig)
+        kinds = (NodeConfig, ExecutionConfig, *_LIVE_KINDS)
         known = [field.name for kind in kinds for field in fields(kind)]
         for name in parameters.unknown(self._parameter_overrides, self):
             words = f"parameter {shown(name)} is not known and has no effect; known are {', '.join(known)}"
@@ -146,7 +149,8 @@ class InstanceFlowNode(LifecycleNode):
         stream = parameters.read(self, StreamConfig)
         for name in config.names:
             pipeline = Pipeline(self._pipeline.network, assembly)
-            self._cameras.append(Camera(self, name, config.image_transport, pipeline, stream, self._bridge, self._put))
+            pipeline.spatial = parameters.read(self, SpatialConfig)
+            self._cameras.append(Camera(self, name, config, pipeline, stream, self._bridge, self._put))
         self._publish_class_table()
         # All that was loaded stays; looking for rings in it would hold up a frame now and then.
         gc.freeze()
@@ -202,7 +206,7 @@ class InstanceFlowNode(LifecycleNode):
             for camera in self._cameras:
                 camera.subscribe()
             for name in parameters.unused_qos(self._parameter_overrides, self):
-                topics = ", ".join(camera.topic for camera in self._cameras)
+                topics = ", ".join(topic for camera in self._cameras for topic in camera.topics)
                 words = f"parameter {shown(name)} has no effect: this node listens to {topics}"
                 self.get_logger().warning(shown(words, MESSAGE))
 
@@ -261,6 +265,7 @@ class InstanceFlowNode(LifecycleNode):
             assembly = parameters.read(self, AssemblyConfig, changed)
             assembly.check(self._pipeline.info)
             parameters.read(self, StreamConfig, changed)
+            parameters.read(self, SpatialConfig, changed)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=shown(error, MESSAGE))
         if not self._applies_afterwards:  # Humble: there is no later moment, though another check may still refuse.
@@ -269,12 +274,12 @@ class InstanceFlowNode(LifecycleNode):
 
     def _apply(self, changed: Sequence[Parameter]) -> None:
         """Hand settings that were accepted to the cameras."""
-        live = {field.name for kind in (AssemblyConfig, StreamConfig) for field in fields(kind)}
+        live = {field.name for kind in _LIVE_KINDS for field in fields(kind)}
         if self._pipeline is None or live.isdisjoint(parameter.name for parameter in changed):
             return
         assembly = parameters.read(self, AssemblyConfig, changed)
-        stream = parameters.read(self, StreamConfig, changed)
-        self._between_frames(lambda camera: camera.configure(assembly, stream))
+        stream, spatial = parameters.read(self, StreamConfig, changed), parameters.read(self, SpatialConfig, changed)
+        self._between_frames(lambda camera: camera.configure(assembly, stream, spatial))
 
     # What the node says of itself.
 

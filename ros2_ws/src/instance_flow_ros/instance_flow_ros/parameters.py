@@ -16,11 +16,12 @@ from rclpy.parameter import Parameter
 from instance_flow.commands.values import image_size
 from instance_flow.declare import check, declared, setting
 from instance_flow.formats.messages import MASK_BUDGET
+from instance_flow.spatial.pairing import TOLERANCE
 from instance_flow.stream import MAX_GAP
 
 Config = TypeVar("Config")
 
-RAW, COMPRESSED = "raw", "compressed"
+RAW, COMPRESSED, NONE = "raw", "compressed", "none"
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
@@ -48,6 +49,12 @@ class NodeConfig:
         RAW,
         "raw: sensor_msgs/Image on the topic image; compressed: CompressedImage on image/compressed",
         choices=(RAW, COMPRESSED),
+    )
+    depth: str = setting(
+        NONE,
+        "depth images for positions in metres, with camera_info beside them. raw: sensor_msgs/Image on the topic "
+        "depth; compressed: CompressedImage on depth/compressedDepth; none: positions are unknown",
+        choices=(NONE, RAW, COMPRESSED),
     )
     cameras: tuple[str, ...] = setting(
         ("",),
@@ -94,6 +101,16 @@ class StreamConfig:
         "so; 0 = no bound",
         0,
         2**31 - 1,
+    )
+    depth_tolerance: float = setting(
+        TOLERANCE, "most seconds between the stamps of an image and of its depth image", 0, 60
+    )
+    depth_wait: float = setting(
+        0.0,
+        "seconds after its arrival that an image waits for its depth, beyond the time that the network takes anyway; "
+        "the cameras of one process wait for one another",
+        0,
+        10,
     )
     overlay_labels: bool = setting(True, "whether ~/overlay shows class, id and score of each object")
     overlay_opacity: float = setting(0.45, "how strong the masks are on ~/overlay", 0, 1)

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which depth image and which calibration belong to an image, by their stamps; for the live node and for replay."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+from threading import Condition
+from time import monotonic
+from typing import Any
+from weakref import WeakSet
+
+from instance_flow.spatial.camera import CameraModel
+
+TOLERANCE = 0.02
+"""Seconds between the stamps of an image and of its depth, unless told otherwise."""
+
+_KEPT = 12
+"""Depth images kept for images that come later than their depth."""
+_CALIBRATIONS = 64
+_ANSWERED = 64
+"""Images that were answered without depth, kept to tell how late their depth comes."""
+_SILENCE = 2.0
+"""Seconds without any depth after which nobody waits for it."""
+
+
+@dataclass(eq=False)
+class DepthRequest:
+    """An image that depth is wanted for. It keeps the nearest depth that there was, for as long as it lives itself.
+
+    stamp: of the image, nanoseconds; None = there is no telling which depth is its own.
+    """
+
+    stamp: int | None
+    depth: Any = None
+    distance: float = field(default=float("inf"))  # nanoseconds between the two
+    difference: float = field(default=float("nan"))  # seconds from the image's stamp to that of the nearest depth
+    settled: bool = False  # no nearer one can come
+
+
+@dataclass(frozen=True)
+class PairingReport:
+    """What happened in one period.
+
+    depths: that came.   paired, unpaired: images that had depth or not when they were answered.
+    differences: seconds from the stamps of the unpaired images to that of the depth nearest to each.
+    late: seconds after its image's answer at which a depth came that belonged to it.
+    calibrated: whether there has ever been a calibration.
+    """
+
+    depths: int
+    paired: int
+    unpaired: int
+    differences: tuple[float, ...]
+    late: tuple[float, ...]
+    calibrated: bool
+
+    def problem(self, tolerance: float) -> str:
+        """Why images have no depth, in one sentence, where most of them have none; empty where nothing is wrong."""
+        if not self.unpaired or self.paired > self.unpaired:
+            return ""
+        if len(self.late) * 2 > self.unpaired:
+            return (
+                f"depth comes {median(self.late) * 1e3:.0f} ms (median) after its image was answered; raise depth_wait "
+                "by that, or let the driver publish both together"
+            )
+        if self.differences:
+            return (
+                f"no depth image is within depth_tolerance ({tolerance:g} s) of an image: the median difference of "
+                f"their stamps is {median(self.differences):+.3f} s; synchronize the two, or raise depth_tolerance"
+            )
+        return ""
+
+
+class DepthPairing:
+    """Pairs the images of one camera with depth. For use from any thread; nothing is held up by what does not come.
+
+    Args:
+        tolerance: seconds. Of the depth images within it, the nearest one by stamp belongs to an image, of two equally
+            near ones the first that came. One depth image may belong to two images.
+    """
+
+    def __init__(self, tolerance: float = TOLERANCE) -> None:
+        self.tolerance = tolerance
+        self._changed = Condition()
+        self.clear()
+        self._calibrated = False
+        self._restart()
+
+    def clear(self) -> None:
+        """Forget all depth images and calibrations."""
+        with self._changed:
+            self._recent: deque[tuple[int, Any]] = deque(maxlen=_KEPT)
+            self._requests: WeakSet[DepthRequest] = WeakSet()
+            self._cameras: deque[tuple[int, CameraModel | None]] = deque(maxlen=_CALIBRATIONS)
+            self._answered: deque[tuple[int, float]] = deque(maxlen=_ANSWERED)
+            self._last_depth = float("-inf")
+
+    def request(self, stamp: int | None) -> DepthRequest:
+        """Ask for the depth of an image as soon as it is there, so that its depth is kept until ``take``."""
+        request = DepthRequest(stamp)
+        with self._changed:
+            if stamp is not None:
+                for other, depth in self._recent:
+                    self._offer(request, other, depth)
+                self._requests.add(request)
+        return request
+
+    def add_depth(self, stamp: int, depth: Any) -> None:
+        """Take a depth image: an array, or a message that is decoded only when it is used."""
+        with self._changed:
+            self._recent.append((stamp, depth))
+            self._last_depth = monotonic()
+            self._depths += 1
+            for request in self._requests:
+                self._offer(request, stamp, depth)
+            for image, when in self._answered:
+                if abs(stamp - image) <= self.tolerance * 1e9:
+                    self._late.append(self._last_depth - when)
+            self._changed.notify_all()
+
+    def add_camera(self, stamp: int, camera: CameraModel | None) -> None:
+        """Take a calibration, None for one that cannot be used; it counts from its stamp on."""
+        with self._changed:
+            self._cameras.append((stamp, camera))
+            self._calibrated = True
+
+    def take(self, request: DepthRequest, deadline: float = float("-inf")) -> tuple[Any, CameraModel | None]:
+        """The depth and the calibration of an image that is answered now; None for what there is not.
+
+        deadline: by time.monotonic(), until when to wait for a depth that may still come. Nobody waits once a depth
+            with the image's stamp or a later one is there, nor where no depth came for two seconds.
+        """
+        stamp = request.stamp
+        with self._changed:
+            while stamp is not None and not request.settled:
+                now = monotonic()
+                if now >= deadline or now - self._last_depth > _SILENCE:
+                    break
+                self._changed.wait(deadline - now)
+            self._requests.discard(request)
+            self._count(request)
+            return request.depth, self._camera_at(stamp)
+
+    def report(self) -> PairingReport:
+        """Sum up the period that ends now; the next one begins."""
+        with self._changed:
+            report = PairingReport(
+                self._depths,
+                self._paired,
+                self._unpaired,
+                tuple(self._differences),
+                tuple(self._late),
+                self._calibrated,
+            )
+            self._restart()
+        return report
+
+    def _restart(self) -> None:
+        self._depths = self._paired = self._unpaired = 0
+        self._differences: list[float] = []
+        self._late: list[float] = []
+
+    def _count(self, request: DepthRequest) -> None:
+        if request.depth is not None:
+            self._paired += 1
+            return
+        self._unpaired += 1
+        if request.difference == request.difference:
+            self._differences.append(request.difference)
+        if request.stamp is not None:
+            self._answered.append((request.stamp, monotonic()))
+
+    def _offer(self, request: DepthRequest, stamp: int, depth: Any) -> None:
+        assert request.stamp is not None
+        distance = abs(stamp - request.stamp)
+        if distance < request.distance:
+            request.distance, request.difference = distance, (stamp - request.stamp) / 1e9
+            if distance <= self.tolerance * 1e9:
+                request.depth = depth
+        request.settled = request.settled or stamp >= request.stamp
+
+    def _camera_at(self, stamp: int | None) -> CameraModel | None:
+        """The latest calibration that is not of after the image, else the earliest of all."""
+        if not self._cameras:
+            return None
+        if stamp is None:
+            return self._cameras[-1][1]
+        valid = [(when, camera) for when, camera in self._cameras if when <= stamp]
+        return max(valid, key=lambda one: one[0])[1] if valid else min(self._cameras, key=lambda one: one[0])[1]

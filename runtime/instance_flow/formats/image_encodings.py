@@ -68,6 +68,13 @@ _LONGEST_NAME = 64
 
 _WITHOUT_COLOURS = re.compile(r"(8|16|32|64)[USF]C\d*")
 
+# Names of values that are not converted: the type as OpenCV writes it, or what a pixel holds.
+_GENERIC = re.compile(r"((?:8|16|32|64)[US]|(?:16|32|64)F)C(\d{0,4})")
+_TYPE_BY_LETTER = {"U": "u", "S": "i", "F": "f"}
+_NAMED = re.compile(r"(mono|bayer|bgra|rgba|bgr|rgb)(?:_[rgb]{4})?(8|16)")
+_CHANNELS_OF_NAME = {"mono": 1, "bayer": 1, "bgr": 3, "rgb": 3, "bgra": 4, "rgba": 4}
+_INTERLEAVED = ("uyvy", "yuyv", "yuv422", "yuv422_yuy2")
+
 
 def decode_raw(data: Any, height: int, width: int, step: int, encoding: str, is_bigendian: bool = False) -> Image:
     """Turn the pixels of a sensor_msgs/Image into (height, width, 3) uint8 RGB, C-contiguous.
@@ -119,11 +126,43 @@ def decode_compressed(data: Any, format: str = "", upright: bool = False) -> Ima
         raise ValueError(f"{error} (its format: {shown(format)})" if format else str(error)) from error
     encoding = format.partition(";")[0].strip()
     if encoding.startswith("bayer_") and encoding in _PACKED and "bgr8" not in format:
-        mosaic = _read_picture(file, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+        mosaic = read_picture(file, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
         _check_grid(mosaic.shape[0], mosaic.shape[1], 1, encoding)
         return _as_image(cv2.cvtColor(mosaic, _PACKED[encoding][2] or 0))
     flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    return _as_image(cv2.cvtColor(_read_picture(file, flags), cv2.COLOR_BGR2RGB))
+    return _as_image(cv2.cvtColor(read_picture(file, flags), cv2.COLOR_BGR2RGB))
+
+
+def layout(encoding: str) -> tuple[np.dtype[Any], int]:
+    """The type of a value and the number of values of a pixel, of an encoding whose pixels stand side by side.
+
+    Raises ValueError for any other encoding.
+    """
+    if generic := _GENERIC.fullmatch(encoding):
+        kind, channels = generic.groups()
+        if int(channels or 1):
+            return np.dtype(f"{_TYPE_BY_LETTER[kind[-1]]}{int(kind[:-1]) // 8}"), int(channels or 1)
+    elif named := _NAMED.fullmatch(encoding):
+        name, bits = named.groups()
+        return np.dtype(f"u{int(bits) // 8}"), _CHANNELS_OF_NAME[name]
+    elif encoding in _INTERLEAVED:
+        return np.dtype(np.uint8), 2
+    raise ValueError(f"the values of image encoding '{shown(encoding)}' cannot be had as an array")
+
+
+def pixel_values(
+    data: Any, height: int, width: int, step: int, encoding: str, is_bigendian: bool = False
+) -> NDArray[Any]:
+    """The values of a sensor_msgs/Image as they are, in native byte order: (height, width), and (height, width,
+    channels) where a pixel has several. A view of ``data`` where it can be.
+
+    data, step: as in ``decode_raw``.   Raises ValueError as it does, but holds any type of value.
+    """
+    native, channels = layout(encoding)
+    check_size(height, width)
+    dtype = native.newbyteorder(">" if is_bigendian else "<")
+    pixels = _plane(data, (height, width, channels), step, dtype, encoding)
+    return pixels[:, :, 0] if channels == 1 else pixels
 
 
 def check_size(height: int, width: int) -> None:
@@ -137,14 +176,15 @@ def check_size(height: int, width: int) -> None:
         )
 
 
-def _read_picture(file: bytes, flags: int) -> NDArray[np.uint8]:
+def read_picture(file: bytes, flags: int) -> NDArray[Any]:
+    """Decode a picture file with OpenCV's flags; ValueError where it cannot. Check its size before."""
     try:
         pixels = cv2.imdecode(np.frombuffer(file, np.uint8), flags)
     except cv2.error as error:
         raise ValueError(f"a compressed image cannot be decoded: {error.err}") from error
     if pixels is None:
         raise ValueError(f"{len(file)} bytes of compressed image are not a picture that can be read; they are damaged")
-    return np.asarray(pixels, np.uint8)
+    return np.asarray(pixels)
 
 
 def _check_grid(height: int, width: int, channels: int, encoding: str) -> None:

@@ -19,14 +19,10 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from instance_flow.formats.foreign_text import shown
-from instance_flow.formats.image_encodings import check_size, decode_raw
+from instance_flow.formats.image_encodings import check_size, decode_raw, layout, pixel_values
 
-_TYPE_BY_LETTER = {"U": "u", "S": "i", "F": "f"}
-_GENERIC = re.compile(r"(8|16|32|64)([USF])C(\d*)")
-_CHANNELS_OF_NAME = {"mono": 1, "bayer": 1, "bgr": 3, "rgb": 3, "bgra": 4, "rgba": 4}
-_NAMED = re.compile(r"(mono|bayer|bgra|rgba|bgr|rgb)(?:_[rgb]{4})?(8|16)")
-_INTERLEAVED = ("uyvy", "yuyv", "yuv422", "yuv422_yuy2")
+_PLAIN = re.compile(r"(mono|bgra|rgba|bgr|rgb)(8|16)")
+_LETTER_BY_TYPE = {"u": "U", "i": "S", "f": "F"}
 
 
 class Bridge(Protocol):
@@ -53,7 +49,7 @@ class ImageBridge:
         if desired_encoding == "rgb8":
             return _decode(img_msg)
         if desired_encoding in ("passthrough", img_msg.encoding):
-            return _as_it_is(img_msg)
+            return pixel_values(*_fields(img_msg))
         rgb = _decode(img_msg)
         if desired_encoding == "bgr8":
             return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
@@ -72,7 +68,7 @@ class ImageBridge:
         channels = cvim.shape[2] if cvim.ndim == 3 else 1
         if encoding == "passthrough":
             encoding = _generic_name(cvim.dtype, channels)
-        elif _layout(encoding) != (cvim.dtype, channels):
+        elif layout(encoding) != (cvim.dtype, channels):
             raise ValueError(f"{encoding} does not hold an array of shape {cvim.shape} and type {cvim.dtype}")
         pixels = np.ascontiguousarray(cvim, cvim.dtype.newbyteorder("<"))
         data = array("B")
@@ -135,49 +131,22 @@ def _is_plain(message: Image) -> bool:
 
     The official bridge shears other rows, and swaps bytes by a call that numpy 2 has no longer.
     """
-    if message.encoding.startswith("bayer") or message.is_bigendian or not _NAMED.fullmatch(message.encoding):
+    if message.is_bigendian or not _PLAIN.fullmatch(message.encoding):
         return False
-    dtype, channels = _layout(message.encoding)
+    dtype, channels = layout(message.encoding)
     return bool(message.step % (dtype.itemsize * channels) == 0)
 
 
 def _decode(message: Image) -> NDArray[np.uint8]:
-    return decode_raw(
-        message.data, message.height, message.width, message.step, message.encoding, bool(message.is_bigendian)
-    )
+    return decode_raw(*_fields(message))
 
 
-def _layout(encoding: str) -> tuple[np.dtype[Any], int]:
-    """Give the type and the number of values of a pixel."""
-    if generic := _GENERIC.fullmatch(encoding):
-        bits, letter, channels = generic.groups()
-        return np.dtype(f"{_TYPE_BY_LETTER[letter]}{int(bits) // 8}"), int(channels or 1)
-    if named := _NAMED.fullmatch(encoding):
-        name, bits = named.groups()
-        return np.dtype(f"u{int(bits) // 8}"), _CHANNELS_OF_NAME[name]
-    if encoding in _INTERLEAVED:
-        return np.dtype(np.uint8), 2
-    raise ValueError(f"the values of image encoding '{shown(encoding)}' cannot be had as an array")
+def _fields(message: Image) -> tuple[Any, int, int, int, str, bool]:
+    return message.data, message.height, message.width, message.step, message.encoding, bool(message.is_bigendian)
 
 
 def _generic_name(dtype: np.dtype[Any], channels: int) -> str:
-    letter = {kind: letter for letter, kind in _TYPE_BY_LETTER.items()}.get(dtype.kind)
+    letter = _LETTER_BY_TYPE.get(dtype.kind)
     if letter is None:
         raise ValueError(f"an image holds whole or floating point numbers, not {dtype}")
     return f"{8 * dtype.itemsize}{letter}C{channels}"
-
-
-def _as_it_is(message: Image) -> NDArray[Any]:
-    native, channels = _layout(message.encoding)
-    dtype = native.newbyteorder(">" if message.is_bigendian else "<")
-    row = message.width * channels * dtype.itemsize
-    if row == 0 or message.height == 0:
-        raise ValueError(f"the image is empty: height {message.height}, width {message.width}")
-    if message.step < row or len(message.data) < message.step * (message.height - 1) + row:
-        raise ValueError(
-            f"{len(message.data)} bytes with step {message.step} do not hold {message.height} rows of {row} bytes"
-        )
-    shape = (message.height, message.width, channels)
-    strides = (message.step, channels * dtype.itemsize, dtype.itemsize)
-    pixels = np.ndarray(shape, dtype, message.data, strides=strides).astype(native, copy=False)
-    return pixels[:, :, 0] if channels == 1 else pixels

@@ -19,6 +19,7 @@ from instance_flow_msgs.msg import TrackedInstanceArray
 
 from instance_flow import AssemblyConfig
 from instance_flow.network.execution import ExecutionConfig
+from instance_flow.spatial.measure import SpatialConfig
 from instance_flow_ros import detections, middleware
 from instance_flow_ros.diagnostics import StampGaps
 from instance_flow_ros.parameters import NodeConfig, StreamConfig
@@ -33,7 +34,7 @@ def test_parameter_file_has_every_parameter_with_its_default() -> None:
     written = yaml.safe_load((CONFIG / "instance_flow.yaml").read_text())["/**"]["ros__parameters"]
     defaults = {
         field.name: field.default
-        for config in (NodeConfig, ExecutionConfig, AssemblyConfig, StreamConfig)
+        for config in (NodeConfig, ExecutionConfig, AssemblyConfig, StreamConfig, SpatialConfig)
         for field in fields(config)
     }
     assert written == {

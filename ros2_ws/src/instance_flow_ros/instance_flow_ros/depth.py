@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from instance_flow.spatial.messages import to_camera, to_depth
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from instance_flow.formats.depth_messages import to_camera, to_depth
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
 from instance_flow.spatial.camera import CameraModel
@@ -92,12 +92,10 @@ class DepthInput:
         if message is None:
             return None, camera
         try:
-            depth = to_depth(message)
+            return to_depth(message), camera
         except Exception as error:  # The answer in pixels must not depend on it, whatever is wrong.
             self._unreadable = shown(f"a depth image could not be read: {error}", MESSAGE)
             return message, camera
-        self._unreadable = ""
-        return depth, camera
 
     def placed(self, problem: str) -> None:
         """Tell what ``Pipeline.spatial_problem`` says of an image."""
@@ -106,11 +104,12 @@ class DepthInput:
     def problems(self) -> Iterator[str]:
         """Why nothing is known in metres, of the time since this was last asked; the first cause only."""
         report = self._pairing.report()
+        unreadable, self._unreadable = self._unreadable, ""
         causes = (
             lambda: "" if report.depths else self._why_silent(0),
             lambda: self._uncalibrated,
             lambda: "" if report.calibrated else self._why_silent(1),
-            lambda: self._unreadable,
+            lambda: unreadable,
             lambda: report.problem(self._pairing.tolerance),
             lambda: self._unplaced,
         )

@@ -95,7 +95,8 @@ def test_foxglove_plots_a_field_that_there_is() -> None:
 @pytest.fixture(scope="module")
 def graph(start_for_all: Start, blobs_model: Path) -> dict[str, set[str]]:
     """What the real node listens to, answers on and serves, as if it were in the namespace /."""
-    probe = start_for_all(model=blobs_model, remappings={"image": "/camera/image_raw"})
+    remappings = {"image": "/camera/image_raw", "depth": "/camera/depth", "camera_info": "/camera/camera_info"}
+    probe = start_for_all(model=blobs_model, remappings=remappings, depth="raw")
     probe.until(lambda: probe.state() == "active", "state active")
     where = ("instance_flow", probe.node.get_namespace())
     names = {
@@ -103,7 +104,9 @@ def graph(start_for_all: Start, blobs_model: Path) -> dict[str, set[str]]:
         "publish": lambda: probe.node.get_publisher_names_and_types_by_node(*where),
         "reply": lambda: probe.node.get_service_names_and_types_by_node(*where),
     }
-    probe.until(lambda: "/camera/image_raw" in dict(names["subscribe"]()), "its subscription to be known here")
+    probe.until(
+        lambda: set(remappings.values()) <= set(dict(names["subscribe"]())), "its subscriptions to be known here"
+    )
     return {
         kind: {name.removeprefix(probe.node.get_namespace()) for name, _ in listed()} for kind, listed in names.items()
     }
@@ -112,13 +115,14 @@ def graph(start_for_all: Start, blobs_model: Path) -> dict[str, set[str]]:
 @pytest.mark.parametrize("shown", [shown_by_rviz, shown_by_foxglove], ids=["rviz", "foxglove"])
 def test_views_show_topics_of_the_node(shown: Callable[[], set[str]], graph: dict[str, set[str]]) -> None:
     topics = shown()
-    assert {"/instance_flow/overlay", "/instance_flow/label_image"} <= topics
+    assert {"/instance_flow/overlay", "/instance_flow/label_image", "/instance_flow/markers"} <= topics
     assert topics <= graph["publish"]
 
 
-# What the node needs only at times: with image_transport compressed, with use_sim_time, where vision_msgs is installed.
-AT_TIMES = {"/camera/image_raw/compressed", "/clock"} | (
-    set() if detections.AVAILABLE else {"/instance_flow/detections"}
+# What the node needs only at times: with image_transport or depth compressed, with use_sim_time, where vision_msgs is
+# installed.
+AT_TIMES = {"/camera/image_raw/compressed", "/camera/depth/compressedDepth", "/clock"} | (
+    set() if detections.AVAILABLE else {"/instance_flow/detections", "/instance_flow/detections_3d"}
 )
 
 

@@ -18,8 +18,9 @@ from instance_flow_msgs.msg import Instance3D, TrackedInstanceArray
 from numpy.typing import NDArray
 from probe import Probe, ProbeCamera, to_header, to_message, values
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import Marker, MarkerArray
 
 from instance_flow_ros.bridge import ImageBridge
 
@@ -30,7 +31,7 @@ DISCS = [(30, 40, RED), (90, 50, BLUE)]
 PICTURE = draw(DISCS)
 DEPTHS = (1500, 3000)
 """Millimetres of the two discs, in front of a wall at 5 m."""
-INFO_TOPIC, DEPTH_TOPIC = "camera_info", "depth"
+INFO_TOPIC, DEPTH_TOPIC, CLOUD = "camera_info", "depth", "instance_flow/objects_cloud"
 MANY = QoSProfile(depth=10)
 
 
@@ -129,6 +130,36 @@ def test_objects_are_where_they_were_drawn(rig: Rig, kind: Any) -> None:
         assert (np.linalg.eigvalsh(covariance[:3, :3]) > 0).all()
         turn = found.box.orientation
         assert np.hypot(np.hypot(turn.x, turn.y), np.hypot(turn.z, turn.w)) == pytest.approx(1)
+
+
+def test_markers_and_points_show_the_same(rig: Rig) -> None:
+    """They are published only to subscribers."""
+    heard, points = rig.probe.listen(MarkerArray, "instance_flow/markers"), rig.probe.listen(PointCloud2, CLOUD)
+    rig.until(lambda answer: bool(heard and points) and measured(answer), RIGHT)
+    stamp = rig.camera.answers[-1].header.stamp
+    rig.probe.until(
+        lambda: heard[-1].markers[0].header.stamp == stamp == points[-1].header.stamp, "those of that image"
+    )
+    answer = rig.camera.answers[-1]
+    first, *markers = heard[-1].markers
+    assert first.action == Marker.DELETEALL
+    for instance in answer.instances:
+        box, name = (one for one in markers if one.id == instance.id and one.type != Marker.ARROW)
+        assert (box.ns, box.type, box.pose) == ("boxes", Marker.CUBE, instance.spatial.box)
+        assert (name.text, name.pose.position) == (f"{instance.class_name} {instance.id}", instance.spatial.position)
+        assert box.header.frame_id == answer.spatial_frame_id
+    cloud = points[-1]
+    assert [field.name for field in cloud.fields] == ["x", "y", "z", "id", "class_id"]
+    kind = np.dtype([(field.name, "<u4" if "id" in field.name else "<f4") for field in cloud.fields])
+    values_ = np.frombuffer(cloud.data.tobytes(), kind)
+    assert cloud.width == len(values_) == sum(instance.area for instance in answer.instances)
+    for instance in answer.instances:
+        own = values_[values_["id"] == instance.id]
+        assert (own["class_id"] == instance.class_id).all()
+        place = instance.spatial.position
+        np.testing.assert_allclose(
+            (np.median(own["x"]), np.median(own["y"]), np.median(own["z"])), (place.x, place.y, place.z), atol=0.03
+        )
 
 
 def test_what_stands_still_has_no_velocity(rig: Rig) -> None:

@@ -256,7 +256,7 @@ def test_rviz_shows_every_camera(arguments: dict[str, str], outputs: list[str]) 
     assert (rviz.package, rviz.arguments[0]) == ("rviz2", "-d")
     displays = yaml.safe_load(Path(rviz.arguments[1]).read_text())["Visualization Manager"]["Displays"]
     shown = {display["Topic"]["Value"]: display["Name"] for display in displays}
-    assert list(shown) == [f"{output}/{topic}" for output in outputs for topic in ("overlay", "label_image")]
+    assert list(shown) == [f"{output}/{topic}" for output in outputs for topic in ("overlay", "label_image", "markers")]
     assert len(set(shown.values())) == len(shown)
 
 

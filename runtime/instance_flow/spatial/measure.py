@@ -121,10 +121,7 @@ def measure(
         label_map: (H, W) int32 of ids, 0 = background.   ids: (N,).   boxes: (N, 4) float32 x, y, width, height.
         camera: without a ``problem``.
     """
-    # Infinite is "too far to measure" (REP 117), and no number that is not above 0 counts.
-    scale, invalid = (1e-3, 65535.0) if depth.dtype.kind == "u" else (1.0, -1.0)
-    with np.errstate(over="ignore"):
-        values = kernel_input(depth, np.uint16 if depth.dtype.kind == "u" else np.float32)
+    values, scale, invalid = depth_units(depth)
     intrinsics = np.array(camera.intrinsics, np.float64)
     edges = np.empty((len(ids), 4), np.int64)
     edges[:, :2], edges[:, 2:] = np.floor(boxes[:, :2]), np.ceil(boxes[:, :2] + boxes[:, 2:])
@@ -161,6 +158,17 @@ def measure(
     for array in (means, covariances, extents, centers, rotations, reaches):
         array[unknown] = np.nan
     return Places(states, np.where(seen, counts, 0), means, covariances, extents, centers, rotations, reaches)
+
+
+def depth_units(depth: NDArray[Any]) -> tuple[NDArray[Any], float, float]:
+    """A depth image as kernels take it: uint16 or float32, metres of one unit of it, and the value that is none.
+
+    Infinite is "too far to measure" (REP 117), and no number that is not above 0 counts.
+    """
+    if depth.dtype.kind == "u":
+        return kernel_input(depth, np.uint16), 1e-3, 65535.0
+    with np.errstate(over="ignore"):
+        return kernel_input(depth, np.float32), 1.0, -1.0
 
 
 def compile_kernels() -> None:
@@ -263,7 +271,7 @@ def _points(
         for i in range(found):
             z = zs[i]
             if low <= z <= high:
-                x, y = _ray(places[i, 1], places[i, 0], intrinsics, rays)
+                x, y = ray(places[i, 1], places[i, 0], intrinsics, rays)
                 if np.isfinite(x) and np.isfinite(y):
                     points[k, m, 0], points[k, m, 1], points[k, m, 2] = x * z, y * z, z
                     m += 1
@@ -367,7 +375,7 @@ def _near(zs: FloatArray, depth_floor: float, depth_growth: float) -> tuple:  # 
 
 
 @njit(cache=True, nogil=True)
-def _ray(x: int, y: int, intrinsics: Array, rays: FloatArray) -> tuple:  # type: ignore[type-arg]
+def ray(x: int, y: int, intrinsics: Array, rays: FloatArray) -> tuple:  # type: ignore[type-arg]
     """x / z and y / z of a pixel."""
     if rays.shape[0] == 0:
         ray_y = (y - intrinsics[3]) / intrinsics[1]

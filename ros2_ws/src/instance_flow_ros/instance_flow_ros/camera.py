@@ -17,8 +17,9 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
 
 from instance_flow import Pipeline, Tracks
 from instance_flow.formats.foreign_text import MESSAGE, shown
@@ -27,12 +28,14 @@ from instance_flow.formats.messages import to_instance_array, to_label_pixels
 from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
 from instance_flow.overlap import Overlap, Pending
 from instance_flow.pictures.draw import overlay
+from instance_flow.spatial.camera import CameraModel
+from instance_flow.spatial.cloud import object_points
 from instance_flow.spatial.measure import SpatialConfig
 from instance_flow.spatial.pairing import DepthRequest
 from instance_flow.stream import Stream
 from instance_flow.structures import Image as Pixels
 from instance_flow.structures import InstanceFlowError
-from instance_flow_ros import detections, middleware
+from instance_flow_ros import detections, in_space, middleware
 from instance_flow_ros.bridge import Bridge, to_rgb
 from instance_flow_ros.conversions import TYPES
 from instance_flow_ros.depth import DepthInput
@@ -138,8 +141,9 @@ class Camera:
         self._instances = self._create_output(TrackedInstanceArray, "instances", depth=10)
         self._label_image = self._create_output(Image, "label_image")
         self._overlay = self._create_output(Image, "overlay")
-        if detections.AVAILABLE:
-            self._detections = self._create_output(detections.Detection2DArray, "detections")
+        self._derived = [(self._create_output(kind, topic), make) for kind, topic, make in self._forms()]
+        if self._depth is not None:
+            self._cloud = self._create_output(PointCloud2, "objects_cloud")
 
     @property
     def topics(self) -> list[str]:
@@ -219,8 +223,11 @@ class Camera:
     def finish(self, begun: Begun) -> None:
         """Publish what is on an image, in the order in which they were begun; never raises."""
         with self._refusing():
-            tracks, stamp = self._finished(begun), begun.pending.stamp
-            self._publish(begun.frame.message.header, begun.pending.image, tracks)
+            header, stamp = begun.frame.message.header, begun.pending.stamp
+            depth, camera = self._depth_of(begun.frame)
+            tracks = self._overlap.finish(begun.pending, depth=depth, camera=camera)
+            self._publish(header, begun.pending.image, tracks)
+            self._publish_cloud(header, tracks, depth, camera)
             now = self._node.get_clock().now().nanoseconds
             self.statistics.answered(
                 monotonic() - begun.frame.arrived,
@@ -229,14 +236,12 @@ class Camera:
                 len(tracks),
             )
 
-    def _finished(self, begun: Begun) -> Tracks:
-        if self._depth is None or begun.frame.depth is None:
-            return self._overlap.finish(begun.pending)
-        depth, camera = self._depth.take(begun.frame.depth, begun.frame.arrived)
+    def _depth_of(self, frame: ReceivedImage) -> tuple[Any, CameraModel | None]:
+        if self._depth is None or frame.depth is None:
+            return None, None
+        depth, camera = self._depth.take(frame.depth, frame.arrived)
         self.statistics.count(PAIRED, depth is not None)
-        tracks = self._overlap.finish(begun.pending, depth=depth, camera=camera)
-        self._depth.placed(self._stream.pipeline.spatial_problem)
-        return tracks
+        return depth, camera
 
     def judge(self) -> tuple[bytes, str, dict[str, str]]:
         """Level and message of a DiagnosticStatus, and the figures of the time since this was last asked."""
@@ -265,6 +270,15 @@ class Camera:
             yield self._stamp_problem
         if recent[RECEIVED] and self._depth is not None:
             yield from self._depth.problems()
+
+    def _forms(self) -> Iterator[tuple[type, str, Callable[[TrackedInstanceArray], Any]]]:
+        """Type, topic and maker of the messages that are made of ~/instances."""
+        if detections.AVAILABLE:
+            yield detections.Detection2DArray, "detections", detections.to_detections
+        if self._depth is not None:
+            yield MarkerArray, "markers", in_space.to_markers
+            if detections.AVAILABLE:
+                yield detections.Detection3DArray, "detections_3d", detections.to_detections_3d
 
     def _create_output(self, message_type: type, topic: str, depth: int = 1) -> Any:
         path = f"~/{self.name}/{topic}" if self.name else f"~/{topic}"
@@ -338,13 +352,13 @@ class Camera:
     def _publish(self, header: Header, image: Pixels, tracks: Tracks) -> None:
         """Publish what somebody listens to; nothing else is made."""
         names = self._stream.pipeline.info.class_names
-        detected = detections.AVAILABLE and self._detections.get_subscription_count()
-        if self._instances.get_subscription_count() or detected:
+        wanted = [(output, made_of) for output, made_of in self._derived if output.get_subscription_count()]
+        if self._instances.get_subscription_count() or wanted:
             message = to_instance_array(TYPES, tracks, header, names, self._config.mask_budget)
             self.statistics.count(UNMASKED, sum(not instance.has_mask for instance in message.instances))
             self._instances.publish(message)
-            if detected:
-                self._detections.publish(detections.to_detections(message))
+            for output, made_of in wanted:
+                output.publish(made_of(message))
         if self._label_image.get_subscription_count():
             labels = to_label_pixels(tracks.label_map)
             self._label_image.publish(self._bridge.cv2_to_imgmsg(labels, "16UC1", header))
@@ -358,3 +372,14 @@ class Camera:
                 opacity=self._config.overlay_opacity,
             )
             self._overlay.publish(self._bridge.cv2_to_imgmsg(picture, "rgb8", header))
+
+    def _publish_cloud(self, header: Header, tracks: Tracks, depth: Any, camera: CameraModel | None) -> None:
+        """Publish the objects' points, and keep why there are none."""
+        if self._depth is None:
+            return
+        pipeline = self._stream.pipeline
+        self._depth.placed(pipeline.spatial_problem)
+        if camera is None or depth is None or pipeline.spatial_problem or not self._cloud.get_subscription_count():
+            return
+        points, owners = object_points(depth, tracks.label_map, camera, pipeline.spatial.max_depth)
+        self._cloud.publish(in_space.to_cloud(header, points, owners, tracks))

@@ -16,6 +16,11 @@ Array = NDArray[np.float64]
 
 RAY_STEP = 8
 """Pixels between the rays that are undistorted; in between, rays are interpolated."""
+_NODES = 257
+"""Rays of each row and column of those that are projected; in between, pixels are interpolated: within 0.03 of a pixel
+for lenses of 120 degrees."""
+_BEYOND = 0.05
+"""By how much more than the image they reach on each side, as a share of it."""
 _LONGEST = 1e6
 _REFINEMENTS = 10
 _COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}
@@ -44,7 +49,7 @@ class CameraModel:
 
     def problem(self, size: tuple[int, int]) -> str:
         """What is wrong with it for an image of (height, width), in one sentence; empty where nothing is."""
-        matrix, distortion, pose = _numbers(self.matrix), _numbers(self.distortion), _numbers(self.pose)
+        matrix, distortion = _numbers(self.matrix), _numbers(self.distortion)
         if matrix is None or matrix.shape != (3, 3):
             found = "no numbers" if matrix is None else f"of shape {matrix.shape}"
             return f"the camera matrix is {found}; expected K with 3 rows and 3 columns, so calibrate the camera"
@@ -76,7 +81,7 @@ class CameraModel:
                 f"the distortion model is {shown(self.distortion_model)!r} with {len(distortion)} coefficients; these "
                 f"are known: {known}"
             )
-        if self.pose is not None and not _is_pose(pose):
+        if self.pose is not None and not is_pose(self.pose):
             return "the camera's pose is no (4, 4) matrix of a rotation and a translation; look the transform up again"
         return ""
 
@@ -95,19 +100,52 @@ class CameraModel:
         matrix = np.asarray(self.matrix, np.float64)
         return _undistorted(matrix.tobytes(), distortion.tobytes(), self.distortion_model, *size)
 
+    def pixels(self, size: tuple[int, int]) -> tuple[Array, NDArray[np.float32]]:
+        """Of rays on an even grid that holds all of an image (height, width), and a little more, the pixels where the
+        camera sees them: x / z and y / z of the first ray and from one to the next, (4,), and (h, w, 2) float32 x and
+        y, NaN outside of the image. Empty without distortion, as then they follow from the intrinsics.
+        """
+        distortion = np.asarray(self.distortion, np.float64)
+        if not distortion.any():
+            return np.zeros(4), np.zeros((0, 0, 2), np.float32)
+        matrix = np.asarray(self.matrix, np.float64)
+        return _projected(matrix.tobytes(), distortion.tobytes(), self.distortion_model, *size)
+
+
+@lru_cache(maxsize=16)
+def _projected(
+    matrix: bytes, distortion: bytes, model: str, height: int, width: int
+) -> tuple[Array, NDArray[np.float32]]:
+    k, d = np.frombuffer(matrix).reshape(3, 3), np.frombuffer(distortion)
+    edge = _undistorted(matrix, distortion, model, height, width).astype(np.float64).reshape(-1, 2)
+    edge = edge[np.isfinite(edge).all(1)]
+    if not len(edge):
+        return np.array((0.0, 0, 1, 1)), np.full((2, 2, 2), np.nan, np.float32)
+    low, high = edge.min(0), edge.max(0)
+    low, high = low - _BEYOND * (high - low), high + _BEYOND * (high - low)
+    step = (high - low) / (_NODES - 1)
+    rays = low + step * np.stack(np.meshgrid(np.arange(_NODES), np.arange(_NODES)), -1).reshape(-1, 2)
+    bent = _distorted(rays[:, None], d, model).reshape(-1, 2)
+    # A polynomial turns back beyond the image, and would put into it what lies far outside.
+    bent[np.hypot(*rays.T) > (1 + _BEYOND) * np.hypot(*edge.T).max()] = np.nan
+    out = (bent @ k[:2, :2].T + k[:2, 2]).reshape(_NODES, _NODES, 2).astype(np.float32)
+    out.flags.writeable = False
+    return np.concatenate([low, step]), out
+
 
 @lru_cache(maxsize=16)
 def _undistorted(matrix: bytes, distortion: bytes, model: str, height: int, width: int) -> NDArray[np.float32]:
     k, d = np.frombuffer(matrix).reshape(3, 3), np.frombuffer(distortion)
     ys, xs = np.arange(0, height + RAY_STEP, RAY_STEP), np.arange(0, width + RAY_STEP, RAY_STEP)
     pixels = np.stack(np.meshgrid(xs, ys), -1).astype(np.float64).reshape(-1, 1, 2)
-    flat = np.array((k[0, 0], k[1, 1]))
+    # OpenCV would leave out the skew of K, so it is given the identity in its place.
+    bent = np.linalg.solve(k[:2, :2], (pixels - k[:2, 2])[..., None])[..., 0]
     undistort = cv2.fisheye.undistortPoints if model == "equidistant" else cv2.undistortPoints
-    rays = np.asarray(undistort(pixels, k, d), np.float64)
+    rays = np.asarray(undistort(bent, np.eye(3), d), np.float64)
     # OpenCV's own five iterations leave errors of pixels in the corners of wide lenses.
     for _ in range(_REFINEMENTS):
-        rays = rays - (_distorted(rays, k, d, model) - pixels) / flat
-    missed = np.abs(_distorted(rays, k, d, model) - pixels).max((1, 2))
+        rays = rays - (_distorted(rays, d, model) - bent)
+    missed = np.abs(_distorted(rays, d, model) - bent).max((1, 2)) * k[[0, 1], [0, 1]].max()
     # Beyond where a polynomial turns back there is no ray.
     rays[~(missed < 0.1)] = np.nan
     out = rays.reshape(len(ys), len(xs), 2).astype(np.float32)
@@ -115,12 +153,12 @@ def _undistorted(matrix: bytes, distortion: bytes, model: str, height: int, widt
     return out
 
 
-def _distorted(rays: Array, k: Array, d: Array, model: str) -> Array:
-    """Pixels (N, 1, 2) of rays (N, 1, 2)."""
+def _distorted(rays: Array, d: Array, model: str) -> Array:
+    """Rays (N, 1, 2) as the lens bends them, (N, 1, 2): without its camera matrix."""
     with np.errstate(all="ignore"):
         points = np.concatenate([rays, np.ones((len(rays), 1, 1))], -1)
         project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
-        return np.asarray(project(points, np.zeros(3), np.zeros(3), k, d)[0], np.float64).reshape(-1, 1, 2)
+        return np.asarray(project(points, np.zeros(3), np.zeros(3), np.eye(3), d)[0], np.float64).reshape(-1, 1, 2)
 
 
 def _numbers(values: object) -> Array | None:
@@ -130,7 +168,9 @@ def _numbers(values: object) -> Array | None:
         return None
 
 
-def _is_pose(pose: Array | None) -> bool:
+def is_pose(values: object) -> bool:
+    """Whether it is a (4, 4) matrix of a rotation and a translation."""
+    pose = _numbers(values)
     if pose is None or pose.shape != (4, 4) or not np.isfinite(pose).all() or (pose[3] != (0, 0, 0, 1)).any():
         return False
     rotation = pose[:3, :3]

@@ -16,7 +16,7 @@ from instance_flow.spatial.transforms import TransformBuffer, TransformUnknown
 
 SECOND = 10**9
 NO_TURN = (0.0, 0.0, 0.0, 1.0)
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.floating]
 
 
 def about_z(degrees: float) -> tuple[float, float, float, float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from instance_flow.kernels.input import kernel_input
 from instance_flow.spatial.camera import CameraModel
-from instance_flow.spatial.measure import depth_units, ray
+from instance_flow.spatial.measure import depth_units, pixel_ray
 from instance_flow.structures import FloatArray, LabelMap
 
 
@@ -56,7 +56,7 @@ def _points(
             value = depth[y, x]
             if label_map[y, x] <= 0 or not value > 0 or value == invalid or value * scale > max_depth:
                 continue
-            across, down = ray(x, y, intrinsics, rays)
+            across, down = pixel_ray(x, y, intrinsics, rays)
             if np.isfinite(across) and np.isfinite(down):
                 z = value * scale
                 points[found, 0], points[found, 1], points[found, 2] = across * z, down * z, z

@@ -271,7 +271,7 @@ def _points(
         for i in range(found):
             z = zs[i]
             if low <= z <= high:
-                x, y = ray(places[i, 1], places[i, 0], intrinsics, rays)
+                x, y = pixel_ray(places[i, 1], places[i, 0], intrinsics, rays)
                 if np.isfinite(x) and np.isfinite(y):
                     points[k, m, 0], points[k, m, 1], points[k, m, 2] = x * z, y * z, z
                     m += 1
@@ -375,7 +375,7 @@ def _near(zs: FloatArray, depth_floor: float, depth_growth: float) -> tuple:  # 
 
 
 @njit(cache=True, nogil=True)
-def ray(x: int, y: int, intrinsics: Array, rays: FloatArray) -> tuple:  # type: ignore[type-arg]
+def pixel_ray(x: int, y: int, intrinsics: Array, rays: FloatArray) -> tuple:  # type: ignore[type-arg]
     """x / z and y / z of a pixel."""
     if rays.shape[0] == 0:
         ray_y = (y - intrinsics[3]) / intrinsics[1]

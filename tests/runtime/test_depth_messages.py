@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from instance_flow.formats.depth_messages import to_camera, to_depth
+from instance_flow.formats.depth_messages import compress, to_camera, to_depth
+from instance_flow.spatial.camera import CameraModel
 
 MILLIMETRES = np.array([[1, 300, 0], [65535, 4, 515]], np.uint16)
 METRES = np.array([[0.5, np.nan, np.inf], [9.25, 0, 3]], np.float32)
@@ -120,7 +122,12 @@ def test_other_depth_is_refused_in_a_sentence(message: Any, words: str) -> None:
 
 def camera_info(**fields: Any) -> Any:
     region = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0, do_rectify=False)
-    known = {"height": 48, "width": 64, "distortion_model": "plumb_bob", "d": array("d", [0.1, 0, 0, 0, 0])}
+    known: dict[str, Any] = {
+        "height": 48,
+        "width": 64,
+        "distortion_model": "plumb_bob",
+        "d": array("d", [0.1, 0, 0, 0, 0]),
+    }
     known |= {"k": np.array([60.0, 0, 32, 0, 61, 24, 0, 0, 1]), "binning_x": 0, "binning_y": 0, "roi": region}
     region.__dict__.update(fields.pop("roi", {}))
     return SimpleNamespace(**{**known, **fields})
@@ -165,3 +172,75 @@ BAD_CAMERAS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_camera_of_another_image_is_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         to_camera(camera_info(**fields))
+
+
+def test_what_a_bag_is_given_comes_back(tmp_path: Path) -> None:
+    """Written by ``BagWriter``, read by rosbags' own reader."""
+    anyreader = pytest.importorskip("rosbags.highlevel")
+    from rosbags.interfaces import QosDurability
+
+    from instance_flow.formats.bag_writer import BagWriter
+
+    turned = np.eye(4)
+    turned[:3] = np.array(
+        [(0, 0, 1, 0.5), (-1, 0, 0, 0), (0, -1, 0, 1.2)]
+    )  # the optical frame of a camera that looks ahead
+    around = np.diag([-1.0, -1, 1, 1])
+    camera = CameraModel(np.array([[60.0, 0, 1], [0, 61, 1.5], [0, 0, 1]]), (0.1, 0.2, 0, 0), "equidistant")
+    with BagWriter(tmp_path / "depth.mcap") as bag:
+        bag.transforms("/tf_static", [("base", "camera", turned)], 5)
+        bag.transforms("/tf", [("world", "base", around), ("world", "still", np.eye(4))], 6)
+        for name, depth in (("mm", MILLIMETRES), ("m", METRES)):
+            bag.depth(f"/{name}", depth, (1, 7), "camera")
+            bag.compressed_depth(f"/{name}/compressedDepth", depth, 7, "camera")
+        bag.camera_info("/camera_info", camera, (2, 3), 7, "camera")
+    with anyreader.AnyReader([tmp_path / "depth.mcap"]) as reader:
+        latched = {c.topic: [q.durability for q in c.ext.offered_qos_profiles] for c in reader.connections}
+        found = {c.topic: reader.deserialize(data, c.msgtype) for c, _, data in reader.messages()}
+    assert latched["/tf_static"] == [QosDurability.TRANSIENT_LOCAL]
+    assert latched["/tf"] == []
+    for topic in ("/mm", "/mm/compressedDepth"):
+        np.testing.assert_array_equal(to_depth(found[topic]), MILLIMETRES)
+    np.testing.assert_array_equal(to_depth(found["/m"]), METRES)
+    nearly = to_depth(found["/m/compressedDepth"])
+    np.testing.assert_allclose(nearly, np.where(np.isfinite(METRES) & (METRES > 0), METRES, np.nan), rtol=1e-3)
+    assert (found["/m"].header.stamp.sec, found["/m"].header.stamp.nanosec) == (1, 7)
+    assert found["/m/compressedDepth"].format == "32FC1; compressedDepth png"
+    again = to_camera(found["/camera_info"])
+    assert (again.size, again.distortion, again.distortion_model) == ((2, 3), (0.1, 0.2, 0, 0), "equidistant")
+    np.testing.assert_array_equal(again.matrix, camera.matrix)
+    (fixed,) = found["/tf_static"].transforms
+    assert (fixed.header.frame_id, fixed.child_frame_id) == ("base", "camera")
+    assert (fixed.transform.translation.x, fixed.transform.translation.z) == (0.5, 1.2)
+    np.testing.assert_allclose(quaternion(fixed), [-0.5, 0.5, -0.5, 0.5], atol=1e-12)
+    np.testing.assert_allclose(
+        np.abs([quaternion(t) for t in found["/tf"].transforms]), [[0, 0, 1, 0], [0, 0, 0, 1]], atol=1e-12
+    )
+
+
+def quaternion(transform: Any) -> list[float]:
+    turn = transform.transform.rotation
+    return [turn.x, turn.y, turn.z, turn.w]
+
+
+def test_metres_lose_little_and_what_does_not_fit_is_unknown() -> None:
+    depth = np.array([[0.1, 0.16, 1, 5, 9.99, 10, 10.01, -1, np.nan, np.inf]], np.float32)
+    back = to_depth(compressed(compress(depth), "32FC1; compressedDepth png"))
+    np.testing.assert_array_equal(np.isnan(back), [[1, 0, 0, 0, 0, 0, 1, 1, 1, 1]])
+    step = depth**2 / 10100  # the derivative of the value by the depth
+    assert (np.abs(back - depth)[~np.isnan(back)] <= 0.51 * step[~np.isnan(back)]).all()
+
+
+@pytest.mark.parametrize(
+    "depth",
+    [np.zeros((2, 3)), np.zeros((2, 3, 1), np.uint16), np.zeros((0, 3), np.float32)],
+    ids=["type", "shape", "none"],
+)
+@pytest.mark.parametrize("call", ["depth", "compressed_depth"])
+def test_what_is_no_depth_is_not_written(tmp_path: Path, depth: Any, call: str) -> None:
+    pytest.importorskip("rosbags")
+    from instance_flow.formats.bag_writer import BagWriter
+
+    with pytest.raises(ValueError, match=r"expected \(H, W\) uint16"), BagWriter(tmp_path / "one.mcap") as bag:
+        getattr(bag, call)("/depth", depth, 0)
+    assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +18,16 @@ from numpy.typing import NDArray
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.bag_files import STORAGE, URI_CHARACTERS
 from instance_flow.formats.bags import COMPRESSED, RAW, typestore
+from instance_flow.formats.depth_messages import FARTHEST, Depth, compress
 from instance_flow.structures import Image, InstanceFlowError, SourceError
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection, Qos
+
+    from instance_flow.spatial.camera import CameraModel
+
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+TRANSFORMS = "tf2_msgs/msg/TFMessage"
 
 _PIXELS = {
     "rgb8": (np.uint8, 3),
@@ -29,6 +35,7 @@ _PIXELS = {
     "mono8": (np.uint8, 1),
     "mono16": (np.uint16, 1),
     "16UC1": (np.uint16, 1),
+    "32FC1": (np.float32, 1),
 }
 
 Stamp = int | tuple[int, int]
@@ -132,14 +139,19 @@ class BagWriter:
         received: int | None = None,
     ) -> None:
         """Write pixels as they are: (H, W, 3) uint8 for rgb8 and bgr8, (H, W) uint8 for mono8, uint16 for mono16
-        and 16UC1.
+        and 16UC1, float32 for 32FC1.
 
         received: the bag's own time of the message, ``stamp`` unless given.
         """
         dtype, channels = _PIXELS.get(encoding, (None, 0))
         if dtype is None:
             raise ValueError(f"encoding is {encoding!r}; expected one of {', '.join(_PIXELS)}")
-        if image.dtype != dtype or image.shape[2:] != ((channels,) if channels > 1 else ()) or image.ndim < 2:
+        if (
+            image.dtype != dtype
+            or image.shape[2:] != ((channels,) if channels > 1 else ())
+            or image.ndim < 2
+            or not image.size
+        ):
             raise ValueError(f"{encoding} does not hold an array of shape {image.shape} and type {image.dtype}")
         pixels = np.ascontiguousarray(image)
         height, width = pixels.shape[:2]
@@ -172,6 +184,61 @@ class BagWriter:
         )
         self.write_message(topic, message, stamp if received is None else received)
 
+    def depth(self, topic: str, depth: Depth, stamp: Stamp, frame_id: str = "") -> None:
+        """Write (H, W) uint16 millimetres as 16UC1, float32 metres as 32FC1."""
+        self.write_image(topic, depth, stamp, frame_id=frame_id, encoding=_depth_encoding(depth))
+
+    def compressed_depth(
+        self, topic: str, depth: Depth, stamp: Stamp, frame_id: str = "", farthest: float = FARTHEST
+    ) -> None:
+        """Write (H, W) uint16 millimetres or float32 metres as compressed_depth_image_transport does: ``compress``."""
+        encoding = _depth_encoding(depth)
+        message = self.typestore.types[COMPRESSED](
+            header=self.header(stamp, frame_id),
+            format=f"{encoding}; compressedDepth png",
+            data=np.frombuffer(compress(depth, farthest), np.uint8),
+        )
+        self.write_message(topic, message, _nanoseconds(stamp))
+
+    def camera_info(
+        self, topic: str, camera: CameraModel, size: tuple[int, int], stamp: Stamp, frame_id: str = ""
+    ) -> None:
+        """Write K, D and distortion model of a camera for images of (height, width). R is none, P is K."""
+        matrix = np.asarray(camera.matrix, np.float64).reshape(3, 3)
+        message = self.typestore.types[CAMERA_INFO](
+            header=self.header(stamp, frame_id),
+            height=size[0],
+            width=size[1],
+            distortion_model=camera.distortion_model,
+            d=np.asarray(camera.distortion, np.float64),
+            k=matrix.ravel(),
+            r=np.eye(3).ravel(),
+            p=np.hstack([matrix, np.zeros((3, 1))]).ravel(),
+            binning_x=0,
+            binning_y=0,
+            roi=self.typestore.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
+        )
+        self.write_message(topic, message, _nanoseconds(stamp))
+
+    def transforms(self, topic: str, transforms: Iterable[tuple[str, str, NDArray[Any]]], stamp: Stamp) -> None:
+        """Write a tf2_msgs/TFMessage: of each transform its frame, its child frame, and the (4, 4) matrix from child to
+        frame. A topic ``/tf_static`` is latched, as tf2 expects of it."""
+        types = self.typestore.types
+        message = types[TRANSFORMS](
+            [
+                types["geometry_msgs/msg/TransformStamped"](
+                    header=self.header(stamp, frame),
+                    child_frame_id=child,
+                    transform=types["geometry_msgs/msg/Transform"](
+                        translation=types["geometry_msgs/msg/Vector3"](*map(float, matrix[:3, 3])),
+                        rotation=types["geometry_msgs/msg/Quaternion"](*_quaternion(matrix[:3, :3])),
+                    ),
+                )
+                for frame, child, matrix in transforms
+            ]
+        )
+        self.write_message(topic, message, _nanoseconds(stamp), latched=topic.endswith("/tf_static"))
+
     def header(self, stamp: Stamp, frame_id: str) -> Any:
         """Give a std_msgs/Header."""
         types = self.typestore.types
@@ -198,6 +265,22 @@ def _naming_the_bag(path: Path) -> Iterator[None]:
 def _move(file: Path, target: Path) -> None:
     if file.exists():
         file.replace(target)
+
+
+def _depth_encoding(depth: NDArray[Any]) -> str:
+    encoding = {np.dtype(np.uint16): "16UC1", np.dtype(np.float32): "32FC1"}.get(depth.dtype)
+    if encoding is None or depth.ndim != 2 or not depth.size:
+        raise ValueError(f"depth of shape {depth.shape} and type {depth.dtype}; expected (H, W) uint16 or float32")
+    return encoding
+
+
+def _quaternion(rotation: NDArray[Any]) -> tuple[float, float, float, float]:
+    """x, y, z, w of a (3, 3) rotation."""
+    turn = cv2.Rodrigues(np.asarray(rotation, np.float64))[0].ravel()
+    angle = float(np.linalg.norm(turn))
+    # sinc(x) is sin(pi x) / (pi x), and 1 where nothing is turned.
+    x, y, z = turn / 2 * np.sinc(angle / (2 * np.pi))
+    return float(x), float(y), float(z), float(np.cos(angle / 2))
 
 
 def _nanoseconds(stamp: Stamp) -> int:

@@ -3,11 +3,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from instance_flow.formats.depth_messages import to_camera, to_depth
+from instance_flow.formats.ytvis import load_ground_truth
+from instance_flow.replay.bag_matching import find_bags, match_bags
 from instance_flow.spatial.camera import CameraModel
 from instance_flow.spatial.measure import measure
+from instance_flow_training.worlds.cli import main
 from instance_flow_training.worlds.depth_scenes import DepthClip, DepthSceneConfig, generate_depth_clip
 
 SMALL = DepthSceneConfig(size=(96, 128), frames=4, rate=10)
@@ -55,3 +65,65 @@ def test_objects_are_placed_within_what_the_covariance_says(distortion: tuple[fl
         assert np.nanmax(np.abs(miss)) < 0.2
     assert len(ratios) > 8
     assert np.median(ratios) < 3
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["compressed", "raw"])
+def test_the_command_writes_scenes_as_bags_with_their_truth(tmp_path: Path, raw: bool) -> None:
+    """What the runtime reads of the bag is the scene, and the transforms lead from it to the truth in the world."""
+    anyreader = pytest.importorskip("rosbags.highlevel")
+    command = f"{tmp_path} --situation depth --seed 4 --frames 3 --size 128x96 --rate 10 --ytvis"
+    assert main([*command.split(), "--raw" if raw else "--bag"]) == 0
+    bag, truth = tmp_path / "0000_depth_4.mcap", json.loads((tmp_path / "0000_depth_4.json").read_bytes())
+    assert match_bags(find_bags(tmp_path), load_ground_truth(tmp_path / "instances.json"), None).pairs.keys() == {
+        bag.stem
+    }
+    scene = generate_depth_clip(4, replace(SMALL, frames=3))
+    with anyreader.AnyReader([bag]) as reader:
+        found: dict[str, list[Any]] = {}
+        for connection, _, data in reader.messages():
+            found.setdefault(connection.topic, []).append(reader.deserialize(data, connection.msgtype))
+    image, depth = ("", "") if raw else ("/compressed", "/compressedDepth")
+    topics = {"/camera/image_raw" + image, "/camera/depth/image_raw" + depth, "/camera/camera_info"}
+    assert set(found) == topics | {"/camera/label_image", "/tf", "/tf_static"}
+    (mount,) = found["/tf_static"]
+    for t, frame in enumerate(truth["frames"]):
+        message = found["/camera/depth/image_raw" + depth][t]
+        np.testing.assert_array_equal(to_depth(message), scene.depths[t])
+        np.testing.assert_array_equal(to_depth(found["/camera/label_image"][t]), scene.labels[t])
+        camera = to_camera(found["/camera/camera_info"][t])
+        np.testing.assert_array_equal(camera.matrix, scene.matrix)
+        assert camera.problem((96, 128)) == ""
+        stamps = [found[topic][t].header.stamp for topic in topics] + [found["/tf"][t].transforms[0].header.stamp]
+        assert {stamp.sec * 10**9 + stamp.nanosec for stamp in stamps} == {frame["stamp"]}
+        (robot,), (fixed,) = found["/tf"][t].transforms, mount.transforms
+        assert (robot.header.frame_id, robot.child_frame_id) == ("world", fixed.header.frame_id)
+        assert fixed.child_frame_id == message.header.frame_id
+        pose = matrix(robot) @ matrix(fixed)
+        np.testing.assert_allclose(pose, frame["pose"], atol=1e-9)
+        for row, surface in zip(frame["objects"], scene.surfaces(t), strict=True):
+            np.testing.assert_allclose(
+                pose[:3, :3] @ row["camera"]["position"] + pose[:3, 3], row["world"]["position"], atol=1e-9
+            )
+            assert row["pixels"] == (scene.labels[t] == row["label"]).sum()
+            assert (row["surface"] is None) == np.isnan(surface).any() == (row["pixels"] == 0)
+    assert len(truth["objects"]) == 4
+
+
+def matrix(transform: Any) -> NDArray[np.float64]:
+    """As tf2 reads it: the rotation of a quaternion, by Rodrigues' formula."""
+    shift, turn = transform.transform.translation, transform.transform.rotation
+    x, y, z, w = turn.x, turn.y, turn.z, turn.w
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    out = np.eye(4)
+    out[:3, :3] += 2 * w * cross + 2 * cross @ cross
+    out[:3, 3] = shift.x, shift.y, shift.z
+    return out
+
+
+def test_velocities_from_the_camera_are_how_its_positions_change() -> None:
+    """At 1000 frames per second differences tell; the camera drives and turns."""
+    fast = generate_depth_clip(2, DepthSceneConfig(size=(16, 16), frames=200, rate=1000, camera_turn=0.5))
+    positions, velocities = fast.from_camera()
+    np.testing.assert_allclose(velocities[1:-1], (positions[2:] - positions[:-2]) * 500, atol=1e-5)
+    turned = np.einsum("tji,tnj->tni", fast.poses[:, :3, :3], fast.velocities)
+    assert np.abs(velocities - turned).max() > 0.3, "the camera's own motion is in them"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write made clips as a YouTube-VIS data set, bags, videos and contact sheets."""
+"""Write synthetic clips as a YouTube-VIS data set, bags, videos and contact sheets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.video_writer import VideoWriter
 from instance_flow.pictures.draw import contact_sheet
 from instance_flow.structures import InstanceFlowError, SourceError
+from instance_flow_training.worlds.depth_scenes import SITUATION as DEPTH
+from instance_flow_training.worlds.depth_scenes import DepthClip, DepthSceneConfig, generate_depth_clip
 from instance_flow_training.worlds.synthetic import ALL_SITUATIONS, SITUATIONS, Clip, WorldConfig, generate_clip
-from instance_flow_training.worlds.world_files import clip_name, write_bag, write_ytvis
+from instance_flow_training.worlds.world_files import (
+    clip_name,
+    write_bag,
+    write_depth_bag,
+    write_spatial_truth,
+    write_ytvis,
+)
 
 _SHEET_FRAMES = 16
 
@@ -50,9 +58,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--seed", type=_count, default=0, help="of the first clip; the next ones count up (default: 0)")
     add(
         "--situation",
-        choices=[*ALL_SITUATIONS, "all"],
+        choices=[*ALL_SITUATIONS, DEPTH, "all"],
         default="mixed",
-        help=f'"all" takes {", ".join(SITUATIONS)} in turn (default: mixed)',
+        help=f'"all" takes {", ".join(SITUATIONS)} in turn; "{DEPTH}" is boxes in metres, with a .json of the '
+        "truth for each clip, and depth, calibration and transforms in the bags (default: mixed)",
     )
     add("--clips", type=_count, default=1, help="how many (default: 1)")
     add("--frames", type=int, default=WorldConfig.frames, help="per clip (default: %(default)s)")
@@ -60,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--rate", type=float, default=WorldConfig.rate, help="pictures per second (default: %(default)s)")
     add("--ytvis", action="store_true", help="write instances.json and JPEGImages/; the default if nothing is chosen")
     add("--bag", action="store_true", help="write a bag (.mcap) of JPEG images for each clip")
-    add("--raw", action="store_true", help="bags carry raw images instead")
+    add("--raw", action="store_true", help="bags carry raw images, and raw depth, instead")
     add("--topic", default="/camera/image_raw", help="of the bags (default: %(default)s)")
     add("--video", action="store_true", help="write a video (.mp4) of each clip")
     add("--sheet", action="store_true", help="write a contact sheet (.png) of each clip")
@@ -96,13 +105,20 @@ def _clips(options: argparse.Namespace, config: WorldConfig) -> Iterator[Clip]:
     situations = SITUATIONS if options.situation == "all" else (options.situation,)
     turns = islice(cycle(situations), options.clips)
     for number, situation in enumerate(tqdm(turns, total=options.clips, unit="clip", desc="making worlds")):
-        clip = generate_clip(options.seed + number, situation, config)
-        _write_single(clip, options.out / clip_name(clip, number), options)
+        seed, scene = options.seed + number, None
+        if situation == DEPTH:
+            scene = generate_depth_clip(seed, DepthSceneConfig(config.size, config.frames, config.rate))
+        clip = scene.clip(seed) if scene else generate_clip(seed, situation, config)
+        _write_single(clip, scene, options.out / clip_name(clip, number), options)
         yield clip
 
 
-def _write_single(clip: Clip, stem: Path, options: argparse.Namespace) -> None:
-    if options.bag or options.raw:
+def _write_single(clip: Clip, scene: DepthClip | None, stem: Path, options: argparse.Namespace) -> None:
+    if scene:
+        write_spatial_truth(scene, stem.with_suffix(".json"))
+    if scene and (options.bag or options.raw):
+        write_depth_bag(scene, stem.with_suffix(".mcap"), options.topic, compressed=not options.raw)
+    elif options.bag or options.raw:
         write_bag(clip, stem.with_suffix(".mcap"), options.topic, compressed=not options.raw)
     if options.video:
         with VideoWriter(stem.with_suffix(".mp4"), clip.rate) as video:

@@ -18,7 +18,11 @@ from instance_flow_training.worlds.synthetic import CLASS_NAMES, Clip
 
 Array = NDArray[np.float64]
 
+SITUATION = "depth"
+"""Name of these scenes among the situations."""
+
 _HEIGHT, _PITCH = 1.2, 0.12  # of the camera over the plane in metres, and downwards in radians
+_MOMENT = 1e-4  # seconds between which velocities are differences: exact to 1e-7 m/s
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,20 @@ class DepthClip:
     yaws: Array
     config: DepthSceneConfig
 
-    def clip(self) -> Clip:
-        """The scene without its depth, as for ``OracleNetwork``."""
-        return Clip(self.images, self.labels, self.class_ids, 0, "depth", self.config.rate)
+    def clip(self, seed: int = 0) -> Clip:
+        """The scene without its depth, as for ``OracleNetwork``.   seed: what it was drawn from."""
+        return Clip(self.images, self.labels, self.class_ids, seed, SITUATION, self.config.rate)
+
+    def from_camera(self) -> tuple[Array, Array]:
+        """Positions and velocities (T, N, 3) of the middle of each box in the optical frame of its time: velocities are
+        relative to the camera, whose own motion and turn are in them."""
+
+        def at(shift: float) -> Array:
+            poses = np.array([_pose(self.config, stamp / 1e9 + shift) for stamp in self.stamps])
+            away = self.positions + shift * self.velocities - poses[:, None, :3, 3]
+            return np.einsum("tji,tnj->tni", poses[:, :3, :3], away)
+
+        return at(0), (at(_MOMENT) - at(-_MOMENT)) / (2 * _MOMENT)
 
     def surfaces(self, t: int) -> Array:
         """(N, 3) in the optical frame of frame t: mean of the points of each object that are seen; NaN if hidden."""

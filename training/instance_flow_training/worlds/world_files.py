@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made clips as files: a data set in the YouTube-VIS layout, and bags."""
+"""Synthetic clips as files: a data set in the YouTube-VIS layout, bags, and the truth in metres."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.json_files import write_json
 from instance_flow.formats.rle import encode
 from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
+from instance_flow.spatial.camera import CameraModel
 
 if TYPE_CHECKING:
+    from instance_flow_training.worlds.depth_scenes import DepthClip
     from instance_flow_training.worlds.synthetic import Clip
 
 _FIRST_STAMP = 10**9
+
+WORLD_FRAME, BASE_FRAME, CAMERA_FRAME = "world", "base_link", "camera_optical_frame"
 
 
 def clip_name(clip: Clip, number: int) -> str:
@@ -91,3 +97,73 @@ def write_bag(
                 bag.write_jpeg(f"{topic}/compressed", image, stamp, frame_id="camera", quality=quality)
             else:
                 bag.write_image(topic, image, stamp, frame_id="camera")
+
+
+def write_depth_bag(
+    scene: DepthClip, path: Path | str, topic: str = "/camera/image_raw", compressed: bool = True
+) -> None:
+    """Write a scene with depth as a rosbag2 file: images as ``write_bag`` does, and beside their topic, with the same
+    stamps, ``depth/image_raw`` (16UC1), ``camera_info`` and the true ``label_image`` (16UC1, label k + 1 of object k).
+
+    ``/tf`` has the robot in the world at each stamp, ``/tf_static`` the camera on the robot.
+    compressed: JPEG, and depth as compressedDepth on ``depth/image_raw/compressedDepth``; otherwise raw images.
+    """
+    beside = topic.rpartition("/")[0]
+    camera, size = CameraModel(scene.matrix, scene.distortion), scene.config.size
+    bases = np.array([_base(pose) for pose in scene.poses])
+    with BagWriter(path) as bag:
+        mount = np.linalg.inv(bases[0]) @ scene.poses[0]
+        bag.transforms("/tf_static", [(BASE_FRAME, CAMERA_FRAME, mount)], _FIRST_STAMP)
+        for t, image in enumerate(scene.images):
+            stamp = _FIRST_STAMP + int(scene.stamps[t])
+            bag.transforms("/tf", [(WORLD_FRAME, BASE_FRAME, bases[t])], stamp)
+            bag.camera_info(f"{beside}/camera_info", camera, size, stamp, CAMERA_FRAME)
+            depth_topic = f"{beside}/depth/image_raw"
+            if compressed:
+                bag.write_jpeg(f"{topic}/compressed", image, stamp, frame_id=CAMERA_FRAME)
+                bag.compressed_depth(f"{depth_topic}/compressedDepth", scene.depths[t], stamp, CAMERA_FRAME)
+            else:
+                bag.write_image(topic, image, stamp, frame_id=CAMERA_FRAME)
+                bag.depth(depth_topic, scene.depths[t], stamp, CAMERA_FRAME)
+            labels = scene.labels[t].astype(np.uint16)
+            bag.write_image(f"{beside}/label_image", labels, stamp, frame_id=CAMERA_FRAME, encoding="16UC1")
+
+
+def write_spatial_truth(scene: DepthClip, path: Path | str) -> None:
+    """Write where all objects of a scene are and how they move, in metres: the form is in docs/spatial.md."""
+    here, moving = scene.from_camera()
+    names = scene.clip().class_names
+    objects = [
+        {"label": k + 1, "class": names[class_id], "size": scene.sizes[k].tolist(), "yaw": float(scene.yaws[k])}
+        for k, class_id in enumerate(scene.class_ids.tolist())
+    ]
+    frames = []
+    for t, pose in enumerate(scene.poses):
+        pixels = np.bincount(scene.labels[t].ravel(), minlength=len(objects) + 1)
+        surfaces = scene.surfaces(t)
+        rows = [
+            {
+                "label": k + 1,
+                "pixels": int(pixels[k + 1]),
+                "world": _motion(scene.positions[t, k], scene.velocities[t, k]),
+                "camera": _motion(here[t, k], moving[t, k]),
+                "surface": surfaces[k].tolist() if pixels[k + 1] else None,
+            }
+            for k in range(len(objects))
+        ]
+        frames.append({"stamp": _FIRST_STAMP + int(scene.stamps[t]), "pose": pose.tolist(), "objects": rows})
+    camera = {"size": scene.config.size, "matrix": scene.matrix.tolist(), "distortion": scene.distortion}
+    write_json(path, {"camera": camera, "objects": objects, "frames": frames})
+
+
+def _motion(position: NDArray[Any], velocity: NDArray[Any]) -> dict[str, list[float]]:
+    return {"position": position.tolist(), "velocity": velocity.tolist()}
+
+
+def _base(pose: NDArray[Any]) -> NDArray[Any]:
+    """(4, 4) of the robot on the plane below a camera, looking where it looks: x forward, z up (REP 103)."""
+    ahead = pose[:2, 2] / np.linalg.norm(pose[:2, 2])
+    base = np.eye(4)
+    base[:2, 0], base[:2, 1] = ahead, (-ahead[1], ahead[0])
+    base[:2, 3] = pose[:2, 3]
+    return base

@@ -75,6 +75,10 @@ RUN = {
     "a model": [("instance-flow info", "--json"), ("instance-flow info model.onnx", "--json")],
     "worlds to look at": [
         ("instance-flow-world crossing --situation crossing --clips 4 --ytvis --sheet", "--clips 1 --frames 2"),
+        (
+            "instance-flow-world scenes --situation depth --clips 2 --size 320x240 --ytvis --bag",
+            "--clips 1 --frames 2 --size 96x64",
+        ),
     ],
     "worlds to evaluate": [
         ("instance-flow-world fleet --situation all --clips 7 --ytvis --bag", "--frames 2 --size 96x64"),

@@ -94,6 +94,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a colour JPEG": (compressed(GOOD, "rgb8; jpeg compressed bgr8"), "'rgb8; jpeg compressed bgr8'; expected '16UC1"),
     "png of another transport": (compressed(png(MILLIMETRES), "16UC1; png compressed "), "take the camera's"),
     "RVL": (compressed(GOOD, "16UC1; compressedDepth rvl"), "'16UC1; compressedDepth rvl', and RVL is not read"),
+    "RVL in capitals": (compressed(GOOD, "16UC1;compressedDepth RVL"), "and RVL is not read"),
     "no format": (compressed(GOOD, ""), "is ''; expected"),
     "no bytes": (compressed(b""), "has 0 bytes; expected a header of 12"),
     "part of a header": (compressed(bytes(11)), "has 11 bytes; expected a header of 12"),

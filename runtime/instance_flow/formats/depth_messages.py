@@ -112,7 +112,7 @@ def _encoding(text: str) -> str:
         return encoding
     found = f"the format of the compressed depth is '{shown(text)}'"
     expected = f"expected '16UC1; {_COMPRESSED} png' or '32FC1; {_COMPRESSED} png'"
-    if "rvl" in words:
+    if "rvl" in rest.lower():
         raise ValueError(f"{found}, and RVL is not read; {expected}, so set the publisher's format parameter to png")
     raise ValueError(f"{found}; {expected}, so take the camera's {_COMPRESSED} topic, or its raw depth")
 

@@ -114,9 +114,10 @@ def test_wrong_array_is_refused(encoding: str, pixels: np.ndarray, words: str) -
         (message("16UC1", b"\x01\x02"), "passthrough"),
         (Image(encoding="mono8"), "passthrough"),
         (message("nv12", b"\x01\x02"), "passthrough"),
+        (message("8FC1", b"\x01\x02"), "passthrough"),
         (message("rgb8", b"\x01" * 6), "yuv422"),
     ],
-    ids=["short_step", "empty", "no_plain_values", "unknown_wish"],
+    ids=["short_step", "empty", "no_plain_values", "no_such_type", "unknown_wish"],
 )
 def test_wrong_message_is_refused(broken: Image, wanted: str) -> None:
     with pytest.raises(ValueError, match=r"step|empty|cannot"):

@@ -385,6 +385,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     [
         (lambda bag: bag.write_image("/i", np.zeros((2, 2), np.uint8), 0), ValueError, "rgb8 does not hold an array"),
         (lambda bag: bag.write_image("/i", np.zeros((2, 2, 3)), 0), ValueError, "rgb8 does not hold .* float64"),
+        (lambda bag: bag.write_image("/i", np.zeros((0, 2, 3), np.uint8), 0), ValueError, "not hold .* .0, 2, 3."),
         (
             lambda bag: bag.write_image("/i", pictures()[0], 0, encoding="hsv"),
             ValueError,
@@ -392,7 +393,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
         ),
         (lambda bag: bag.write_serialized("/i", "a_msgs/msg/B", b"", 0), ValueError, "a_msgs/msg/B is not known"),
     ],
-    ids=["gray as rgb8", "floats", "unknown encoding", "unknown type"],
+    ids=["gray as rgb8", "floats", "no pixels", "unknown encoding", "unknown type"],
 )
 def test_a_caller_s_mistake(tmp_path: Path, call: Callable[[BagWriter], None], kind: type, message: str) -> None:
     with pytest.raises(kind, match=message), BagWriter(tmp_path / "one.mcap") as bag:

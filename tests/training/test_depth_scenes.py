@@ -109,6 +109,14 @@ def test_the_command_writes_scenes_as_bags_with_their_truth(tmp_path: Path, raw:
     assert len(truth["objects"]) == 4
 
 
+def test_a_topic_that_has_the_truth_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rosbags")
+    command = f"{tmp_path} --situation depth --frames 1 --size 16x16 --raw --topic /camera/label_image"
+    assert main(command.split()) == 2
+    assert "the topic /camera/label_image is that of the scene's own label_image" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.mcap"))
+
+
 def matrix(transform: Any) -> NDArray[np.float64]:
     """As tf2 reads it: the rotation of a quaternion, by Rodrigues' formula."""
     shift, turn = transform.transform.translation, transform.transform.rotation

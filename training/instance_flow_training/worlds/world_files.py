@@ -107,8 +107,11 @@ def write_depth_bag(
 
     ``/tf`` has the robot in the world at each stamp, ``/tf_static`` the camera on the robot.
     compressed: JPEG, and depth as compressedDepth on ``depth/image_raw/compressedDepth``; otherwise raw images.
+    Raises ValueError for a topic that one of these has.
     """
-    beside = topic.rpartition("/")[0]
+    beside, _, name = topic.rpartition("/")
+    if name in ("camera_info", "label_image"):
+        raise ValueError(f"the topic {topic} is that of the scene's own {name}; choose another one for the images")
     camera, size = CameraModel(scene.matrix, scene.distortion), scene.config.size
     bases = np.array([_base(pose) for pose in scene.poses])
     with BagWriter(path) as bag:

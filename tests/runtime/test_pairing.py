@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from instance_flow.spatial.camera import CameraModel
-from instance_flow.spatial.pairing import DepthPairing
+from instance_flow.spatial.pairing import Calibrations, DepthPairing
 
 MS = 10**6
 
@@ -47,7 +47,7 @@ def test_the_nearest_depth_within_the_tolerance_belongs_to_an_image(
     request = pairs.request(None if image is None else image * MS)
     for stamp in after:
         pairs.add_depth(stamp * MS, stamp)
-    assert pairs.take(request)[0] == paired
+    assert pairs.take(request) == paired
 
 
 def test_depth_for_images_that_were_dropped_is_not_kept() -> None:
@@ -79,7 +79,7 @@ def test_waiting_for_depth(comes: list[tuple[float, int]], waits: float, paired:
     for timer in timers:
         timer.start()
     began = monotonic()
-    assert pairs.take(request, began + waits)[0] == paired
+    assert pairs.take(request, began + waits) == paired
     assert monotonic() - began < 2
     for timer in timers:
         timer.join()
@@ -87,7 +87,7 @@ def test_waiting_for_depth(comes: list[tuple[float, int]], waits: float, paired:
 
 def test_nobody_waits_where_no_depth_ever_came() -> None:
     pairs, began = pairing(), monotonic()
-    assert pairs.take(pairs.request(100 * MS), began + 5) == (None, None)
+    assert pairs.take(pairs.request(100 * MS), began + 5) is None
     assert monotonic() - began < 2
 
 
@@ -97,10 +97,11 @@ def test_nobody_waits_where_no_depth_ever_came() -> None:
     ids=["before all", "exact", "between", "after the change", "without a stamp"],
 )
 def test_a_calibration_counts_from_its_stamp_on(stamp: int | None, expected: int) -> None:
-    pairs = pairing()
+    cameras = Calibrations()
+    assert cameras.at(stamp) is None
     for when, focal in ((100, 1), (160, 2)):
-        pairs.add_camera(when * MS, CameraModel(np.diag((focal, focal, 1.0))))
-    camera = pairs.take(pairs.request(None if stamp is None else stamp * MS))[1]
+        cameras.add(when * MS, CameraModel(np.diag((focal, focal, 1.0))))
+    camera = cameras.at(None if stamp is None else stamp * MS)
     assert camera is not None
     assert camera.matrix[0, 0] == expected
 
@@ -141,6 +142,5 @@ def test_the_report_says_why_images_have_no_depth(pairs: DepthPairing, words: st
 
 def test_after_clear_nothing_is_known() -> None:
     pairs = pairing(100)
-    pairs.add_camera(0, CameraModel(np.eye(3)))
     pairs.clear()
-    assert pairs.take(pairs.request(100 * MS)) == (None, None)
+    assert pairs.take(pairs.request(100 * MS)) is None

@@ -46,7 +46,6 @@ class PairingReport:
     depths: that came.   paired, unpaired: images that had depth or not when they were answered.
     differences: seconds from the stamps of the unpaired images to that of the depth nearest to each.
     late: seconds after its image's answer at which a depth came that belonged to it.
-    calibrated: whether there has ever been a calibration.
     """
 
     depths: int
@@ -54,7 +53,6 @@ class PairingReport:
     unpaired: int
     differences: tuple[float, ...]
     late: tuple[float, ...]
-    calibrated: bool
 
     def problem(self, tolerance: float) -> str:
         """Why images have no depth, in one sentence, where most of them have none; empty where nothing is wrong."""
@@ -73,6 +71,27 @@ class PairingReport:
         return ""
 
 
+class Calibrations:
+    """The calibrations of one camera by their stamps. For use from any thread."""
+
+    def __init__(self) -> None:
+        self._cameras: deque[tuple[int, CameraModel | None]] = deque(maxlen=_CALIBRATIONS)
+
+    def add(self, stamp: int, camera: CameraModel | None) -> None:
+        """Take a calibration, None for one that cannot be used; it counts from its stamp on."""
+        self._cameras.append((stamp, camera))
+
+    def at(self, stamp: int | None) -> CameraModel | None:
+        """The latest calibration that is not of after the image, else the earliest of all."""
+        cameras = list(self._cameras)
+        if not cameras:
+            return None
+        if stamp is None:
+            return cameras[-1][1]
+        valid = [one for one in cameras if one[0] <= stamp]
+        return max(valid, key=lambda one: one[0])[1] if valid else min(cameras, key=lambda one: one[0])[1]
+
+
 class DepthPairing:
     """Pairs the images of one camera with depth. For use from any thread; nothing is held up by what does not come.
 
@@ -85,15 +104,13 @@ class DepthPairing:
         self.tolerance = tolerance
         self._changed = Condition()
         self.clear()
-        self._calibrated = False
         self._restart()
 
     def clear(self) -> None:
-        """Forget all depth images and calibrations."""
+        """Forget all depth images."""
         with self._changed:
             self._recent: deque[tuple[int, Any]] = deque(maxlen=_KEPT)
             self._requests: WeakSet[DepthRequest] = WeakSet()
-            self._cameras: deque[tuple[int, CameraModel | None]] = deque(maxlen=_CALIBRATIONS)
             self._answered: deque[tuple[int, float]] = deque(maxlen=_ANSWERED)
             self._last_depth = float("-inf")
 
@@ -120,14 +137,8 @@ class DepthPairing:
                     self._late.append(self._last_depth - when)
             self._changed.notify_all()
 
-    def add_camera(self, stamp: int, camera: CameraModel | None) -> None:
-        """Take a calibration, None for one that cannot be used; it counts from its stamp on."""
-        with self._changed:
-            self._cameras.append((stamp, camera))
-            self._calibrated = True
-
-    def take(self, request: DepthRequest, deadline: float = float("-inf")) -> tuple[Any, CameraModel | None]:
-        """The depth and the calibration of an image that is answered now; None for what there is not.
+    def take(self, request: DepthRequest, deadline: float = float("-inf")) -> Any:
+        """The depth of an image that is answered now; None where there is none.
 
         deadline: by time.monotonic(), until when to wait for a depth that may still come. Nobody waits once a depth
             with the image's stamp or a later one is there, nor where no depth came for two seconds.
@@ -141,7 +152,7 @@ class DepthPairing:
                 self._changed.wait(deadline - now)
             self._requests.discard(request)
             self._count(request)
-            return request.depth, self._camera_at(stamp)
+            return request.depth
 
     def report(self) -> PairingReport:
         """Sum up the period that ends now; the next one begins."""
@@ -152,7 +163,6 @@ class DepthPairing:
                 self._unpaired,
                 tuple(self._differences),
                 tuple(self._late),
-                self._calibrated,
             )
             self._restart()
         return report
@@ -180,12 +190,3 @@ class DepthPairing:
             if distance <= self.tolerance * 1e9:
                 request.depth = depth
         request.settled = request.settled or stamp >= request.stamp
-
-    def _camera_at(self, stamp: int | None) -> CameraModel | None:
-        """The latest calibration that is not of after the image, else the earliest of all."""
-        if not self._cameras:
-            return None
-        if stamp is None:
-            return self._cameras[-1][1]
-        valid = [(when, camera) for when, camera in self._cameras if when <= stamp]
-        return max(valid, key=lambda one: one[0])[1] if valid else min(self._cameras, key=lambda one: one[0])[1]

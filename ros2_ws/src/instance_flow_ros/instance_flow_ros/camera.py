@@ -32,13 +32,14 @@ from instance_flow.spatial.camera import CameraModel
 from instance_flow.spatial.cloud import object_points
 from instance_flow.spatial.measure import SpatialConfig
 from instance_flow.spatial.pairing import DepthRequest
+from instance_flow.spatial.transforms import TransformBuffer
 from instance_flow.stream import Stream
 from instance_flow.structures import Image as Pixels
 from instance_flow.structures import InstanceFlowError
 from instance_flow_ros import detections, in_space, middleware
 from instance_flow_ros.bridge import Bridge, to_rgb
 from instance_flow_ros.conversions import TYPES
-from instance_flow_ros.depth import DepthInput
+from instance_flow_ros.depth import DepthTopics
 from instance_flow_ros.diagnostics import (
     ANSWERED,
     BROKEN,
@@ -121,6 +122,7 @@ class Camera:
         config: StreamConfig,
         bridge: Bridge,
         put: Callable[[Camera, ReceivedImage], bool],
+        transforms: TransformBuffer | None = None,
     ) -> None:
         self.name = name
         self.statistics = CameraStatistics()
@@ -135,7 +137,8 @@ class Camera:
         self._kind = CompressedImage if compressed else Image
         base: str = node.resolve_topic_name(f"{name}/image" if name else "image")
         self.topic = f"{base}/compressed" if compressed else base
-        self._depth = None if inputs.depth == NONE else DepthInput(node, name, inputs.depth, config)
+        self._depth = None if inputs.depth == NONE else DepthTopics(node, name, inputs, config, transforms)
+        self._spatial_frame = inputs.target_frame
         self._subscription: Subscription | None = None
         self._outputs: list[LifecyclePublisher] = []
         self._instances = self._create_output(TrackedInstanceArray, "instances", depth=10)
@@ -192,7 +195,7 @@ class Camera:
         self._stream.reset()
         self._gaps = StampGaps()
         if self._depth is not None:
-            self._depth.clear()
+            self._depth.input.clear()
 
     def configure(self, pipeline_config: Any, config: StreamConfig, spatial: SpatialConfig) -> None:
         """Take settings that the model can have, from the next image on."""
@@ -224,7 +227,7 @@ class Camera:
         """Publish what is on an image, in the order in which they were begun; never raises."""
         with self._refusing():
             header, stamp = begun.frame.message.header, begun.pending.stamp
-            depth, camera = self._depth_of(begun.frame)
+            depth, camera = self._depth_of(begun.frame, begun.pending.image)
             tracks = self._overlap.finish(begun.pending, depth=depth, camera=camera)
             self._publish(header, begun.pending.image, tracks)
             self._publish_cloud(header, tracks, depth, camera)
@@ -236,10 +239,12 @@ class Camera:
                 len(tracks),
             )
 
-    def _depth_of(self, frame: ReceivedImage) -> tuple[Any, CameraModel | None]:
+    def _depth_of(self, frame: ReceivedImage, image: Pixels) -> tuple[Any, CameraModel | None]:
         if self._depth is None or frame.depth is None:
             return None, None
-        depth, camera = self._depth.take(frame.depth, frame.arrived)
+        depth, camera = self._depth.input.take(
+            frame.depth, frame.message.header.frame_id, image.shape[:2], frame.arrived + self._depth.wait
+        )
         self.statistics.count(PAIRED, depth is not None)
         return depth, camera
 
@@ -268,8 +273,8 @@ class Camera:
             yield f"again and again {self._last_break}"
         if recent[RECEIVED] and self._stamp_problem:
             yield self._stamp_problem
-        if recent[RECEIVED] and self._depth is not None:
-            yield from self._depth.problems()
+        if recent[RECEIVED] and self._depth is not None and (words := self._depth.problem()):
+            yield words
 
     def _forms(self) -> Iterator[tuple[type, str, Callable[[TrackedInstanceArray], Any]]]:
         """Type, topic and maker of the messages that are made of ~/instances."""
@@ -289,7 +294,7 @@ class Camera:
         self.statistics.count(RECEIVED)
         stamp = to_nanoseconds(message.header.stamp)
         self.statistics.count(MISSING, self._gaps.add(stamp))
-        depth = None if self._depth is None else self._depth.request(stamp)
+        depth = None if self._depth is None else self._depth.input.request(stamp)
         if self._put(self, ReceivedImage(message, monotonic(), depth)):
             self.statistics.count(DROPPED)
 
@@ -354,7 +359,7 @@ class Camera:
         names = self._stream.pipeline.info.class_names
         wanted = [(output, made_of) for output, made_of in self._derived if output.get_subscription_count()]
         if self._instances.get_subscription_count() or wanted:
-            message = to_instance_array(TYPES, tracks, header, names, self._config.mask_budget)
+            message = to_instance_array(TYPES, tracks, header, names, self._config.mask_budget, self._spatial_frame)
             self.statistics.count(UNMASKED, sum(not instance.has_mask for instance in message.instances))
             self._instances.publish(message)
             for output, made_of in wanted:
@@ -378,8 +383,9 @@ class Camera:
         if self._depth is None:
             return
         pipeline = self._stream.pipeline
-        self._depth.placed(pipeline.spatial_problem)
+        self._depth.input.placed(pipeline.spatial_problem)
         if camera is None or depth is None or pipeline.spatial_problem or not self._cloud.get_subscription_count():
             return
+        header = Header(stamp=header.stamp, frame_id=self._spatial_frame or header.frame_id)
         points, owners = object_points(depth, tracks.label_map, camera, pipeline.spatial.max_depth)
         self._cloud.publish(in_space.to_cloud(header, points, owners, tracks))

@@ -32,6 +32,7 @@ from instance_flow_ros.bridge import choose_bridge
 from instance_flow_ros.camera import INNERMOST, Camera, ReceivedImage
 from instance_flow_ros.conversions import TYPES
 from instance_flow_ros.diagnostics import to_status
+from instance_flow_ros.frames import TransformListener
 from instance_flow_ros.loading import Loading
 from instance_flow_ros.parameters import NodeConfig, StreamConfig
 from instance_flow_ros.worker import NewestItemWorker
@@ -57,6 +58,7 @@ class InstanceFlowNode(LifecycleNode):
         self._bridge = choose_bridge()
         self._pipeline: Pipeline | None = None
         self._cameras: list[Camera] = []
+        self._transforms: TransformListener | None = None
         self._worker: NewestItemWorker[Camera, ReceivedImage] | None = None
         self._class_table: Publisher | None = None
         self._enabled = True
@@ -147,10 +149,13 @@ class InstanceFlowNode(LifecycleNode):
             self.get_logger().warning(shown(words, MESSAGE))
         self._pipeline = self._load(config, assembly)
         stream = parameters.read(self, StreamConfig)
+        if config.needs_transforms:
+            self._transforms = TransformListener(self, config.transform_tolerance)
+        buffer = self._transforms and self._transforms.buffer
         for name in config.names:
             pipeline = Pipeline(self._pipeline.network, assembly)
             pipeline.spatial = parameters.read(self, SpatialConfig)
-            self._cameras.append(Camera(self, name, config, pipeline, stream, self._bridge, self._put))
+            self._cameras.append(Camera(self, name, config, pipeline, stream, self._bridge, self._put, buffer))
         self._publish_class_table()
         # All that was loaded stays; looking for rings in it would hold up a frame now and then.
         gc.freeze()
@@ -190,6 +195,9 @@ class InstanceFlowNode(LifecycleNode):
         for camera in self._cameras:
             camera.close()
         self._cameras.clear()
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
         if self._class_table is not None:
             self.destroy_publisher(self._class_table)
             self._class_table = None

@@ -56,6 +56,17 @@ class NodeConfig:
         "depth; compressed: CompressedImage on depth/compressedDepth; none: positions are unknown",
         choices=(NONE, RAW, COMPRESSED),
     )
+    depth_registered: bool = setting(
+        True,
+        "whether depth is registered to the image, pixel by pixel. If not, it is registered here, by depth/camera_info "
+        "and the transform between the two frames",
+    )
+    target_frame: str = setting(
+        "", "frame of all that is in metres, such as odom, looked up at the image's stamp; empty = the image's own"
+    )
+    transform_tolerance: float = setting(
+        0.0, "seconds by which the stamp of an image may miss the transforms that have come", 0, 10
+    )
     cameras: tuple[str, ...] = setting(
         ("",),
         "names of several cameras: the topics of each are NAME/image and ~/NAME/instances; empty = one camera, with "
@@ -76,6 +87,11 @@ class NodeConfig:
                 )
             if self.names.count(name) > 1:
                 raise ValueError(f"parameter cameras holds {name!r} twice; every camera needs a name of its own")
+
+    @property
+    def needs_transforms(self) -> bool:
+        """Whether frames must be looked up."""
+        return self.depth != NONE and (not self.depth_registered or bool(self.target_frame))
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from instance_flow.spatial import transforms
 from instance_flow.spatial.transforms import TransformBuffer, TransformUnknown
 
 SECOND = 10**9
@@ -241,36 +243,54 @@ def test_a_frame_may_become_static_and_move_again() -> None:
         buffer.lookup("a", "b", 99 * SECOND)
 
 
-def test_foreign_messages_do_not_fill_the_memory() -> None:
+def test_foreign_messages_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms, "_FRAMES", 100)
+    monkeypatch.setattr(transforms, "_SAMPLES", 50)
     buffer = TransformBuffer()
-    refusals = [buffer.add("a", f"b{k}", 0, (0, 0, 0), NO_TURN) for k in range(10_001)]
-    assert [k for k, refusal in enumerate(refusals) if refusal] == [9_999, 10_000]
-    assert "there are 10000 frames already" in refusals[-1]
-    for k in range(20_005):
+    refusals = [buffer.add("a", f"b{k}", 0, (0, 0, 0), NO_TURN) for k in range(101)]
+    assert [k for k, refusal in enumerate(refusals) if refusal] == [99, 100]
+    assert "there are 100 frames already" in refusals[-1]
+    for k in range(55):
         buffer.add("a", "b1", k, (k, 0, 0), NO_TURN)
+    assert buffer.lookup("a", "b1", 5)[0, 3] == 5
     with pytest.raises(TransformUnknown, match="1e-09 s before the oldest"):
         buffer.lookup("a", "b1", 4)
 
 
 def test_threads_may_add_and_look_up_at_once() -> None:
-    buffer, wrong = TransformBuffer(seconds=1e-6), []
+    """Each is interrupted as often as Python can; without the lock, lists are seen half changed."""
+    buffer, answers, done = TransformBuffer(seconds=20e-9), [0], threading.Event()
+    failures: list[object] = []
     buffer.add("a", "b", 0, (0, 0, 0), NO_TURN)
 
     def look() -> None:
-        for k in range(2000):
+        while not done.is_set():
+            stamp = answers[0] + 1
             try:
-                found = buffer.lookup("a", "b", k)
+                found = float(buffer.lookup("a", "b", stamp)[0, 3])
             except TransformUnknown:
                 continue
-            if abs(found[0, 3] - k) > 1e-9:
-                wrong.append(found)
+            except Exception as error:
+                failures.append(error)
+                return
+            if abs(found - stamp) > 1e-9:
+                failures.append(found)
 
-    reader = threading.Thread(target=look)
-    reader.start()
-    for k in range(3000):
-        buffer.add("a", "b", k, (k, 0, 0), NO_TURN)
-    reader.join()
-    assert not wrong
+    readers = [threading.Thread(target=look) for _ in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for reader in readers:
+            reader.start()
+        for k in range(1, 6000):
+            buffer.add("a", "b", k, (k, 0, 0), NO_TURN)
+            answers[0] = k
+    finally:
+        done.set()
+        sys.setswitchinterval(interval)
+    for reader in readers:
+        reader.join()
+    assert not failures
 
 
 @pytest.mark.parametrize("name", ["seconds", "tolerance"])

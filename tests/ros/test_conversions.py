@@ -220,18 +220,3 @@ def test_class_table() -> None:
     table = to_class_table(TYPES, info, HEADER)
     assert (table.header, table.model, table.weights_sha256) == (HEADER, "blobs", "00ff")
     assert list(table.class_names) == ["red", "blue"]
-
-
-def test_detections_have_the_same_boxes_and_ids() -> None:
-    pytest.importorskip("vision_msgs", reason="vision_msgs comes with an official ROS only")
-    from instance_flow_ros.detections import to_detections
-
-    message = to_instance_array(TYPES, make_tracks(LABEL_MAPS["corners"]), HEADER, ("red", "blue"))
-    found = to_detections(message)
-    assert found.header == HEADER
-    for detection, instance in zip(found.detections, message.instances, strict=True):
-        hypothesis = detection.results[0].hypothesis
-        assert (detection.header, detection.id) == (HEADER, str(instance.id))
-        assert (hypothesis.class_id, hypothesis.score) == (instance.class_name, instance.score)
-        assert (detection.bbox.size_x, detection.bbox.size_y) == (4.0, 3.0)
-        assert (detection.bbox.center.position.x, detection.bbox.center.position.y) == (1.5, 1.0)

@@ -22,6 +22,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
+from instance_flow_ros import frames
 from instance_flow_ros.bridge import ImageBridge
 
 SECOND = 10**9
@@ -272,3 +273,13 @@ def test_compressed_depth_of_several_cameras_with_two_threads(start: Callable[..
         answer = rig.until(measured, lambda stamp: png(depth_image() // scale, stamp))  # noqa: B023
         z = [instance.spatial.position.z for instance in answer.instances]
         np.testing.assert_allclose(z, np.array(DEPTHS) / 1000 / scale, atol=0.03)
+
+
+@pytest.mark.skipif(frames.AVAILABLE, reason="tf2_msgs is installed")
+@pytest.mark.parametrize("setting", [{"target_frame": "odom"}, {"depth_registered": False}], ids=str)
+def test_without_tf2_msgs_there_is_no_other_frame(
+    start: Callable[..., Probe], blobs_model: Path, setting: dict[str, Any]
+) -> None:
+    probe = start(model=blobs_model, provider="cpu", depth="raw", **setting)
+    probe.until_logged("need transforms, but tf2_msgs is not installed; a ROS installation has it")
+    assert probe.state() == "unconfigured"

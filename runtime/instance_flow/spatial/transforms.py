@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.formats.foreign_text import shown
+from instance_flow.formats.rotations import to_matrices
 from instance_flow.structures import InstanceFlowError
 
 Array = NDArray[np.float64]
@@ -256,12 +257,7 @@ def _product(steps: list[tuple[_Sample, _Sample, float]]) -> Array:
 def _matrix(first: _Sample, second: _Sample, share: float) -> Array:
     out = np.eye(4)
     out[:3, 3] = (1 - share) * first.translation + share * second.translation
-    x, y, z, w = _slerp(first.rotation, second.rotation, share).tolist()
-    out[:3, :3] = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
-        (2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
-        (2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
-    )
+    out[:3, :3] = to_matrices(_slerp(first.rotation, second.rotation, share))[0]
     return out
 
 

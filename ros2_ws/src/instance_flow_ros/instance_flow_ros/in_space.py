@@ -22,7 +22,8 @@ _THINNEST = 0.01
 _ARROW = Vector3(x=0.04, y=0.08, z=0.0)
 """Metres: diameters of an arrow's shaft and head."""
 _LETTERS = 0.15
-_POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("id", "<u4"), ("class_id", "<u4")])
+_NAMES = ("x", "y", "z", "id", "class_id")
+_POINT = np.dtype(list(zip(_NAMES, ("<f4", "<f4", "<f4", "<u4", "<u4"), strict=True)))
 _DATATYPES = {"f": PointField.FLOAT32, "u": PointField.UINT32}
 
 
@@ -51,8 +52,8 @@ def to_cloud(header: Header, points: FloatArray, owners: NDArray[np.int32], trac
     data = array("B")
     data.frombytes(values.tobytes())
     fields = [
-        PointField(name=name, offset=int(offset), datatype=_DATATYPES[dtype.kind], count=1)
-        for name, (dtype, offset) in _POINT.fields.items()  # type: ignore[union-attr, misc]
+        PointField(name=name, offset=offset, datatype=_DATATYPES[_POINT[name].kind], count=1)
+        for name, offset in zip(_NAMES, range(0, _POINT.itemsize, 4), strict=True)
     ]
     return PointCloud2(
         header=header,

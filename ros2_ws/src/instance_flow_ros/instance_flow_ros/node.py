@@ -151,7 +151,7 @@ class InstanceFlowNode(LifecycleNode):
         stream = parameters.read(self, StreamConfig)
         if config.needs_transforms:
             self._transforms = TransformListener(self, config.transform_tolerance)
-        buffer = self._transforms and self._transforms.buffer
+        buffer = None if self._transforms is None else self._transforms.buffer
         for name in config.names:
             pipeline = Pipeline(self._pipeline.network, assembly)
             pipeline.spatial = parameters.read(self, SpatialConfig)

@@ -6,6 +6,7 @@ The real node, and a camera beside it.
     python bench/ros_latency.py               # 640x480 and 1280x720, best effort and reliable, 30 images per second
     python bench/ros_latency.py --rate 10     # where the network cannot keep up with 30
     python bench/ros_latency.py --set threads=1 --set pipelined=true
+    python bench/ros_latency.py --depth       # with depth and calibration beside every image
 
 With ros2_ws/install/setup.bash sourced. The camera's process sends images of the demo's recording in the size asked
 for, as any driver with our Fast DDS profile would. All times are milliseconds, medians where nothing else is said.
@@ -44,15 +45,18 @@ def main() -> None:
     add_settings(options)
     options.add_argument("--rate", type=float, default=30.0, help="images per second (default: %(default)s)")
     options.add_argument("--frames", type=int, default=300, help="images to send (default: %(default)s)")
+    options.add_argument("--depth", action="store_true", help="send depth, too, and place the objects in metres")
     chosen = options.parse_args()
+    given = settings(chosen) | ({"depth": "raw"} if chosen.depth else {})
     rows: list[Row] = []
-    with bench_domain() as folder, probed_node(folder, **settings(chosen)) as node:
+    with bench_domain() as folder, probed_node(folder, **given) as node:
         node.until(lambda: node.state() == "active", "state active")
         for width, height in _SIZES:
             np.save(folder / "images.npy", list(pictures(width, height)))
             for reliable in (False, True):
                 name = {"size": f"{width}x{height}", "QoS": "reliable" if reliable else "best effort"}
-                rows.append({**name, **measure(node, folder / "images.npy", reliable, chosen.rate, chosen.frames)})
+                film = (folder / "images.npy", reliable, chosen.rate, chosen.frames, chosen.depth)
+                rows.append({**name, **measure(node, *film)})
     show(rows, chosen.json)
 
 
@@ -64,13 +68,16 @@ def pictures(width: int, height: int) -> Iterator[np.ndarray]:
         yield cv2.resize(image.image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def measure(node: Any, images: Path, reliable: bool, rate: float, frames: int) -> dict[str, float]:
+def measure(node: Any, images: Path, reliable: bool, rate: float, frames: int, depth: bool = False) -> dict[str, float]:
     """Have a camera send images to an active node, and give what became of them."""
     from camera_process import CameraProcess
     from probe import values
 
-    topic, answers = (node.node.resolve_topic_name(name) for name in ("image", "instance_flow/instances"))
-    with CameraProcess(images, topic, answers, rate=rate, frames=frames, reliable=reliable) as camera:
+    names = ("image", "instance_flow/instances", "depth")
+    topic, answers, depth_topic = (node.node.resolve_topic_name(name) for name in names)
+    with CameraProcess(
+        images, topic, answers, rate=rate, frames=frames, reliable=reliable, depth=depth_topic if depth else ""
+    ) as camera:
         camera.until_ready()
         before = values(node.next_status())
         told = len(node.statuses)
@@ -86,12 +93,14 @@ def measure(node: Any, images: Path, reliable: bool, rate: float, frames: int) -
     )
     latencies = [(arrived[stamp] - time) / 1e6 for stamp, time in sent.items() if stamp in arrived]
     p50, p95 = (float(value) for value in np.percentile(latencies, (50, 95)))
-    counts = {name: int(after[f"frames {name}"]) - int(before[f"frames {name}"]) for name in ("received", "dropped")}
+    events = ("received", "dropped", "with depth")
+    counts = {name: int(after[f"frames {name}"]) - int(before[f"frames {name}"]) for name in events}
     return {
         "sent": len(sent),
         "received": counts["received"],
         "answered": len(latencies),
         "dropped": counts["dropped"],
+        **({"with depth": counts["with depth"]} if depth else {}),
         "network": network,
         "beyond": beyond,
         "beyond p95": worst,

@@ -5,7 +5,8 @@
 
 The process sends its first image until the node answers, prints "ready", and waits for a line on standard input. Then
 it sends the images (N, H, W, 3) RGB in turn, stamped with the time of day, and prints stamp and time.monotonic_ns() of
-each as JSON; then it waits for the end of standard input.
+each as JSON; then it waits for the end of standard input. With --depth, the topic of a depth camera, each image is
+followed by its depth, a slope of millimetres, and preceded by its calibration, on camera_info beside that topic.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from instance_flow_msgs.msg import TrackedInstanceArray
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from instance_flow_ros import middleware
@@ -38,14 +39,23 @@ _PATIENCE = 60.0
 class CameraProcess:
     """The process, seen by whoever starts it. For use with ``with``.
 
-    topic, answers: full names.   images: a file of numpy.
+    topic, answers, depth: full names; no depth where that is empty.   images: a file of numpy.
     """
 
     def __init__(
-        self, images: Path, topic: str, answers: str, *, rate: float = 30.0, frames: int = 90, reliable: bool = False
+        self,
+        images: Path,
+        topic: str,
+        answers: str,
+        *,
+        rate: float = 30.0,
+        frames: int = 90,
+        reliable: bool = False,
+        depth: str = "",
     ) -> None:
         command = [sys.executable, __file__, str(images), "--topic", topic, "--answers", answers]
         command += ["--rate", str(rate), "--frames", str(frames), *(["--reliable"] if reliable else [])]
+        command += ["--depth", depth] if depth else []
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -83,7 +93,10 @@ def main() -> None:
         messages = [ImageBridge().cv2_to_imgmsg(image, "rgb8", Header()) for image in np.load(options.images)]
         node = rclpy.create_node("camera")
         reliability = ReliabilityPolicy.RELIABLE if options.reliable else ReliabilityPolicy.BEST_EFFORT
-        publisher = node.create_publisher(Image, options.topic, QoSProfile(depth=1, reliability=reliability))
+        qos = QoSProfile(depth=1, reliability=reliability)
+        publisher: Any = node.create_publisher(Image, options.topic, qos)
+        if options.depth:
+            publisher = DepthCamera(node, publisher, options.depth, messages[0], qos)
         knock(node, publisher, messages[0], options.answers)
         print("ready", flush=True)
         sys.stdin.readline()
@@ -96,6 +109,26 @@ def main() -> None:
             rclpy.try_shutdown()
 
 
+class DepthCamera:
+    """Publishes an image with what belongs to it."""
+
+    def __init__(self, node: Node, images: Any, topic: str, image: Image, qos: QoSProfile) -> None:
+        self._images, height, width = images, image.height, image.width
+        self._depths = node.create_publisher(Image, topic, qos)
+        self._infos = node.create_publisher(CameraInfo, f"{topic.rpartition('/')[0]}/camera_info", qos)
+        slope = np.linspace(4000, 1000, height).astype(np.uint16)
+        self._depth = ImageBridge().cv2_to_imgmsg(np.tile(slope[:, None], width), "16UC1", image.header)
+        k = np.array((width, 0, width / 2, 0, width, height / 2, 0, 0, 1), np.float64)
+        self._info = CameraInfo(header=image.header, height=height, width=width, distortion_model="plumb_bob", k=k)
+
+    def publish(self, image: Image) -> None:
+        """Calibration, image and depth of one time."""
+        self._info.header = self._depth.header = image.header
+        self._infos.publish(self._info)
+        self._images.publish(image)
+        self._depths.publish(self._depth)
+
+
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -105,6 +138,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--frames", type=int, required=True)
     parser.add_argument("--reliable", action="store_true")
+    parser.add_argument("--depth", default="")
     return parser.parse_args()
 
 

@@ -2,6 +2,7 @@
 """Errors in metres on synthetic scenes, beside the naive way, and what placing objects costs: docs/spatial.md.
 
     python bench/spatial.py
+    python bench/spatial.py --picture docs/spatial.png     # only the picture of a scene
 
 The masks and ids are the truth's, so that errors are those of the depth. The naive way takes the mean depth of the
 middle fifth of the box, and differences of positions between frames.
@@ -13,10 +14,13 @@ import argparse
 import time
 from collections import defaultdict
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow import Pipeline, Tracks
+from instance_flow.pictures.birds_eye import birds_eye
+from instance_flow.pictures.draw import overlay
 from instance_flow.spatial.camera import CameraModel
 from instance_flow.spatial.measure import SpatialConfig, measure
 from instance_flow_training.worlds.depth_scenes import DepthClip, DepthSceneConfig, generate_depth_clip
@@ -94,11 +98,25 @@ def cost(frames: int = 200) -> str:
     return f"64 objects at 640x480: {np.median(taken):.2f} ms (median), {np.quantile(taken, 0.9):.2f} ms (p90)"
 
 
+def picture(seed: int = 1, frame: int = 14) -> NDArray[np.uint8]:
+    """One frame of a scene, as the camera sees it and from above."""
+    clip = generate_depth_clip(seed, DepthSceneConfig((300, 400), frame + 1, objects=5))
+    pipeline, camera = Pipeline(OracleNetwork(clip.clip())), CameraModel(clip.matrix)
+    for image, depth, stamp in zip(clip.images, clip.depths, clip.stamps.tolist(), strict=True):
+        tracks = pipeline.step(image, stamp, depth=depth, camera=camera)
+    seen = overlay(clip.images[-1], tracks, ["object"] * len(pipeline.info.class_names))
+    return np.hstack([seen, birds_eye(tracks, camera, size=(300, 300))])
+
+
 def main() -> None:
     """Print the table and the cost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--scenes", type=int, default=6, help="scenes for each noise")
+    parser.add_argument("--picture", help="PNG file for a picture of a scene, in place of all else")
     options = parser.parse_args()
+    if options.picture:
+        cv2.imwrite(options.picture, cv2.cvtColor(picture(), cv2.COLOR_RGB2BGR))
+        return
     print(cost())
     errors: Errors = defaultdict(list)
     for noise in NOISES:

@@ -265,6 +265,15 @@ def test_rtsp(tmp_path: Path) -> None:
     assert not source.recorded
 
 
+def test_the_duration_of_a_recording_is_by_its_own_times(tmp_path: Path, model: Path) -> None:
+    """As that of a file is: the clock would end it wherever the machine just is."""
+    clip = write_source(tmp_path / "clip.mp4", frames(30)).read_bytes()
+    command = [*COMMAND, "-", "--model", str(model), "--out", str(tmp_path / "out"), "--no-video", "--duration", "0.5"]
+    done = subprocess.run(command, input=clip, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [line["stamp"] for line in lines_of(tmp_path / "out" / "tracks.jsonl")] == [k * 10**8 for k in range(5)]
+
+
 @pytest.mark.parametrize("container", [True, False], ids=["with times", "without"])
 def test_standard_input(tmp_path: Path, model: Path, container: bool) -> None:
     """Every frame counts: who writes into a pipe waits."""

@@ -39,7 +39,7 @@ class LiveSource:
 
     Args:
         reconnects: attempts in a row after which a lost stream is given up.
-        duration: seconds after which ``frames`` ends, None = never.
+        duration: seconds after which ``frames`` ends, of a recording by its own times; None = never.
         rate: frames per second of a recording that knows no times; None = its frames have no stamps.
 
     Attributes:
@@ -88,18 +88,29 @@ class LiveSource:
 
     def frames(self, refuse: Refuse) -> Iterator[Frame]:  # noqa: ARG002 - decoders pass over what they cannot read
         """See Source; from the newest frame on."""
-        end = math.inf if self._duration is None else time.monotonic() + self._duration
-        number = 0
+        by_clock = math.inf if self._duration is None or (self.recorded and self.has_times) else self._duration
+        end = time.monotonic() + by_clock
+        first, number = None, 0
         with self._changed:
             self.dropped = self.reconnected = 0
         try:
             while time.monotonic() < end and (taken := self._take(end)) is not None:
-                yield Frame(taken[0], taken[1], "", "", number=number)
+                image, stamp = taken
+                first = stamp if first is None else first
+                if self._is_over(first, stamp):
+                    break
+                yield Frame(image, stamp, "", "", number=number)
                 number += 1
         finally:
             self.close()
         if self._error:
             self.lost = self._error
+
+    def _is_over(self, first: int | None, stamp: int | None) -> bool:
+        """Whether a recording has lasted for ``duration`` by its own times, as a file would have."""
+        if self._duration is None or not self.recorded or first is None or stamp is None:
+            return False
+        return stamp - first >= self._duration * 1e9
 
     def close(self) -> None:
         """Let go of the stream."""

@@ -27,7 +27,7 @@ from instance_flow.network.multiscale import open_network
 from instance_flow.network.protocol import Launched, Network, Predictor, as_network
 from instance_flow.network.stages import Stopwatch
 from instance_flow.settings import EVIDENCE, AssemblyConfig
-from instance_flow.spatial import registration
+from instance_flow.spatial import cloud, registration
 from instance_flow.spatial.camera import CameraModel
 from instance_flow.spatial.measure import MEASURED, SpatialConfig, compile_kernels, depth_problem, measure
 from instance_flow.structures import (
@@ -409,6 +409,7 @@ class Pipeline:
             progress("compiling the kernels for depth, which takes seconds the first time")
             compile_kernels()
             registration.compile_kernels()
+            cloud.compile_kernels()
 
     def _match(self, match_input: MatchInput) -> Matches:
         instances, config = match_input.instances, self.config

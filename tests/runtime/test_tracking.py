@@ -18,7 +18,7 @@ from instance_flow.assembly.appearance import APPEARANCE_SIZE
 from instance_flow.assembly.matching import Matches
 from instance_flow.pipeline import Observation
 from instance_flow.settings import POLICIES
-from instance_flow.spatial import measure
+from instance_flow.spatial import cloud, measure
 from instance_flow.spatial.camera import CameraModel
 from instance_flow.spatial.measure import SpatialConfig
 from instance_flow.structures import LAST_ID, NEW, Image, Instances, ModelInfo, Prediction
@@ -420,17 +420,21 @@ def test_after_the_warm_up_no_depth_compiles_anything(
     depth: NDArray[Any], distortion: tuple[float, ...], settings: SpatialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernels as a new process has them: with nothing compiled, but for what is in the cache."""
-    for name in ("_points", "_percentiles"):
-        monkeypatch.setattr(measure, name, numba.njit(cache=True, nogil=True)(getattr(measure, name).py_func))
+    kernels = ((measure, "_points"), (measure, "_percentiles"), (cloud, "_points"))
+    for module, name in kernels:
+        monkeypatch.setattr(module, name, numba.njit(cache=True, nogil=True)(getattr(module, name).py_func))
     pipeline = Pipeline(OneThing())
     pipeline.spatial = settings
     pipeline.warmup((48, 64), depth=True)
-    warm = measure._points.signatures, measure._percentiles.signatures
+    warm = [getattr(module, name).signatures for module, name in kernels]
     matrix = np.array([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]])
     camera = CameraModel(matrix, distortion, "equidistant" if 0.01 in distortion else "plumb_bob")
     tracks = pipeline.step(np.zeros((48, 64, 3), np.uint8), 0, depth=depth, camera=camera)
     assert tracks.positions[0, 2] == pytest.approx(2.0, abs=1e-3)
-    assert (measure._points.signatures, measure._percentiles.signatures) == warm
+    points, owners = cloud.object_points(depth, tracks.label_map, camera, settings.max_depth)
+    np.testing.assert_allclose(points[:, 2], 2.0, atol=1e-3)
+    assert len(owners) == tracks.areas.sum()
+    assert [getattr(module, name).signatures for module, name in kernels] == warm
 
 
 def test_a_bad_image_leaves_the_stream_as_it_was() -> None:

@@ -34,6 +34,13 @@ def object_points(
     return points, owners
 
 
+def compile_kernels() -> None:
+    """Compile ahead all that ``object_points`` needs, whatever the depth image and camera are."""
+    nothing, camera = np.zeros((1, 1), np.int32), CameraModel(np.eye(3))
+    for kind in (np.uint16, np.float32):
+        object_points(nothing.astype(kind), nothing, camera, 1.0)
+
+
 @njit(cache=True, nogil=True)
 def _points(
     depth: NDArray[Any],

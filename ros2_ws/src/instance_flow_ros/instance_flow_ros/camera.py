@@ -229,6 +229,8 @@ class Camera:
             header, stamp = begun.frame.message.header, begun.pending.stamp
             depth, camera = self._depth_of(begun.frame, begun.pending.image)
             tracks = self._overlap.finish(begun.pending, depth=depth, camera=camera)
+            if self._depth is not None:
+                self._depth.input.placed(self._stream.pipeline.spatial_problem)
             self._publish(header, begun.pending.image, tracks)
             self._publish_cloud(header, tracks, depth, camera)
             now = self._node.get_clock().now().nanoseconds
@@ -379,11 +381,8 @@ class Camera:
             self._overlay.publish(self._bridge.cv2_to_imgmsg(picture, "rgb8", header))
 
     def _publish_cloud(self, header: Header, tracks: Tracks, depth: Any, camera: CameraModel | None) -> None:
-        """Publish the objects' points, and keep why there are none."""
-        if self._depth is None:
-            return
+        """Publish the objects' points, of an image with depth."""
         pipeline = self._stream.pipeline
-        self._depth.input.placed(pipeline.spatial_problem)
         if camera is None or depth is None or pipeline.spatial_problem or not self._cloud.get_subscription_count():
             return
         header = Header(stamp=header.stamp, frame_id=self._spatial_frame or header.frame_id)

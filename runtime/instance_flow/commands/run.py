@@ -31,7 +31,7 @@ from instance_flow.commands.values import (
     whole,
 )
 from instance_flow.commands.watch import Watchers, add_watching, watching
-from instance_flow.formats.bags import image_topics, is_bag
+from instance_flow.formats.bags import bag_topics, image_topics, is_bag
 from instance_flow.formats.messages import MASK_BUDGET
 from instance_flow.formats.ytvis import GroundTruth, load_ground_truth
 from instance_flow.network.protocol import Network
@@ -217,7 +217,11 @@ def _topics(options: argparse.Namespace, given: Input) -> list[str]:
         return list(options.topic)
     if given.path is None or not is_bag(given.path):
         raise ValueError(f"{given.path or given.name} is not a bag, so it has no topics")
-    return [topic for topic, count in image_topics(given.path).items() if count]
+    if options.depth is None:
+        return [topic for topic, count in image_topics(given.path).items() if count]
+    there = bag_topics(given.path)
+    pictures = [topic for topic, count in image_topics(given.path).items() if count and not there[topic].measures]
+    return [topic for topic in pictures if topic != options.depth]
 
 
 def _output_options(options: argparse.Namespace, name: str) -> OutputOptions:

@@ -17,10 +17,14 @@ from instance_flow.formats.video import opencv_path
 from instance_flow.network.execution import PROVIDERS, ExecutionConfig
 from instance_flow.network.installation import bundled_model_path
 from instance_flow.replay.saves import SAVES
-from instance_flow.replay.settings import Settings
+from instance_flow.replay.settings import DepthSettings, Settings
 from instance_flow.settings import AssemblyConfig
+from instance_flow.spatial.measure import SpatialConfig
 from instance_flow.stream import MAX_GAP
 from instance_flow.structures import SourceError
+
+_DEPTH_KEYS = [spec.name for kind in (DepthSettings, SpatialConfig) for spec in declared(kind)]
+"""Of --set, in use with --depth alone."""
 
 SIGNALLED = 128
 """A process that a signal ended has this and the signal's number as its exit code."""
@@ -89,7 +93,38 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="a setting of the assembly, named as the node's parameter; may be given again; keys: "
-        + ", ".join(spec.name for spec in declared(AssemblyConfig)),
+        + ", ".join(spec.name for spec in declared(AssemblyConfig))
+        + "; with --depth also "
+        + ", ".join(_DEPTH_KEYS),
+    )
+    _add_depth(parser)
+
+
+def _add_depth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--depth",
+        nargs="?",
+        const="",
+        metavar="TOPIC",
+        help="place the tracks in metres by the depth images of a bag, on this topic or, without TOPIC, on the one "
+        "that belongs to the images by its name; put SOURCE before --depth",
+    )
+    parser.add_argument(
+        "--camera-info",
+        metavar="TOPIC",
+        help="with --depth: topic of the calibration of the images; camera_info beside them unless given",
+    )
+    parser.add_argument(
+        "--depth-unregistered",
+        action="store_true",
+        help="with --depth: depth is of a camera of its own, and is registered to the images by camera_info beside the "
+        "depth and the bag's transforms",
+    )
+    parser.add_argument(
+        "--target-frame",
+        metavar="FRAME",
+        help="with --depth: frame of all that is in metres, such as odom, by the bag's transforms; the images' own "
+        "unless given",
     )
 
 
@@ -115,8 +150,37 @@ def read_settings(options: argparse.Namespace) -> Settings:
     model = options.model or bundled_model_path()
     pairs = [f"classes={options.classes}"] if options.classes else []
     pairs += [] if options.conf is None else [f"min_score={options.conf}"]
-    config, execution = parse_settings([*options.set, *pairs]), read_execution(options)
-    return Settings(model, options.provider, config, tuple(options.scales), options.max_gap, execution, options.size)
+    in_space = [pair for pair in options.set if pair.partition("=")[0] in _DEPTH_KEYS]
+    config = parse_settings([*(pair for pair in options.set if pair not in in_space), *pairs])
+    scales, execution, depth = tuple(options.scales), read_execution(options), _read_depth(options, in_space)
+    return Settings(model, options.provider, config, scales, options.max_gap, execution, options.size, depth)
+
+
+def _read_depth(options: argparse.Namespace, pairs: Sequence[str]) -> DepthSettings | None:
+    if options.depth is None:
+        given = {
+            "--camera-info": options.camera_info,
+            "--depth-unregistered": options.depth_unregistered,
+            "--target-frame": options.target_frame,
+            **{f"--set {pair}": True for pair in pairs},
+        }
+        for name, value in given.items():
+            if value:
+                raise ValueError(f"{name} is about tracks in metres, so it needs --depth beside it")
+        return None
+    texts = dict(pair.split("=", 1) if "=" in pair else (pair, "") for pair in pairs)
+    own, spatial = (
+        {spec.name: from_text(spec, texts[spec.name]) for spec in declared(kind) if spec.name in texts}
+        for kind in (DepthSettings, SpatialConfig)
+    )
+    return DepthSettings(
+        options.depth,
+        options.camera_info or "",
+        not options.depth_unregistered,
+        (options.target_frame or "").lstrip("/"),
+        **own,
+        spatial=SpatialConfig(**spatial),
+    )
 
 
 def parse_settings(pairs: Sequence[str]) -> AssemblyConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -61,6 +61,37 @@ Refuse = Callable[[str, int, str], None]
 
 
 @dataclass(frozen=True)
+class BagTopic:
+    """What a topic of a bag holds. messages: their number.
+
+    encoding: of the first image, or its format where it is compressed; empty for all else, and where it is damaged.
+    """
+
+    message_type: str
+    messages: int
+    encoding: str
+
+    @property
+    def measures(self) -> bool:
+        """Whether its images are depth or labels, and no pictures."""
+        return self.encoding in ("16UC1", "32FC1") or "compressedDepth" in self.encoding
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """One message as it was recorded. number: its place among those of a topic of images, -1 of any other topic.
+
+    message: None where it is damaged; ``problem`` says how.
+    """
+
+    topic: str
+    received: int
+    number: int
+    message: Any
+    problem: str
+
+
+@dataclass(frozen=True)
 class BagImage:
     """One image message: stamp of its header, time it was received, frame of its header, (H, W, 3) uint8 RGB.
 
@@ -92,10 +123,16 @@ def image_topics(path: Path) -> dict[str, int]:
         return _count_messages(connection for connection in _connections(readers) if _is_image(connection))
 
 
+def bag_topics(path: Path) -> dict[str, BagTopic]:
+    """All topics of a bag."""
+    with open_bag(path) as readers:
+        return _topics(readers)
+
+
 class BagImages:
     """The images of one or several topics of a bag, in the order of the recording. Iterate as often as wanted.
 
-    topic: one or several; may be left out where only one topic holds images.
+    topic: one or several; may be left out where only one topic holds pictures.
 
     Attributes:
         topics: the topics, each with its number of messages; their sum is the length.   topic: the first of them.
@@ -106,7 +143,7 @@ class BagImages:
         self.path = Path(path)
         wanted = [topic] if isinstance(topic, str) else list(dict.fromkeys(topic or ()))
         with open_bag(self.path) as readers:
-            self.topics = _choose_topics(self.path, _connections(readers), wanted)
+            self.topics = _choose_topics(self.path, readers, wanted)
             self.rates = {name: _usual_rate(_images(readers, [name])) for name in self.topics}
         self.topic = next(iter(self.topics))
         self.rate = self.rates[self.topic]
@@ -120,32 +157,51 @@ class BagImages:
 
     def images(self, refuse: Refuse) -> Iterator[BagImage]:
         """The images that can be used; ``refuse`` is called for every other one."""
+        for one in self.messages():
+            try:
+                image = self.decode(one)
+            except ValueError as error:
+                refuse(one.topic, one.number, str(error))
+                continue
+            yield image
+
+    def messages(self, beside: Collection[str] = ()) -> Iterator[BagMessage]:
+        """The messages of the images, not decoded, and of the topics ``beside`` them, in the order of the recording."""
         types = typestore()
         numbers, reported = dict.fromkeys(self.topics, -1), set[str]()
         with open_bag(self.path) as readers:
-            for connection, received, data in _images(readers, self.topics):
-                topic = connection.topic
-                numbers[topic] += 1
+            for connection, received, data in messages_of(
+                readers, lambda one: one.topic in beside or (one.topic in self.topics and _is_image(one))
+            ):
+                topic, message, problem = connection.topic, None, ""
+                if topic in numbers:
+                    numbers[topic] += 1
                 try:
                     message = _deserialize(types, connection, data)
-                    image = _decode(message)
                 except ValueError as error:
-                    refuse(topic, numbers[topic], str(error))
-                    continue
-                header, header_stamp = message.header, message.header.stamp
-                if topic not in reported and (problem := stamp_problem(header_stamp)):
+                    problem = str(error)
+                number = numbers.get(topic, -1)
+                unsaid = message is not None and number >= 0 and topic not in reported
+                if unsaid and (words := stamp_problem(message.header.stamp)):
                     reported.add(topic)
-                    _log.warning("%s: image %d of %s: %s", self.path, numbers[topic] + 1, topic, problem)
-                yield BagImage(
-                    stamp=to_nanoseconds(header_stamp),
-                    received=received,
-                    frame_id=header.frame_id,
-                    image=image,
-                    encoding=_encoding(message),
-                    topic=topic,
-                    number=numbers[topic],
-                    time=(int(header_stamp.sec), int(header_stamp.nanosec)),
-                )
+                    _log.warning("%s: image %d of %s: %s", self.path, number + 1, topic, words)
+                yield BagMessage(topic, received, number, message, problem)
+
+    def decode(self, one: BagMessage) -> BagImage:
+        """The image of a message; ValueError where it cannot be used."""
+        if one.message is None:
+            raise ValueError(one.problem)
+        image, header = _decode(one.message), one.message.header
+        return BagImage(
+            stamp=to_nanoseconds(header.stamp),
+            received=one.received,
+            frame_id=header.frame_id,
+            image=image,
+            encoding=_encoding(one.message),
+            topic=one.topic,
+            number=one.number,
+            time=(int(header.stamp.sec), int(header.stamp.nanosec)),
+        )
 
     def arrivals(self) -> list[tuple[int, str]]:
         """When each image was received, and its topic, in order."""
@@ -226,8 +282,24 @@ def _count_messages(connections: Iterator[Connection]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _choose_topics(path: Path, connections: list[Connection], wanted: Sequence[str]) -> dict[str, int]:
-    """The topics to read, each with its number of messages; none wanted = the only one that there is."""
+def _topics(readers: list[Reader]) -> dict[str, BagTopic]:
+    types = {connection.topic: connection.msgtype for connection in _connections(readers)}
+    counts, store = _count_messages(iter(_connections(readers))), typestore()
+    unseen = {connection.topic for connection in _connections(readers) if _is_image(connection) and connection.msgcount}
+    encodings: dict[str, str] = {}
+    for connection, _, data in _images(readers, set(unseen)) if unseen else ():
+        if connection.topic in unseen:
+            unseen.remove(connection.topic)
+            with suppress(ValueError):  # An image that cannot be used is the reader's business.
+                encodings[connection.topic] = _encoding(_deserialize(store, connection, data))
+        if not unseen:
+            break
+    return {topic: BagTopic(types[topic], counts[topic], encodings.get(topic, "")) for topic in sorted(types)}
+
+
+def _choose_topics(path: Path, readers: list[Reader], wanted: Sequence[str]) -> dict[str, int]:
+    """The topics to read, each with its number of messages; none wanted = the only one of pictures that there is."""
+    connections = _connections(readers)
     images = _count_messages(connection for connection in connections if _is_image(connection))
     types = {connection.topic: connection.msgtype for connection in connections}
     if not images:
@@ -245,6 +317,9 @@ def _choose_topics(path: Path, connections: list[Connection], wanted: Sequence[s
             found = f"holds {shown(types[topic])}, not images" if topic in types else "is not in the bag"
             raise SourceError(f"{path}: topic {topic} {found}; topics of images: {listing}")
     filled = [topic for topic, count in images.items() if count]
+    if not wanted and len(filled) > 1:
+        beside = {topic for topic, there in _topics(readers).items() if there.measures}
+        filled = [topic for topic in filled if topic not in beside] or filled
     if not wanted and len(filled) > 1:
         raise SourceError(f"{path} has several topics of images, choose one or more, or all of them: {listing}")
     chosen = wanted or (filled or list(images))[:1]

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -54,6 +54,7 @@ class Frame:
         stand in the message's header, also where they say nothing; zeros elsewhere.
     camera: index into ``Source.cameras``.   number: place among the frames of its camera, from 0, counting those that
         cannot be used.
+    depth, calibration: (H, W) and its ``CameraModel``, as ``DepthInput.take`` gives them; None where none is read.
     """
 
     image: Image
@@ -65,6 +66,8 @@ class Frame:
     camera: int = 0
     number: int = 0
     time: tuple[int, int] = (0, 0)
+    depth: Any = None
+    calibration: Any = None
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,7 @@ class BagSource:
     knows_times = has_times = True
 
     def __init__(self, path: Path, topic: str | Sequence[str] | None) -> None:
-        self._images = images = BagImages(path, topic)
+        self.images = images = BagImages(path, topic)
         self.name = path.resolve().stem if path.is_file() else path.resolve().name
         self.length: int | None = len(images)
         names = camera_names(list(images.topics)) if len(images.topics) > 1 else [""]
@@ -258,23 +261,25 @@ class BagSource:
         self._index = {camera.topic: index for index, camera in enumerate(self.cameras)}
 
     def __iter__(self) -> Iterator[Frame]:
-        return map(self._frame, self._images)
+        return map(self.frame, self.images)
 
     def frames(self, refuse: Refuse) -> Iterator[Frame]:
         """See Source."""
-        path, index = self._images.path, self._index
-        images = self._images.images(
-            lambda topic, number, reason: refuse(
-                index[topic], number, f"{path}: image {number + 1} of {topic}: {reason}"
-            )
+        return map(self.frame, self.images.images(self.refusing(refuse)))
+
+    def refusing(self, refuse: Refuse) -> Callable[[str, int, str], None]:
+        """``refuse``, for images by their topic."""
+        path, index = self.images.path, self._index
+        return lambda topic, number, reason: refuse(
+            index[topic], number, f"{path}: image {number + 1} of {topic}: {reason}"
         )
-        return map(self._frame, images)
 
     def arrivals(self) -> list[tuple[int, int]]:
         """When each frame was received, in nanoseconds, and its camera, in order."""
-        return [(received, self._index[topic]) for received, topic in self._images.arrivals()]
+        return [(received, self._index[topic]) for received, topic in self.images.arrivals()]
 
-    def _frame(self, image: BagImage) -> Frame:
+    def frame(self, image: BagImage) -> Frame:
+        """An image of this source as one of its frames."""
         return Frame(
             image=image.image,
             stamp=image.stamp,

@@ -23,6 +23,7 @@ from instance_flow.formats.atomic import replacing
 from instance_flow.formats.video import Frame, opencv_path
 from instance_flow.formats.video_writer import VideoWriter
 from instance_flow.formats.ytvis import ResultsCollector, write_results
+from instance_flow.pictures.birds_eye import birds_eye
 from instance_flow.pictures.draw import contact_sheet, overlay
 from instance_flow.pictures.panels import Panels
 from instance_flow.pipeline import Observation, Pipeline
@@ -30,7 +31,7 @@ from instance_flow.replay.numbers import RunNumbers
 from instance_flow.report.page import report_page
 from instance_flow.report.run_statistics import Statistics
 from instance_flow.report.samples import EvenSamples
-from instance_flow.structures import NEW, STATES, Image, SourceError, Tracks
+from instance_flow.structures import NEW, SPATIAL_STATES, STATES, Image, SourceError, Tracks
 
 RESULTS, TABLE, VIDEO, SHEET = "results.json", "tracks.jsonl", "overlay.mp4", "contact_sheet.png"
 PANELS, PANELS_SHEET, REPORT = "panels.mp4", "panels.png", "report.html"
@@ -79,15 +80,19 @@ def results_output(
 
 
 @contextmanager
-def table_output(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
+def table_output(folder: Path, class_names: Sequence[str], *, in_space: bool = False) -> Iterator[Add]:
     """``tracks.jsonl``: one line of JSON per frame, with every object's numbers and why it has its id.
 
     ``number`` is the frame's place in the source, ``frame`` that in its stream, which begins at 0 again after a reset.
+    in_space: with what is known in metres, too.
     """
     with replacing(folder / TABLE) as path, path.open("w", encoding="utf-8") as file:
 
         def add(frame: Frame, tracks: Tracks) -> None:
-            rows = [table_row(tracks, row, class_names) for row in range(len(tracks))]
+            rows = [
+                table_row(tracks, row, class_names) | (_row_in_space(tracks, row) if in_space else {})
+                for row in range(len(tracks))
+            ]
             line = {
                 **{"number": frame.number, "frame": tracks.frame_index, "stamp": frame.stamp, "name": frame.name},
                 "tracks": rows,
@@ -154,10 +159,16 @@ def report_output(
 ) -> Iterator[Add]:
     """``report.html``: the run as one page that needs nothing else. ``about`` gives, at the end, what
     ``report.report_page`` wants; statistics are those that the run fills."""
-    samples = EvenSamples(_SHEET_FRAMES)
+    samples, above = EvenSamples(_SHEET_FRAMES), EvenSamples(_SHEET_FRAMES)
     with replacing(folder / REPORT) as path:
-        yield _sampling(samples, class_names)
-        page = report_page(about(), statistics, class_names, samples.chosen())
+        add_overlay, add_above = _sampling(samples, class_names), _sampling_above(above)
+
+        def add(frame: Frame, tracks: Tracks) -> None:
+            add_overlay(frame, tracks)
+            add_above(frame, tracks)
+
+        yield add
+        page = report_page(about(), statistics, class_names, samples.chosen(), above.chosen())
         # A file's name may hold bytes that are no text at all.
         path.write_text(page, encoding="utf-8", errors="replace")
 
@@ -186,6 +197,24 @@ def table_row(tracks: Tracks, row: int, class_names: Sequence[str]) -> dict[str,
         "age": int(tracks.ages[row]),
         "age_seconds": _number(tracks.age_seconds[row]),
         "kept": None if reference == NEW else kept,
+    }
+
+
+def _row_in_space(tracks: Tracks, row: int) -> dict[str, Any]:
+    """What is known of one track in metres, as JSON holds it: x, y, z in the order of ``Tracks.positions``; all but the
+    state is None where it is unknown. ``covariance`` is (6, 6), of position and velocity."""
+
+    def numbers(values: np.ndarray[Any, Any]) -> list[float] | None:
+        # In digits that count: variances are far below a thousandth.
+        return [float(f"{value:.6g}") for value in values.tolist()] if np.isfinite(values).all() else None
+
+    covariance = [numbers(line) for line in tracks.spatial_covariances[row]]
+    return {
+        "spatial_state": SPATIAL_STATES[tracks.spatial_states[row]],
+        "position": numbers(tracks.positions[row]),
+        "spatial_velocity": numbers(tracks.spatial_velocities[row]),
+        "covariance": None if None in covariance else covariance,
+        "extent": numbers(tracks.extents[row]),
     }
 
 
@@ -219,6 +248,23 @@ def _sampling(samples: EvenSamples, class_names: Sequence[str]) -> Add:
         place = next(count)
         if samples.accepts(place):
             samples.add(place, _shrunk(overlay(frame.image, tracks, class_names)))
+
+    return add
+
+
+def _sampling_above(samples: EvenSamples) -> Add:
+    """Keep pictures from above of the same frames, as far as they are in metres."""
+
+    count = itertools.count()
+
+    def add(frame: Frame, tracks: Tracks) -> None:
+        place = next(count)
+        known = tracks.positions[np.isfinite(tracks.positions).all(1)]
+        if len(known) and frame.calibration is not None and samples.accepts(place):
+            # Seen from the camera, whatever frame they are given in.
+            pose = np.eye(4) if frame.calibration.pose is None else frame.calibration.pose
+            farthest = float(((known - pose[:3, 3]) @ pose[:3, 2]).max())
+            samples.add(place, birds_eye(tracks, frame.calibration, reach=min(max(4.0, math.ceil(farthest) + 1), 1000)))
 
     return add
 

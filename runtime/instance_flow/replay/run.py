@@ -65,7 +65,9 @@ class Lane:
         """Work on a frame; one that cannot be used is refused, as the live node does."""
         start, self._break, self._jitter = perf_counter(), "", ""
         try:
-            tracks = self.stream.step(frame.image, frame.stamp, frame.encoding)
+            tracks = self.stream.step(
+                frame.image, frame.stamp, frame.encoding, depth=frame.depth, camera=frame.calibration
+            )
         except (ValueError, InstanceFlowError) as error:
             return FrameResult(None, refusal=f"frame {frame.number}: {error}", breaks=self._break, jitter=self._jitter)
         return FrameResult(tracks, perf_counter() - start, breaks=self._break, jitter=self._jitter)
@@ -84,6 +86,7 @@ class Lane:
             self.refuse(result.refusal)
             return
         self.statistics.add(self._numbers(result.tracks), result.seconds)
+        self.statistics.with_depth += frame.depth is not None
         for add in self._adders:
             add(frame, result.tracks)
 
@@ -110,16 +113,17 @@ def run(
     duration: float | None = None,
     stopped: Callable[[], object] = lambda: False,
     progress: bool = True,
+    depth: bool = False,
 ) -> None:
     """Step through a source, give every frame to every lane that wants it, and stop early where ``stopped`` says so.
 
     journal: open; what it knows of an earlier run is not worked on again.   max_frames: of all cameras together.
     duration: seconds from the first stamp on.
-    progress: show a bar, on a terminal.
+    progress: show a bar, on a terminal.   depth: whether frames come with depth.
     The network is warmed up first, so that all frames are timed alike.
     Raises SourceError where the source ends in an error, or holds not one frame that can be used; no output is written.
     """
-    lanes[0].pipeline.warmup(lanes[0].pipeline.info.input_size)
+    lanes[0].pipeline.warmup(lanes[0].pipeline.info.input_size, depth=depth)
     streams = [lane.stream for lane in lanes]
     past: Iterator[FrameResult] = iter(())
     if journal is not None:

@@ -47,13 +47,21 @@ _log = logging.getLogger("instance_flow")
 
 
 def save_output(
-    form: str, folder: Path, class_names: Sequence[str], category_ids: Sequence[int] | None = None
+    form: str,
+    folder: Path,
+    class_names: Sequence[str],
+    category_ids: Sequence[int] | None = None,
+    *,
+    in_space: bool = False,
 ) -> AbstractContextManager[Add]:
-    """The output of a format of ``SAVES``.   category_ids: for ``coco``, by class_id; None = class_id + 1."""
+    """The output of a format of ``SAVES``.   category_ids: for ``coco``, by class_id; None = class_id + 1.
+
+    in_space: whether tracks have places in metres, for ``csv``.
+    """
     if form == "coco":
         return coco_output(folder, class_names, category_ids)
     if form == "csv":
-        return csv_output(folder, class_names)
+        return csv_output(folder, class_names, in_space=in_space)
     return {"mot": mot_output, "crops": crops_output, "txt": txt_output}[form](folder)
 
 
@@ -82,20 +90,22 @@ def mot_output(folder: Path) -> Iterator[Add]:
 
 
 @contextmanager
-def csv_output(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
+def csv_output(folder: Path, class_names: Sequence[str], *, in_space: bool = False) -> Iterator[Add]:
     """``tracks.csv``: a heading, and a row for each object of each frame; an empty cell is an unknown number.
 
     ``number`` is the frame's place in the source and ``frame`` that among the frames that could be used, both from 0.
-    The other columns are those of ``Track.numbers``, x before y.
+    The other columns are those of ``Track.numbers``, x before y; with ``in_space`` also x, y and z in metres.
     """
+    heading = ["number", "frame", "stamp", "name", *NUMBERS, *("xyz" if in_space else "")]
     numbers, names = RunNumbers(), dict(enumerate(class_names))
     with _text_file(folder / SAVES["csv"]) as write:
-        write(_csv_line(["number", "frame", "stamp", "name", *NUMBERS]))
+        write(_csv_line(heading))
 
         def add(frame: Frame, tracks: Tracks) -> None:
             numbered = replace(numbers(tracks), names=names)
             for track in numbered:
-                cells = [_cell(value) for value in track.numbers().values()]
+                place = numbered.positions[track.row].tolist() if in_space else []
+                cells = [_cell(value) for value in (*track.numbers().values(), *place)]
                 write(_csv_line([frame.number, numbered.frame_index, frame.stamp, frame.name, *cells]))
 
         yield add

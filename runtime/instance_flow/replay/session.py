@@ -20,6 +20,7 @@ from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.replay import outputs, saves
 from instance_flow.replay.as_live import LiveComparison, chosen_frames, find_video
+from instance_flow.replay.depth import DepthSource
 from instance_flow.replay.journal import FOLDER, Journal, hold
 from instance_flow.replay.outputs import Add
 from instance_flow.replay.paced import paced
@@ -76,6 +77,7 @@ def replay(
     if path is not None:
         _check_apart(path, parts)
     lanes = [lane for part in parts for lane in part.lanes]
+    placed = None if settings.depth is None else DepthSource(source, path, settings.depth)
     facts = {**identify(path, source), **settings.facts(), "as_live": output_options.as_live}
     with ExitStack() as stack:
         belongs_to = {**facts, "runs_on": lanes[0].pipeline.provider, "panels": output_options.panels}
@@ -85,19 +87,23 @@ def replay(
             for name in _FILES:
                 remove_leftovers(part.folder / name)
         run(
-            source,
+            placed or source,
             lanes,
             journal=journal,
             max_frames=output_options.max_frames,
             duration=output_options.duration,
             stopped=stopped,
             progress=progress,
+            depth=placed is not None,
         )
     taken_over = sum(part.lanes[-1].taken_over for part in parts)
     summary = summarise_run(source.name, lanes[0].pipeline, lanes[0].statistics.interrupted, taken_over)
     if isinstance(source, LiveSource):
         summary |= source.facts()
     cameras = {part.camera.name: _summarise(part) for part in parts}
+    if placed is not None:
+        for index, part in enumerate(parts):
+            cameras[part.camera.name] |= _summarise_depth(placed, index, part)
     return {**summary, **cameras.get("", {"cameras": cameras})}
 
 
@@ -215,7 +221,7 @@ def _part(
     *,
     live: bool,
 ) -> _Part:
-    pipeline, statistics = Pipeline(network, settings.config), Statistics()
+    pipeline, statistics = _pipeline(network, settings), Statistics()
     comparison = None if chosen is None else LiveComparison(chosen)
 
     @cache
@@ -230,16 +236,23 @@ def _part(
         facts = about_run(about_source(), camera, pipeline, settings)
         return {**facts, "As live": describe_as_live(as_live())} if as_live() else facts
 
-    own = _outputs(folder, camera, pipeline, statistics, about, output_options, live=live)
+    own = _outputs(folder, camera, pipeline, statistics, about, settings, output_options, live=live)
     opened = list(own.values())
     if watch is not None:
         opened.append(nullcontext(watch))
     lanes = [Lane(pipeline, opened, statistics, index, chosen, settings.max_gap)]
     if comparison is not None:
         lanes[0].outputs = [*lanes[0].outputs, comparison.live()]
-        full = Pipeline(network, settings.config)
+        full = _pipeline(network, settings)
         lanes.append(Lane(full, [comparison.full()], Statistics(), index, None, settings.max_gap))
     return _Part(camera, folder, tuple(name for names in own for name in names), lanes, as_live)
+
+
+def _pipeline(network: Network, settings: Settings) -> Pipeline:
+    pipeline = Pipeline(network, settings.config)
+    if settings.depth is not None:
+        pipeline.spatial = settings.depth.spatial
+    return pipeline
 
 
 def _outputs(
@@ -248,19 +261,20 @@ def _outputs(
     pipeline: Pipeline,
     statistics: Statistics,
     about: Callable[[], Mapping[str, Mapping[str, Any]]],
+    settings: Settings,
     output_options: OutputOptions,
     *,
     live: bool,
 ) -> dict[tuple[str, ...], AbstractContextManager[Add]]:
     """What writes the files of one camera, by their names."""
-    names = pipeline.info.class_names
+    names, in_space = pipeline.info.class_names, settings.depth is not None
     chosen: dict[tuple[str, ...], AbstractContextManager[Add]] = {}
     # It holds all masks until its end, and a camera may run for months.
     if not live:
         chosen[outputs.RESULTS,] = outputs.results_output(
             folder, statistics, output_options.video_id, output_options.category_ids
         )
-    chosen[outputs.TABLE,] = outputs.table_output(folder, names)
+    chosen[outputs.TABLE,] = outputs.table_output(folder, names, in_space=in_space)
     chosen[outputs.SHEET,] = outputs.sheet_output(folder, names)
     # Only a bag has the headers and times that its companion is made of.
     if camera.topic and output_options.bag != NO_BAG:
@@ -271,6 +285,7 @@ def _outputs(
             camera.name,
             label_images=output_options.label_images,
             mask_budget=output_options.mask_budget,
+            spatial_frame=settings.depth.target_frame if settings.depth else "",
         )
     if output_options.video:
         rate = PLAYBACK_RATE if live else camera.rate
@@ -279,7 +294,9 @@ def _outputs(
     if output_options.panels:
         chosen[outputs.PANELS, outputs.PANELS_SHEET] = outputs.panels_output(folder, pipeline, camera.rate)
     for form in output_options.save:
-        chosen[saves.SAVES[form],] = saves.save_output(form, folder, names, output_options.category_ids)
+        chosen[saves.SAVES[form],] = saves.save_output(
+            form, folder, names, output_options.category_ids, in_space=in_space
+        )
     if output_options.report:
         chosen[outputs.REPORT,] = outputs.report_output(folder, about, names, statistics)
     return chosen
@@ -289,6 +306,15 @@ def _summarise(part: _Part) -> dict[str, Any]:
     files = [str(path) for path in (part.folder / name for name in part.files) if path.exists()]
     summary = summarise_camera(part.lanes[0].statistics, files, _remove_old_files(part))
     return {**summary, "as_live": part.as_live()} if part.as_live() else summary
+
+
+def _summarise_depth(placed: DepthSource, camera: int, part: _Part) -> dict[str, Any]:
+    problem = placed.problem(camera)
+    return {
+        **placed.topics[camera].facts(),
+        "frames_with_depth": part.lanes[0].statistics.with_depth,
+        **({"depth_problem": problem} if problem else {}),
+    }
 
 
 def _remove_old_files(part: _Part) -> list[str]:

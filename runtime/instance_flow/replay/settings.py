@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from instance_flow.declare import check, setting
 from instance_flow.formats.messages import MASK_BUDGET
 from instance_flow.formats.ytvis import GroundTruth
 from instance_flow.network.execution import ExecutionConfig
@@ -15,9 +16,43 @@ from instance_flow.network.installation import versions
 from instance_flow.network.multiscale import open_network
 from instance_flow.network.protocol import Network
 from instance_flow.settings import AssemblyConfig
+from instance_flow.spatial.measure import SpatialConfig
+from instance_flow.spatial.pairing import TOLERANCE
 from instance_flow.stream import MAX_GAP
 
 NO_BAG = "none"
+
+
+@dataclass(frozen=True)
+class DepthSettings:
+    """Which messages of a bag its tracks are placed by in metres, and how.
+
+    topic: of depth images; empty = found by name and type.   camera_info: topic of the images' calibration; empty = the
+        one beside the images.
+    registered: whether depth is registered to the images; if not, it is registered here, by the ``camera_info`` beside
+        the depth and the transform between the two frames.
+    target_frame: of all answers in metres, looked up in /tf and /tf_static; empty = the images' own.
+    """
+
+    topic: str = ""
+    camera_info: str = ""
+    registered: bool = True
+    target_frame: str = ""
+    depth_tolerance: float = setting(
+        TOLERANCE, "most seconds between the stamps of an image and of its depth image", 0, 60
+    )
+    transform_tolerance: float = setting(
+        0.0, "seconds by which the stamp of an image may miss the transforms of the bag", 0, 10
+    )
+    spatial: SpatialConfig = field(default_factory=SpatialConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def needs_transforms(self) -> bool:
+        """Whether frames must be looked up."""
+        return not self.registered or bool(self.target_frame)
 
 
 @dataclass(frozen=True)
@@ -26,6 +61,7 @@ class Settings:
 
     execution: how the network runs; it alone decides about nothing.
     size: (height, width) of the network's input, None = the model's own.
+    depth: None = nothing is placed in metres.
     """
 
     model: Path
@@ -35,6 +71,7 @@ class Settings:
     max_gap: float = MAX_GAP
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     size: tuple[int, int] | None = None
+    depth: DepthSettings | None = None
 
     def load(self) -> Network:
         """Open the model; raises ModelError and ValueError as ``Pipeline.load`` does."""
@@ -49,6 +86,7 @@ class Settings:
             "scales": list(self.scales),
             "size": list(self.size) if self.size else None,
             "max_gap": self.max_gap,
+            "depth": asdict(self.depth) if self.depth else None,
             "version": versions()["instance-flow"],
         }
 

@@ -45,7 +45,13 @@ _TYPES = {
 
 @contextmanager
 def tracks_bag_output(
-    path: Path, info: ModelInfo, camera: str = "", *, label_images: bool = False, mask_budget: int = MASK_BUDGET
+    path: Path,
+    info: ModelInfo,
+    camera: str = "",
+    *,
+    label_images: bool = False,
+    mask_budget: int = MASK_BUDGET,
+    spatial_frame: str = "",
 ) -> Iterator[Add]:
     """A bag of the topics ``/instance_flow/instances`` and ``/instance_flow/class_table``.
 
@@ -54,7 +60,7 @@ def tracks_bag_output(
 
     path: ends in .mcap or .db3, or names a folder.
     camera: its name where there are several; its topic is ``/instance_flow/<camera>/instances`` then.
-    label_images: write the topic ``label_image``, too.   mask_budget: bytes, as in ``to_instance_array``.
+    label_images: write the topic ``label_image``, too.   mask_budget, spatial_frame: as in ``to_instance_array``.
     """
     prefix = f"{NODE}/{camera}" if camera else NODE
     with BagWriter(path, overwrite=True) as bag:
@@ -68,7 +74,7 @@ def tracks_bag_output(
                 table = to_class_table(types, info, bag.header(frame.time, ""))
                 bag.write_message(f"{NODE}/class_table", table, received, latched=True)
                 begun = True
-            message = to_instance_array(types, tracks, header, info.class_names, mask_budget)
+            message = to_instance_array(types, tracks, header, info.class_names, mask_budget, spatial_frame)
             bag.write_message(f"{prefix}/instances", message, received)
             if label_images:
                 _write_labels(bag, f"{prefix}/label_image", tracks.label_map, frame)

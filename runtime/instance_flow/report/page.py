@@ -24,12 +24,13 @@ def report_page(
     statistics: Statistics,
     class_names: Sequence[str],
     samples: Sequence[tuple[int, Image]],
+    above: Sequence[tuple[int, Image]] = (),
 ) -> str:
     """The page, in UTF-8.
 
     Args:
         about: what ran: facts by their name, under a heading each; the first fact of all is the page's title.
-        samples: frame_index and overlay (H, W, 3) uint8 RGB of a few frames.
+        samples: frame_index and overlay (H, W, 3) uint8 RGB of a few frames.   above: likewise, from above in metres.
     """
     title = next((str(value) for facts in about.values() for value in facts.values()), "a run")
     records = sorted(statistics.records, key=lambda r: (-r.seen, r.track_id))[:MOST_TRACKS]
@@ -38,6 +39,7 @@ def report_page(
         [
             _header(title, statistics),
             _samples(samples),
+            _above(above),
             _timeline(records, statistics, class_names),
             '<div class="pair">',
             section(
@@ -94,6 +96,17 @@ def _samples(samples: Sequence[tuple[int, Image]]) -> str:
         return ""
     figures = "".join(figure(image, f"frame {frame} with its tracks", f"frame {frame}") for frame, image in samples)
     return section("Frames", "spread over the run", f'<div class="frames">{figures}</div>')
+
+
+def _above(above: Sequence[tuple[int, Image]]) -> str:
+    if not above:
+        return ""
+    figures = "".join(figure(image, f"frame {frame} from above", f"frame {frame}") for frame, image in above)
+    subtitle = (
+        "the camera is in the middle of the lower edge; box and id of each object, an arrow of a second; "
+        "paler where it is less certain"
+    )
+    return section("From above, in metres", subtitle, f'<div class="frames">{figures}</div>')
 
 
 def _timeline(records: Sequence[TrackRecord], statistics: Statistics, class_names: Sequence[str]) -> str:

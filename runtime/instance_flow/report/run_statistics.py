@@ -181,7 +181,7 @@ class Statistics:
     scores: (40,) int64, rows by score, in equal parts of 0 to 1.
     elapsed: seconds of the whole run, with reading, drawing and writing.   interrupted: stopped before the end.
     seen: frames that came along, with those that were refused or dropped.   refused: those that could not be used.
-    jitter: frames whose stamp ran back a little.
+    jitter: frames whose stamp ran back a little.   with_depth: those that came with depth.
     refusals, breaks: the first few reasons, and the first few things that broke the stream.
     """
 
@@ -196,7 +196,7 @@ class Statistics:
         self.latency_curve, self.object_curve = Curve(), Curve()
         self.elapsed = 0.0
         self.interrupted = False
-        self.seen = self.refused = self.jitter = 0
+        self.seen = self.refused = self.jitter = self.with_depth = 0
         self.refusals: list[str] = []
         self.breaks: list[str] = []
         self._records: dict[int, TrackRecord] = {}

@@ -4,15 +4,16 @@ live node and in replay."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
 from instance_flow.formats.depth_messages import to_camera, to_depth
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
 from instance_flow.spatial.camera import CameraModel
-from instance_flow.spatial.pairing import TOLERANCE, Calibrations, DepthPairing, DepthRequest
+from instance_flow.spatial.pairing import LATE, TOLERANCE, Calibrations, DepthPairing, DepthRequest
 from instance_flow.spatial.registration import registered
 from instance_flow.spatial.transforms import TransformBuffer, TransformUnknown
 
@@ -38,12 +39,20 @@ class DepthInput:
             depth camera (``add_depth_camera``) and the transform between the frames of the two.
         target_frame: of all answers in metres; empty = the image's own.
         transforms: where the frames are, None only if neither of the two needs them.
+        clock: as of ``DepthPairing``.   late: what to do where depth comes too late.
     """
 
-    def __init__(self, aligned: bool = True, target_frame: str = "", transforms: TransformBuffer | None = None) -> None:
+    def __init__(
+        self,
+        aligned: bool = True,
+        target_frame: str = "",
+        transforms: TransformBuffer | None = None,
+        clock: Callable[[], float] = monotonic,
+        late: str = LATE,
+    ) -> None:
         if transforms is None and (target_frame or not aligned):
             raise ValueError("depth that is not registered, and a target_frame, need the transforms between frames")
-        self.pairing = DepthPairing(TOLERANCE)
+        self.pairing, self._late = DepthPairing(TOLERANCE, clock), late
         self._aligned, self._target, self._transforms = aligned, target_frame, transforms
         self._cameras, self._depth_cameras = Calibrations(), Calibrations()
         self._came = [False] if aligned else [False, False]
@@ -69,6 +78,27 @@ class DepthInput:
     def add_depth_camera(self, message: Any) -> None:
         """Take the sensor_msgs/CameraInfo of the depth image; of use only where that is not registered."""
         self._depth_cameras.add(*self._calibration(message, 1))
+
+    def is_settled(self, request: DepthRequest, frame_id: str) -> bool:
+        """Whether nothing that is still to come would change what ``take`` says, as far as is known: so long as
+        messages are at hand, more of them are to be added first."""
+        stamp, message = request.stamp, request.depth
+        if stamp is None:
+            return True
+        cameras = (self._cameras,) if self._aligned else (self._cameras, self._depth_cameras)
+        if not (request.settled and all(one.settled(stamp) for one in cameras)):
+            return False
+        try:
+            if self._transforms is not None and message is not None:
+                if not self._aligned:
+                    self._transforms.lookup(
+                        frame_id, message.header.frame_id, to_nanoseconds(message.header.stamp) or 0
+                    )
+                if self._target:
+                    self._transforms.lookup(self._target, frame_id, stamp)
+        except TransformUnknown:
+            return False
+        return True
 
     def take(
         self, request: DepthRequest, frame_id: str, size: tuple[int, int], deadline: float = float("-inf")
@@ -111,7 +141,7 @@ class DepthInput:
         """Sum up the period that ends now; the next one begins."""
         pairs = self.pairing.report()
         unreadable, self._unreadable = self._unreadable, ""
-        causes = (*self._unusable, unreadable, pairs.problem(self.pairing.tolerance), self._unplaced)
+        causes = (*self._unusable, unreadable, pairs.problem(self.pairing.tolerance, self._late), self._unplaced)
         return DepthReport(pairs.depths, tuple(self._came), next((words for words in causes if words), ""))
 
     def _calibration(self, message: Any, which: int) -> tuple[int, CameraModel | None]:

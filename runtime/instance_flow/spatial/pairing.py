@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 from threading import Condition
@@ -16,6 +17,7 @@ from instance_flow.spatial.camera import CameraModel
 TOLERANCE = 0.02
 """Seconds between the stamps of an image and of its depth, unless told otherwise."""
 
+LATE = "raise depth_wait by that, or let the driver publish both together"
 _KEPT = 12
 """Depth images kept for images that come later than their depth."""
 _CALIBRATIONS = 64
@@ -54,15 +56,15 @@ class PairingReport:
     differences: tuple[float, ...]
     late: tuple[float, ...]
 
-    def problem(self, tolerance: float) -> str:
-        """Why images have no depth, in one sentence, where most of them have none; empty where nothing is wrong."""
+    def problem(self, tolerance: float, advice: str = LATE) -> str:
+        """Why images have no depth, in one sentence, where most of them have none; empty where nothing is wrong.
+
+        advice: what to do where it comes too late.
+        """
         if not self.unpaired or self.paired > self.unpaired:
             return ""
         if len(self.late) * 2 > self.unpaired:
-            return (
-                f"depth comes {median(self.late) * 1e3:.0f} ms (median) after its image was answered; raise depth_wait "
-                "by that, or let the driver publish both together"
-            )
+            return f"depth comes {median(self.late) * 1e3:.0f} ms (median) after its image was answered; {advice}"
         if self.differences:
             return (
                 f"no depth image is within depth_tolerance ({tolerance:g} s) of an image: the median difference of "
@@ -82,7 +84,7 @@ class Calibrations:
         self._cameras.append((stamp, camera))
 
     def at(self, stamp: int | None) -> CameraModel | None:
-        """The latest calibration that is not of after the image, else the earliest of all."""
+        """The latest calibration that is not of after the image, else the earliest of all; None where none came."""
         cameras = list(self._cameras)
         if not cameras:
             return None
@@ -91,6 +93,12 @@ class Calibrations:
         valid = [one for one in cameras if one[0] <= stamp]
         return max(valid, key=lambda one: one[0])[1] if valid else min(cameras, key=lambda one: one[0])[1]
 
+    def settled(self, stamp: int | None) -> bool:
+        """Whether no calibration that is to come changes what ``at`` says: there is one that comes but once, or one
+        that is not of before the image."""
+        stamps = [one[0] for one in self._cameras]
+        return bool(stamps) and (len(stamps) == 1 or stamp is None or max(stamps) >= stamp)
+
 
 class DepthPairing:
     """Pairs the images of one camera with depth. For use from any thread; nothing is held up by what does not come.
@@ -98,10 +106,11 @@ class DepthPairing:
     Args:
         tolerance: seconds. Of the depth images within it, the nearest one by stamp belongs to an image, of two equally
             near ones the first that came. One depth image may belong to two images.
+        clock: seconds, of the time in which messages come.
     """
 
-    def __init__(self, tolerance: float = TOLERANCE) -> None:
-        self.tolerance = tolerance
+    def __init__(self, tolerance: float = TOLERANCE, clock: Callable[[], float] = monotonic) -> None:
+        self.tolerance, self._clock = tolerance, clock
         self._changed = Condition()
         self.clear()
         self._restart()
@@ -128,7 +137,7 @@ class DepthPairing:
         """Take a depth image: an array, or a message that is decoded only when it is used."""
         with self._changed:
             self._recent.append((stamp, depth))
-            self._last_depth = monotonic()
+            self._last_depth = self._clock()
             self._depths += 1
             for request in self._requests:
                 self._offer(request, stamp, depth)
@@ -146,7 +155,7 @@ class DepthPairing:
         stamp = request.stamp
         with self._changed:
             while stamp is not None and not request.settled:
-                now = monotonic()
+                now = self._clock()
                 if now >= deadline or now - self._last_depth > _SILENCE:
                     break
                 self._changed.wait(deadline - now)
@@ -180,7 +189,7 @@ class DepthPairing:
         if request.difference == request.difference:
             self._differences.append(request.difference)
         if request.stamp is not None:
-            self._answered.append((request.stamp, monotonic()))
+            self._answered.append((request.stamp, self._clock()))
 
     def _offer(self, request: DepthRequest, stamp: int, depth: Any) -> None:
         assert request.stamp is not None

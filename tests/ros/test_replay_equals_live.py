@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from blobs import BLUE, RED, draw
-from instance_flow_msgs.msg import ClassTable, TrackedInstance
+from instance_flow_msgs.msg import ClassTable, Instance3D, TrackedInstance
+from numpy.typing import NDArray
 from plain import plain
 from probe import Probe, ProbeCamera, to_header, values
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rosbags.highlevel import AnyReader
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from instance_flow.commands import cli
@@ -26,6 +27,7 @@ from instance_flow.formats.bag_writer import BagWriter
 from instance_flow.formats.image_encodings import decode_compressed
 from instance_flow.network.installation import bundled_model_path
 from instance_flow.replay.tracks_bag import FORMS
+from instance_flow.spatial.camera import CameraModel
 from instance_flow.structures import Image as Pixels
 
 SECOND = 10**9
@@ -131,6 +133,108 @@ def test_messages_are_the_same(
     }
     (offline_table,) = replayed["/instance_flow/class_table"]
     assert {**plain(table), "header": None} == {**plain(offline_table), "header": None}  # Its stamp is the node's own.
+
+
+LENS = CameraModel(np.array([[100.0, 0, 63.5], [0, 100, 47.5], [0, 0, 1]]))
+
+
+def depth_of(step: int) -> NDArray[np.uint16]:
+    """Millimetres: the discs of a scene come nearer, in front of a wall with a hole in the depth."""
+    picture = scene(step).astype(np.int64)
+    depth = np.where(picture[..., 0] > 99, 3000 - 40 * step, np.where(picture[..., 2] > 99, 2000 - 25 * step, 6000))
+    depth[:, ::17] = 0
+    return depth.astype(np.uint16)
+
+
+def raw_depth(folder: Path) -> Path:
+    """Each depth with its image's stamp, and recorded behind it."""
+    with BagWriter(folder / "raw_depth.mcap") as bag:
+        for step in range(12):
+            bag.write_image(TOPIC, scene(step), stamp_of(step), frame_id="camera")
+            bag.depth("/camera/depth/image_raw", depth_of(step), stamp_of(step), "camera")
+            bag.camera_info("/camera/camera_info", LENS, (96, 128), stamp_of(step), "camera")
+    return folder / "raw_depth.mcap"
+
+
+def compressed_depth(folder: Path) -> Path:
+    """In metres, 5 ms later than each image."""
+    with BagWriter(folder / "packed_depth.mcap") as bag:
+        for step in range(12):
+            stamp, metres = stamp_of(step), (depth_of(step) / 1000).astype(np.float32)
+            bag.camera_info("/camera/camera_info", LENS, (96, 128), stamp, "camera")
+            bag.write_jpeg(f"{TOPIC}/compressed", scene(step), stamp, frame_id="camera")
+            bag.compressed_depth("/camera/depth/image_raw/compressedDepth", metres, stamp + SECOND // 200, "camera")
+    return folder / "packed_depth.mcap"
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        pytest.param(raw_depth, {}, id="raw_depth"),
+        pytest.param(compressed_depth, {"pipelined": True, "object_speed": 1.0}, id="compressed_depth_pipelined"),
+    ],
+)
+def test_messages_in_metres_are_the_same(
+    start: Callable[..., Probe], blobs_model: Path, make: Make, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    bag, out = make(tmp_path), tmp_path / "out"
+    command = ["run", str(bag), "--depth", "--model", str(blobs_model), "--out", str(out), "--provider", "cpu"]
+    options = [text for name in settings.keys() - {"pipelined"} for text in ("--set", f"{name}={settings[name]}")]
+    assert cli.main([*command, "--no-video", "--no-report", *options]) == 0
+    with AnyReader([out / FORMS["mcap"]]) as reader:
+        connections = [c for c in reader.connections if c.topic == "/instance_flow/instances"]
+        offline = [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages(connections)]
+    answers = feed_with_depth(start, blobs_model, bag, settings)
+    assert [plain(answer) for answer in answers] == [plain(message) for message in offline]
+    in_space = [instance.spatial for answer in answers for instance in answer.instances]
+    assert len(in_space) >= 24
+    assert {one.state for one in in_space} == {Instance3D.MEASURED}
+    assert all(np.isfinite(one.velocity.x) for one in in_space[-2:])
+
+
+def feed_with_depth(start: Callable[..., Probe], model: Path, bag: Path, settings: dict[str, Any]) -> list[Any]:
+    """Send all of a bag to a real node, each image once the one before it is answered."""
+    with AnyReader([bag]) as reader:
+        kinds = {connection.topic: connection.msgtype for connection in reader.connections}
+        sent: dict[str, list[bytes]] = {topic: [] for topic in kinds}
+        for connection, _, data in reader.messages():
+            sent[connection.topic].append(bytes(data))
+    info = "/camera/camera_info"
+    depth = next(topic for topic in kinds if "depth" in topic)
+    image = next(topic for topic in kinds if topic not in (info, depth))
+    compressed = image.endswith("/compressed")
+    heard = {topic: f"/{bag.stem}{topic}" for topic in kinds}
+    ours = {"depth/compressedDepth" if compressed else "depth": heard[depth], "camera_info": heard[info]}
+    node = start(
+        {"image": heard[image].removesuffix("/compressed"), **ours},
+        model=model,
+        provider="cpu",
+        image_transport="compressed" if compressed else "raw",
+        depth="compressed" if compressed else "raw",
+        depth_wait=10.0,
+        **settings,
+        **{f"qos_overrides.{topic}.subscription.reliability": "reliable" for topic in heard.values()},
+    )
+    kind = CompressedImage if compressed else Image
+    many = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
+    depths = node.node.create_publisher(kind, heard[depth], many)
+    infos = node.node.create_publisher(CameraInfo, heard[info], many)
+    camera = ProbeCamera(node, message_type=kind, qos=RELIABLE, topic=heard[image])
+    begin(node, camera.until_heard(), sent[image][0], kind)
+    for publisher in (depths, infos):
+        node.until(publisher.get_subscription_count, "a subscription to depth and calibration")
+    for number, (picture, measured, calibration) in enumerate(zip(sent[image], sent[depth], sent[info], strict=True)):
+        for _ in range(100):
+            infos.publish(calibration)
+            depths.publish(measured)
+            camera.send(picture)
+            node.until(partial(done, node, camera, number + 1), "an image answered")
+            # Topics are not ordered. Later images wait for their depth, but nobody waits before any depth has come.
+            if number or [one.spatial.state for one in camera.answers[0].instances] == [Instance3D.MEASURED] * 2:
+                break
+            assert node.call(Trigger, "reset", Trigger.Request()).success
+            camera.answers.clear()
+    return camera.answers
 
 
 def feed(start: Callable[..., Probe], model: Path, bag: Path, settings: dict[str, Any]) -> tuple[list[Any], ClassTable]:

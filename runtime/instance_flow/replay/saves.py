@@ -105,7 +105,7 @@ def csv_output(folder: Path, class_names: Sequence[str], *, in_space: bool = Fal
             numbered = replace(numbers(tracks), names=names)
             for track in numbered:
                 place = numbered.positions[track.row].tolist() if in_space else []
-                cells = [_cell(value) for value in (*track.numbers().values(), *place)]
+                cells = [_cell(value) for value in track.numbers().values()] + [_cell(value) for value in place]
                 write(_csv_line([frame.number, numbered.frame_index, frame.stamp, frame.name, *cells]))
 
         yield add

@@ -391,6 +391,28 @@ def test_a_stopped_run_goes_on_in_metres(tmp_path: Path, model: Path) -> None:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_depth_of_a_recording_that_loops(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Longer than what is kept of depth, and with each depth behind its image."""
+    long, loops = 20, 3
+    with BagWriter(tmp_path / "loop.mcap") as bag:
+        info(bag, 0, START)
+        for k in range(long * loops):
+            stamp, received = START + k % long * STEP, START + k * STEP
+            bag.write_image(IMAGE, frames(COUNT)[k % COUNT], stamp, frame_id="optical", received=received)
+            bag.write_image(DEPTH, millimetres(k % COUNT), stamp, encoding="16UC1", received=received + MS)
+    assert run(tmp_path / "loop.mcap", model, tmp_path / "out", "--depth", "--no-report") == 0
+    assert json.loads(capsys.readouterr().out)["frames_with_depth"] == long * loops
+    assert {row["spatial_state"] for row in rows(tmp_path / "out")} == {"measured"}
+
+
+def test_as_a_slower_machine(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = bag_of(tmp_path / "clip.mcap", image, depth, info)
+    assert run(source, model, tmp_path / "out", "--depth", "--as-live", "5") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert 0 < summary["frames"] == summary["frames_with_depth"] < COUNT
+    assert {row["spatial_state"] for row in rows(tmp_path / "out")} == {"measured"}
+
+
 def test_images_whose_depth_never_comes_are_not_all_held(tmp_path: Path) -> None:
     """However fast they come; and all of them come out, in order."""
     with BagWriter(tmp_path / "fast.mcap") as bag:

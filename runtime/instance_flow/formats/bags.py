@@ -285,15 +285,11 @@ def _count_messages(connections: Iterator[Connection]) -> dict[str, int]:
 def _topics(readers: list[Reader]) -> dict[str, BagTopic]:
     types = {connection.topic: connection.msgtype for connection in _connections(readers)}
     counts, store = _count_messages(iter(_connections(readers))), typestore()
-    unseen = {connection.topic for connection in _connections(readers) if _is_image(connection) and connection.msgcount}
     encodings: dict[str, str] = {}
-    for connection, _, data in _images(readers, set(unseen)) if unseen else ():
-        if connection.topic in unseen:
-            unseen.remove(connection.topic)
+    for topic in {connection.topic for connection in _connections(readers) if _is_image(connection)}:
+        for connection, _, data in islice(_images(readers, [topic]), 1):
             with suppress(ValueError):  # An image that cannot be used is the reader's business.
-                encodings[connection.topic] = _encoding(_deserialize(store, connection, data))
-        if not unseen:
-            break
+                encodings[topic] = _encoding(_deserialize(store, connection, data))
     return {topic: BagTopic(types[topic], counts[topic], encodings.get(topic, "")) for topic in sorted(types)}
 
 

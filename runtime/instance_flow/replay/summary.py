@@ -73,6 +73,10 @@ def about_run(
         key: value or (f"{own[key]:g}, as the model says" if key in own else value)
         for key, value in asdict(pipeline.config).items()
     }
+    in_space: dict[str, Any] = {}
+    if settings.depth is not None:
+        own = {key: value for key, value in asdict(settings.depth).items() if value != ""}
+        in_space = own | own.pop("spatial")
     scales = " ".join(f"{scale:g}" for scale in settings.scales) or "1"
     return {
         "Source": {**source, **({"topic": camera.topic} if camera.topic else {})},
@@ -86,7 +90,9 @@ def about_run(
             "training": info.training or "not stated",
             "licence": info.licence or "not stated",
         },
-        "Settings": {key.replace("_", " "): value for key, value in {**chosen, "max_gap": settings.max_gap}.items()},
+        "Settings": {
+            key.replace("_", " "): value for key, value in {**chosen, "max_gap": settings.max_gap, **in_space}.items()
+        },
         "Versions": {key: value for key, value in versions().items() if value != "not installed"},
     }
 

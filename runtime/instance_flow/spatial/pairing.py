@@ -94,9 +94,9 @@ class Calibrations:
         return max(valid, key=lambda one: one[0])[1] if valid else min(cameras, key=lambda one: one[0])[1]
 
     def settled(self, stamp: int | None) -> bool:
-        """Whether no calibration that is to come changes what ``at`` says: there is one that comes but once, or one
-        that is not of before the image."""
-        stamps = [one[0] for one in self._cameras]
+        """Whether no calibration that is to come is likely to change what ``at`` says: there is one that is not of
+        before the image, or only one so far, or those without a time."""
+        stamps = {one[0] for one in self._cameras}
         return bool(stamps) and (len(stamps) == 1 or stamp is None or max(stamps) >= stamp)
 
 
@@ -130,12 +130,16 @@ class DepthPairing:
             if stamp is not None:
                 for other, depth in self._recent:
                     self._offer(request, other, depth)
+                # Where all are later, they are of before the clock was set back, or it is too late anyway.
+                request.settled = request.settled and any(other <= stamp for other, _ in self._recent)
                 self._requests.add(request)
         return request
 
     def add_depth(self, stamp: int, depth: Any) -> None:
         """Take a depth image: an array, or a message that is decoded only when it is used."""
         with self._changed:
+            if len(self._recent) == _KEPT and all(stamp < other for other, _ in self._recent):
+                self._recent.clear()  # The clock was set back, as where a recording begins again.
             self._recent.append((stamp, depth))
             self._last_depth = self._clock()
             self._depths += 1

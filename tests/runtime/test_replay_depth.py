@@ -16,7 +16,9 @@ from red_thing import HEIGHT, START, STEP, WIDTH, frames, lines_of
 
 from instance_flow.commands.cli import main
 from instance_flow.formats.bag_writer import BagWriter
+from instance_flow.formats.rle import encode
 from instance_flow.formats.video import open_source
+from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
 from instance_flow.replay import session
 from instance_flow.replay.depth import DepthSource
 from instance_flow.replay.settings import DepthSettings
@@ -440,3 +442,50 @@ def test_a_caller_gets_the_same_error(tmp_path: Path) -> None:
     source = bag_of(tmp_path / "clip.mcap", image, info, count=1)
     with pytest.raises(SourceError, match="no topic that is depth"):
         DepthSource(open_source(source), source, DepthSettings())
+
+
+def test_bags_are_measured_in_metres(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In processes of their own; one file of evaluate-bags, or of a single run."""
+    bags, out = tmp_path / "bags", tmp_path / "out"
+    bags.mkdir()
+    masks = [encode((picture[..., 0] > 200).astype(np.uint8)) for picture in frames(COUNT)]
+    names = ("a", "b")
+    videos = [
+        Video(k, HEIGHT, WIDTH, COUNT, tuple(f"{name}/{n}.jpg" for n in range(COUNT)))
+        for k, name in enumerate(names, 1)
+    ]
+    annotations = tuple(Annotation(video.id, video.id, 1, masks) for video in videos)
+    write_ground_truth(tmp_path / "truth.json", GroundTruth(tuple(videos), (Category(1, "red"),), annotations, ""))
+    moving = {"position": [0, 0, 0], "velocity": [SPEED, 0, 0]}
+    for name, error in zip(names, (0.1, 0.3), strict=True):
+        bag_of(bags / f"{name}.mcap", image, depth, info)
+        rows = [
+            {"stamp": START + k * STEP, "pose": np.eye(4).tolist(), "objects": [
+                {"camera": moving, "world": moving, "surface": (place(k) + np.array([0, 0, error])).tolist()}
+            ]}
+            for k in range(COUNT)
+        ]  # fmt: skip
+        lens = {"matrix": CAMERA.matrix.tolist(), "distortion": []}
+        names_of = {"camera": "optical", "world": "map"}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"frame_ids": names_of, "camera": lens, "frames": rows}))
+    command = ["evaluate-bags", str(tmp_path / "truth.json"), str(bags), "--model", str(model), "--out", str(out)]
+    truth = ["--spatial-truth", str(tmp_path)]
+    assert main([*command, *truth]) == 2
+    assert "--spatial-truth measures tracks in metres, so it needs --depth" in capsys.readouterr().err
+    assert main([*command, "--depth", "--spatial-truth", str(bags)]) == 2
+    assert "a.json: there is no such file, but --spatial-truth needs one of each bag" in capsys.readouterr().err
+
+    assert main([*command, "--depth", "--jobs", "2", *truth]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:4] for line in lines if line[:1] == ["position"]] == [["position", "16", "of", "16"]]
+    found = json.loads((out / "evaluation.json").read_text())["in_metres"]
+    np.testing.assert_allclose((found["position_median"], found["position_p90"]), (0.2, 0.3), atol=0.02)
+    assert found["velocity_median"] < 0.2
+
+    results = out / "a" / "results.json"
+    assert (
+        main(["evaluate", str(tmp_path / "truth.json"), str(results), "--spatial-truth", str(tmp_path / "a.json")]) == 0
+    )
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("position")]
+    assert line.split()[:4] == ["position", "8", "of", "8"]
+    assert float(line.split()[4]) == pytest.approx(0.1, abs=0.02)

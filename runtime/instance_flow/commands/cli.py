@@ -27,11 +27,13 @@ from instance_flow.commands.values import add_command, described, format_report
 from instance_flow.commands.warmup import add_warmup
 from instance_flow.evaluation.average_precision import SIZE_LIMITS
 from instance_flow.evaluation.evaluate import evaluate
+from instance_flow.evaluation.in_metres import evaluate_in_metres
 from instance_flow.evaluation.table import format_table
 from instance_flow.formats.foreign_text import OneLine
 from instance_flow.formats.json_files import write_json
 from instance_flow.network.installation import bundled_model_path, providers, versions
 from instance_flow.pipeline import Pipeline
+from instance_flow.replay.outputs import TABLE
 from instance_flow.structures import ModelError, SourceError
 
 
@@ -56,6 +58,8 @@ def evaluate_command(options: argparse.Namespace) -> int:
     if options.json and options.json.is_dir():
         raise SourceError(f"{options.json} is a folder, but --json needs a file; name one in it")
     numbers = evaluate(options.ground_truth, options.results, size_limits=options.sizes)
+    if options.spatial_truth:
+        numbers["in_metres"] = evaluate_in_metres([(options.spatial_truth, options.results.parent / TABLE)])
     if options.json:
         write_json(options.json, numbers, indent=2)
     print(format_table(numbers))
@@ -140,6 +144,13 @@ def _add_evaluate(commands: Any) -> None:
         choices=list(SIZE_LIMITS),
         default="youtube-vis",
         help="what is small, medium and large: youtube-vis (128^2, 256^2 pixels) or coco (32^2, 96^2)",
+    )
+    parser.add_argument(
+        "--spatial-truth",
+        type=Path,
+        metavar="FILE",
+        help=f"also measure positions and velocities in metres, of the {TABLE} beside RESULTS, against NAME.json of a "
+        "synthetic scene with depth",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to a file")
 

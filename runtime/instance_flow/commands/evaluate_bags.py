@@ -20,7 +20,7 @@ from instance_flow.formats.ytvis import load_ground_truth
 from instance_flow.replay.bag_evaluation import NOT_BEGUN, Job, Outcome, make_jobs, merge_and_evaluate, run_jobs
 from instance_flow.replay.bag_matching import Matching, find_bags, match_bags, match_categories
 from instance_flow.replay.run import stop_at_signal
-from instance_flow.replay.settings import NO_BAG, OutputOptions
+from instance_flow.replay.settings import NO_BAG, OutputOptions, Settings
 from instance_flow.replay.tracks_bag import FORMS
 from instance_flow.replay.worker_processes import dask_cluster, local_processes, threads_for
 from instance_flow.structures import InstanceFlowError, SourceError
@@ -65,6 +65,13 @@ def add_evaluate_bags(commands: Any) -> None:
     parser.add_argument(
         "--sizes", choices=list(SIZE_LIMITS), default="youtube-vis", help="what is small, medium and large"
     )
+    parser.add_argument(
+        "--spatial-truth",
+        type=Path,
+        metavar="DIR",
+        help="with --depth: also measure positions and velocities in metres against NAME.json of each bag's synthetic "
+        "scene in this folder",
+    )
     add_settings(parser)
 
 
@@ -85,6 +92,7 @@ def evaluate_bags_command(options: argparse.Namespace) -> int:
     if folder.resolve() == options.folder.resolve():
         raise SourceError(f"{folder} holds the bags themselves; name another folder for --out")
     folder.mkdir(parents=True, exist_ok=True)
+    spatial_truth = _spatial_truth(options, settings, matching)
     jobs = make_jobs(matching, folder, settings, output_options, options.topic)
     with stop_at_signal() as stopped:
         with dask_cluster(options.scheduler) if options.scheduler else local_processes(options.jobs) as executor:
@@ -96,9 +104,24 @@ def evaluate_bags_command(options: argparse.Namespace) -> int:
     finished = {name: job for name, job in jobs.items() if _is_finished(outcomes.get(name))}
     if not finished:
         raise InstanceFlowError(f"{options.folder}: not one bag could be run to its end")
-    numbers = merge_and_evaluate(ground_truth, finished, folder, options.sizes)
+    numbers = merge_and_evaluate(ground_truth, finished, folder, options.sizes, spatial_truth)
     print("\n" + format_table(numbers))
     return 0 if len(finished) == len(jobs) else _INCOMPLETE
+
+
+def _spatial_truth(options: argparse.Namespace, settings: Settings, matching: Matching) -> dict[str, Path] | None:
+    """The file of each bag; told before hours of work where one is missing."""
+    if options.spatial_truth is None:
+        return None
+    if settings.depth is None:
+        raise ValueError("--spatial-truth measures tracks in metres, so it needs --depth beside it")
+    files = {name: options.spatial_truth / f"{name}.json" for name in matching.pairs}
+    if missing := [file for file in files.values() if not file.is_file()]:
+        raise SourceError(
+            f"{missing[0]}: there is no such file, but --spatial-truth needs one of each bag ({len(missing)} of "
+            f"{len(files)} are missing); instance-flow-world --situation depth writes it beside the bag"
+        )
+    return files
 
 
 def _is_finished(outcome: Outcome | None) -> bool:

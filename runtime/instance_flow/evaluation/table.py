@@ -26,6 +26,8 @@ def format_table(result: Mapping[str, Any]) -> str:
     ]
     if "tracking" in result:
         tables.append(_table("tracks", HEADLINE, rows | {"as one class": result["tracking"]["class_agnostic"]}))
+    if "in_metres" in result:
+        tables.append(_table_in_metres(result["in_metres"]))
     small, medium = (_side(limit) for limit in result["size_limits"])
     notes = (
         f"Percent; IDSW, identity switches, is a count. -: no object to measure. Mean area of an object in the frames "
@@ -43,6 +45,20 @@ def _table(title: str, names: Sequence[str], rows: Mapping[str, Mapping[str, Any
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         (" " * _MARGIN).join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells
+    )
+
+
+def _table_in_metres(numbers: Mapping[str, Any]) -> str:
+    """Errors: metres of positions, m/s of velocities."""
+    names = ("median", "p90")
+    lines = [("in metres", "objects", "error " + names[0], names[1])]
+    for what, count, unit in (("position", "placed", "m"), ("velocity", "velocities", "m/s")):
+        found = (numbers[f"{what}_{name}"] for name in names)
+        cells = ["-" if value is None else f"{value:.3f} {unit}" for value in found]
+        lines.append((what, f"{numbers[count]} of {numbers['objects']}", *cells))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        (" " * _MARGIN).join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in lines
     )
 
 

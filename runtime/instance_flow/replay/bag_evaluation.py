@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from instance_flow.evaluation.evaluate import evaluate_data
+from instance_flow.evaluation.in_metres import evaluate_in_metres
 from instance_flow.formats.json_files import read_json, write_json
 from instance_flow.formats.video import open_source
 from instance_flow.formats.ytvis import GroundTruth, write_results
@@ -123,11 +124,17 @@ def run_jobs(
 
 
 def merge_and_evaluate(
-    ground_truth: GroundTruth, jobs: Mapping[str, Job], folder: Path, size_limits: str
+    ground_truth: GroundTruth,
+    jobs: Mapping[str, Job],
+    folder: Path,
+    size_limits: str,
+    spatial_truth: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Put the results of finished jobs together in the folder, and measure them against their videos alone.
 
-    Writes results.json and evaluation.json; gives the numbers of ``evaluation.evaluate``.
+    spatial_truth: by the name of each bag, the truth of its scene in metres; None = that is not measured.
+    Writes results.json and evaluation.json; gives the numbers of ``evaluation.evaluate``, and those in metres under
+    ``in_metres``.
     """
     ids = {job.output_options.video_id for job in jobs.values()}
     truth = replace(
@@ -138,6 +145,9 @@ def merge_and_evaluate(
     ordered = sorted(jobs.values(), key=lambda job: job.output_options.video_id)
     results = [entry for job in ordered for entry in read_json(job.folder / outputs.RESULTS)]
     numbers = evaluate_data(truth, results, size_limits=size_limits)
+    if spatial_truth is not None:
+        pairs = [(spatial_truth[name], job.folder / outputs.TABLE) for name, job in jobs.items()]
+        numbers["in_metres"] = evaluate_in_metres(pairs)
     write_results(folder / outputs.RESULTS, results)
     write_json(folder / "evaluation.json", numbers, indent=2)
     return numbers

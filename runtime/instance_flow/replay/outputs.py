@@ -80,21 +80,22 @@ def results_output(
 
 
 @contextmanager
-def table_output(folder: Path, class_names: Sequence[str], *, in_space: bool = False) -> Iterator[Add]:
+def table_output(folder: Path, class_names: Sequence[str], spatial_frame: str | None = None) -> Iterator[Add]:
     """``tracks.jsonl``: one line of JSON per frame, with every object's numbers and why it has its id.
 
     ``number`` is the frame's place in the source, ``frame`` that in its stream, which begins at 0 again after a reset.
-    in_space: with what is known in metres, too.
+    spatial_frame: of what is known in metres, empty = the image's; None = that is left out.
     """
     with replacing(folder / TABLE) as path, path.open("w", encoding="utf-8") as file:
 
         def add(frame: Frame, tracks: Tracks) -> None:
             rows = [
-                table_row(tracks, row, class_names) | (_row_in_space(tracks, row) if in_space else {})
+                table_row(tracks, row, class_names) | ({} if spatial_frame is None else _row_in_space(tracks, row))
                 for row in range(len(tracks))
             ]
             line = {
                 **{"number": frame.number, "frame": tracks.frame_index, "stamp": frame.stamp, "name": frame.name},
+                **({} if spatial_frame is None else {"spatial_frame": spatial_frame or frame.frame_id}),
                 "tracks": rows,
             }
             file.write(json.dumps(line) + "\n")

@@ -274,7 +274,9 @@ def _outputs(
         chosen[outputs.RESULTS,] = outputs.results_output(
             folder, statistics, output_options.video_id, output_options.category_ids
         )
-    chosen[outputs.TABLE,] = outputs.table_output(folder, names, in_space=in_space)
+    chosen[outputs.TABLE,] = outputs.table_output(
+        folder, names, settings.depth.target_frame if settings.depth else None
+    )
     chosen[outputs.SHEET,] = outputs.sheet_output(folder, names)
     # Only a bag has the headers and times that its companion is made of.
     if camera.topic and output_options.bag != NO_BAG:

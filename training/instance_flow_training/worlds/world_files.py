@@ -156,7 +156,8 @@ def write_spatial_truth(scene: DepthClip, path: Path | str) -> None:
         ]
         frames.append({"stamp": _FIRST_STAMP + int(scene.stamps[t]), "pose": pose.tolist(), "objects": rows})
     camera = {"size": scene.config.size, "matrix": scene.matrix.tolist(), "distortion": scene.distortion}
-    write_json(path, {"camera": camera, "objects": objects, "frames": frames})
+    frame_ids = {"camera": CAMERA_FRAME, "world": WORLD_FRAME}
+    write_json(path, {"frame_ids": frame_ids, "camera": camera, "objects": objects, "frames": frames})
 
 
 def _motion(position: NDArray[Any], velocity: NDArray[Any]) -> dict[str, list[float]]:

@@ -475,6 +475,12 @@ def test_bags_are_measured_in_metres(tmp_path: Path, model: Path, capsys: pytest
     assert main([*command, "--depth", "--spatial-truth", str(bags)]) == 2
     assert "a.json: there is no such file, but --spatial-truth needs one of each bag" in capsys.readouterr().err
 
+    (bags / "a.json").write_text("[]")
+    (bags / "b.json").write_text("[]")
+    assert main([*command, "--depth", "--spatial-truth", str(bags)]) == 2
+    assert "a.json: is not the truth of a scene with depth" in capsys.readouterr().err
+    assert not out.exists() or not list(out.iterdir())
+
     assert main([*command, "--depth", "--jobs", "2", *truth]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[:4] for line in lines if line[:1] == ["position"]] == [["position", "16", "of", "16"]]

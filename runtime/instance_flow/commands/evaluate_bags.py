@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from instance_flow.commands.values import SIGNALLED, add_command, add_settings, output_folder, positive, read_settings
 from instance_flow.evaluation.average_precision import SIZE_LIMITS
+from instance_flow.evaluation.in_metres import check_truth
 from instance_flow.evaluation.table import format_table
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.ytvis import load_ground_truth
@@ -121,6 +122,8 @@ def _spatial_truth(options: argparse.Namespace, settings: Settings, matching: Ma
             f"{missing[0]}: there is no such file, but --spatial-truth needs one of each bag ({len(missing)} of "
             f"{len(files)} are missing); instance-flow-world --situation depth writes it beside the bag"
         )
+    for file in files.values():
+        check_truth(file)
     return files
 
 

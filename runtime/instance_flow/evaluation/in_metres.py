@@ -59,6 +59,11 @@ def evaluate_in_metres(pairs: Iterable[tuple[Path, Path]]) -> dict[str, Any]:
     }
 
 
+def check_truth(path: Path) -> None:
+    """Raises SourceError for a file that is no truth in metres."""
+    _Truth(path)
+
+
 class _OtherFrameError(Exception):
     pass
 

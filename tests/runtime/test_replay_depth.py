@@ -172,7 +172,9 @@ def test_a_target_frame(tmp_path: Path, model: Path) -> None:
     from rosbags.highlevel import AnyReader
 
     with AnyReader([tmp_path / "out" / "tracks.mcap"]) as reader:
-        said = [reader.deserialize(data, c.msgtype) for c, _, data in reader.messages() if "instances" in c.topic]
+        said: list[Any] = [
+            reader.deserialize(data, c.msgtype) for c, _, data in reader.messages() if "instances" in c.topic
+        ]
     assert {message.spatial_frame_id for message in said} == {"map"}
 
 
@@ -293,7 +295,7 @@ ALIGNED = "/camera/aligned_depth_to_color/image_raw"
     ids=["beside", "raw before packed", "packed", "aligned", "nearest", "by name", "named", "named calibration"],
 )
 def test_topics_are_found(
-    tmp_path: Path, writes: list[Write], settings: dict[str, str], found: tuple[str, str]
+    tmp_path: Path, writes: list[Write], settings: dict[str, Any], found: tuple[str, str]
 ) -> None:
     source = bag_of(tmp_path / "clip.mcap", *writes, count=2)
     (topics,) = DepthSource(open_source(source), source, DepthSettings(**settings)).topics
@@ -425,14 +427,15 @@ def test_images_whose_depth_never_comes_are_not_all_held(tmp_path: Path) -> None
             bag.write_image(IMAGE, picture, START + (k + 1) * MS)
     source = DepthSource(open_source(tmp_path / "fast.mcap", IMAGE), None, DepthSettings())
     read: list[int] = []
-    real = source._source.images.messages
+    images: Any = source._source.images
+    real = images.messages
 
     def counting(beside: Any) -> Any:
         for one in real(beside):
             read.append(one.number)
             yield one
 
-    source._source.images.messages = counting  # type: ignore[method-assign]
+    images.messages = counting
     ahead = [len([n for n in read if n >= 0]) - frame.number for frame in source.frames(lambda *_: None)]
     assert len(ahead) == 300
     assert max(ahead) <= 66

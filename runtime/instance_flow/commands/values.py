@@ -168,7 +168,7 @@ def _read_depth(options: argparse.Namespace, pairs: Sequence[str]) -> DepthSetti
             if value:
                 raise ValueError(f"{name} is about tracks in metres, so it needs --depth beside it")
         return None
-    texts = dict(pair.split("=", 1) if "=" in pair else (pair, "") for pair in pairs)
+    texts = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
     own, spatial = (
         {spec.name: from_text(spec, texts[spec.name]) for spec in declared(kind) if spec.name in texts}
         for kind in (DepthSettings, SpatialConfig)

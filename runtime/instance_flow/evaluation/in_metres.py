@@ -115,7 +115,7 @@ def _true_objects(frame: Mapping[str, Any], matrix: Array, distortion: Array) ->
         return np.array(values, np.float64).reshape(len(rows), 3)
 
     surfaces = vectors([row["surface"] for row in rows])
-    pixels = np.zeros((0, 2))
+    pixels: NDArray[Any] = np.zeros((0, 2))
     if rows:
         pixels = cv2.projectPoints(surfaces, np.zeros(3), np.zeros(3), matrix, distortion)[0].reshape(-1, 2)
     return {

@@ -51,11 +51,11 @@ def _table(title: str, names: Sequence[str], rows: Mapping[str, Mapping[str, Any
 def _table_in_metres(numbers: Mapping[str, Any]) -> str:
     """Errors: metres of positions, m/s of velocities."""
     names = ("median", "p90")
-    lines = [("in metres", "objects", "error " + names[0], names[1])]
+    lines = [["in metres", "objects", "error " + names[0], names[1]]]
     for what, count, unit in (("position", "placed", "m"), ("velocity", "velocities", "m/s")):
         found = (numbers[f"{what}_{name}"] for name in names)
         cells = ["-" if value is None else f"{value:.3f} {unit}" for value in found]
-        lines.append((what, f"{numbers[count]} of {numbers['objects']}", *cells))
+        lines.append([what, f"{numbers[count]} of {numbers['objects']}", *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         (" " * _MARGIN).join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in lines

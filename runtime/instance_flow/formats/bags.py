@@ -173,7 +173,8 @@ class BagImages:
             for connection, received, data in messages_of(
                 readers, lambda one: one.topic in beside or (one.topic in self.topics and _is_image(one))
             ):
-                topic, message, problem = connection.topic, None, ""
+                topic, problem = connection.topic, ""
+                message: Any = None
                 if topic in numbers:
                     numbers[topic] += 1
                 try:

@@ -346,12 +346,12 @@ def built_messages() -> dict[str, dict[str, str]]:
     """Fields of some classes as rosidl names them, written out by hand."""
     return {
         "p/msg/A": {"header": "std_msgs/Header", "x": "float", "flag": "boolean", "age": "double"},
-        "p/msg/B": {"items": "sequence<instance_flow_msgs/Box2D>", "runs": "sequence<uint32>", "name": "string"},
+        "p/msg/B": {"items": "sequence<instance_flow_msgs/Box2D>", "runs": "sequence<uint32>", "spread": "float[4]"},
     }
 
 
 TEXT_A = "# About\nuint8 NEW=0  # a constant\nstd_msgs/Header header\n\nfloat32 x # px\nbool flag\nfloat64 age\n"
-TEXT_B = "Box2D[] items\nuint32[] runs\nstring name"
+TEXT_B = "Box2D[] items\nuint32[] runs\nfloat32[4] spread"
 
 
 @pytest.mark.parametrize(

@@ -214,8 +214,9 @@ def _fields(definition: str) -> list[tuple[str, str]]:
 
 
 def _built_type(kind: str) -> str:
-    if kind.endswith("[]"):
-        return f"sequence<{_built_type(kind[:-2])}>"
+    if kind.endswith("]"):
+        one, _, length = kind[:-1].partition("[")
+        return f"{_built_type(one)}[{length}]" if length else f"sequence<{_built_type(one)}>"
     if kind[0].isupper():
         return f"{MESSAGES}/{kind}"
     return _BUILT_TYPES.get(kind, kind)

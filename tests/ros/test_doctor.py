@@ -9,20 +9,26 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import time_ns
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from blobs import RED, draw
 from instance_flow_msgs.msg import TrackedInstanceArray
 from probe import Probe, to_header, to_message
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from instance_flow.commands import cli
 from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
+from instance_flow.spatial.pairing import PairingReport
+from instance_flow_ros import frames
+from instance_flow_ros.bridge import ImageBridge
+from instance_flow_ros.depth_findings import Beside, DepthSeen
 from instance_flow_ros.graph_findings import (
     COMPRESSED_IMAGE,
     IMAGE,
@@ -56,6 +62,19 @@ def graph(
 def image(**changes: Any) -> dict[str, Topic]:
     """The camera's topic, where other images come."""
     return {"/image": Topic({CAMERA: IMAGE}, Received(**{**vars(RECEIVED), **changes}))}
+
+
+INFO = "sensor_msgs/msg/CameraInfo"
+DEPTH_TOPIC = Beside("depth", "/depth", "depth", IMAGE, {CAMERA: IMAGE}, 40)
+CALIBRATION = Beside("camera_info", "/camera_info", "calibration", INFO, {CAMERA: INFO}, 50)
+PAIRED, APART = PairingReport(40, 40, 2, (), ()), PairingReport(40, 0, 40, (0.3, 0.31, 0.32), ())
+
+
+def deep(depth: dict[str, Any] | None = None, calibration: dict[str, Any] | None = None, **changes: Any) -> Graph:
+    """A node with depth, of which something is changed."""
+    beside = (replace(DEPTH_TOPIC, **depth or {}), replace(CALIBRATION, **calibration or {}))
+    usual = {"frames": ("optical", "optical"), "valid": 0.9, "pairs": PAIRED, "tolerance": 0.02}
+    return graph(depths=(DepthSeen(NODE, beside, **{**usual, **changes}),))
 
 
 ELSEWHERE = {"/camera/image_raw": Topic({CAMERA: IMAGE})}
@@ -128,7 +147,73 @@ SITUATIONS: dict[str, tuple[Graph, str, str, str]] = {
         PROBLEM,
         "log",
     ),
+    "depth": (deep(), "pairs with /depth", OK, "40 of 42 images have depth"),
+    "nobody publishes depth": (deep({"publishers": {}}), "depth on /depth", PROBLEM, "nobody publishes"),
+    "depth elsewhere": (
+        deep({"publishers": {}, "elsewhere": ("/camera/depth",)}),
+        "depth on /depth",
+        PROBLEM,
+        "-r depth:=/camera/depth`",
+    ),
+    "compressed depth for raw": (
+        deep({"publishers": {CAMERA: COMPRESSED_IMAGE}}),
+        "depth on /depth",
+        PROBLEM,
+        "set depth to raw or compressed",
+    ),
+    "depth is silent": (deep({"count": 0}), "depth on /depth", PROBLEM, "none came within 5 s"),
+    "two send depth": (
+        deep({"publishers": {CAMERA: IMAGE, "/b": IMAGE}}),
+        "depth on /depth",
+        WARNING,
+        "and /b publish",
+    ),
+    "no calibration": (deep(None, {"publishers": {}}), "calibration on /camera_info", PROBLEM, "remap camera_info"),
+    "wrong calibration": (
+        deep(None, {"problem": "K is 0; calibrate the camera"}),
+        "calibration on /camera_info",
+        PROBLEM,
+        "K is 0 Calibrate the camera.",
+    ),
+    "depth of another frame": (
+        deep(frames=("optical", "depth_optical")),
+        "depth on /depth",
+        PROBLEM,
+        "set depth_registered to false",
+    ),
+    "millimetres as metres": (deep(typical=1500.0), "depth on /depth", PROBLEM, "its median is 1500 m"),
+    "nothing in depth": (deep(valid=0.0), "depth on /depth", PROBLEM, "no pixel has a depth"),
+    "stamps never pair": (
+        deep(pairs=APART),
+        "depth on /depth",
+        PROBLEM,
+        "is +0.310 s Synchronize the two",
+    ),
+    "no transform": (
+        deep(transforms="no transform of 'odom' was received; check its name"),
+        "transforms",
+        PROBLEM,
+        "'odom' was received Check its name.",
+    ),
+    "no tf2_msgs": (
+        graph(Node(NODE, "unconfigured", needs_transforms=True), has_transforms=False),
+        NODE,
+        PROBLEM,
+        "apt install ros-$ROS_DISTRO-tf2-msgs",
+    ),
 }
+
+
+RIGHT = {
+    "another frame is none where it is not registered": deep(frames=("a", "b"), registered=False),
+    "far, but no millimetres": deep(typical=80.0),
+    "no transforms needed": graph(has_transforms=False),
+}
+
+
+@pytest.mark.parametrize("seen", RIGHT.values(), ids=RIGHT)
+def test_what_is_right_is_no_problem(seen: Graph) -> None:
+    assert not [finding for finding in judge(seen) if finding.status != OK]
 
 
 @pytest.mark.parametrize(("seen", "check", "status", "words"), SITUATIONS.values(), ids=SITUATIONS)
@@ -229,6 +314,74 @@ def test_node_on_a_topic_that_nobody_has_and_a_listener_that_asks_for_the_past(
     expect(findings, f"images on {silent}", PROBLEM, f"none came within {SECONDS:g} s")
     listener = f"{node.node.get_namespace()}/probe"
     expect(findings, f"QoS on {node.node.get_namespace()}/instance_flow/instances", PROBLEM, f"offered in {listener}")
+
+
+K = (100.0, 0.0, 63.5, 0.0, 100.0, 47.5, 0.0, 0.0, 1.0)
+
+
+def feed(
+    probe: Probe,
+    name: str,
+    depth: np.ndarray,
+    k: tuple[float, ...] | None = K,
+    seconds: float = 0.0,
+    frame: str = "camera_optical_frame",
+) -> None:
+    """Publish images with depth and calibration, None = without, ten times a second while the probe spins.
+
+    seconds: from the stamp of an image to that of its depth.   frame: of the depth.
+    """
+    images, depths = (probe.node.create_publisher(Image, f"{name}/{topic}", 10) for topic in ("image", "depth"))
+    infos = probe.node.create_publisher(CameraInfo, f"{name}/camera_info", 10) if k else None
+    encoding = "16UC1" if depth.dtype == np.uint16 else "32FC1"
+
+    def send() -> None:
+        stamp = time_ns()
+        header = to_header(stamp + round(seconds * 1e9))
+        header.frame_id = frame
+        depths.publish(ImageBridge().cv2_to_imgmsg(depth, encoding, header))
+        images.publish(to_message(draw([(30, 40, RED)]), stamp))
+        if infos is not None:
+            infos.publish(CameraInfo(header=to_header(stamp), k=np.array(k), height=96, width=128))
+
+    probe.node.create_timer(0.1, send)
+
+
+def test_cameras_with_depth_and_a_trouble_each(start: Callable[..., Probe], blobs_model: Path) -> None:
+    names = ["well", "metres", "bare", "zero", "large", "late", "nothing"]
+    node = start(model=blobs_model, provider="cpu", depth="raw", cameras=names)
+    lost = start(model=blobs_model, provider="cpu", depth="raw", target_frame="odom")
+    right = np.full((96, 128), 1500, np.uint16)
+    feed(node, "well", right)
+    feed(node, "metres", right.astype(np.float32), frame="camera_depth_optical_frame")
+    feed(node, "bare", right, None)
+    feed(node, "stray", right)
+    feed(node, "zero", right, (0.0,) * 9)
+    feed(node, "large", np.full((192, 256), 1500, np.uint16))
+    feed(node, "late", right, seconds=-100)
+    feed(node, "nothing", np.zeros((96, 128), np.float32))
+    until_state(node, "active")
+    until_state(lost, "unconfigured")
+    findings = findings_of(node, *CHECK)
+    space = node.node.get_namespace()
+    expect(findings, f"depth on {space}/well/depth", OK, "came")
+    expect(findings, f"calibration on {space}/well/camera_info", OK, "came")
+    expect(findings, f"pairs with {space}/well/depth", OK, "images have depth")
+    metres = f"depth on {space}/metres/depth"
+    expect(findings, metres, PROBLEM, "its median is 1500 m: these are millimetres")
+    expect(findings, metres, PROBLEM, "in the frame 'camera_depth_optical_frame' and the images are in 'camera_optical")
+    bare = f"calibration on {space}/bare/camera_info"
+    expect(findings, bare, PROBLEM, "nobody publishes, so nothing is known in metres")
+    expect(findings, bare, PROBLEM, f"`-r bare/camera_info:={space}/stray/camera_info`")
+    expect(findings, f"calibration on {space}/zero/camera_info", PROBLEM, "focal lengths 0 and 0")
+    expect(findings, f"depth on {space}/large/depth", PROBLEM, "256 x 192 pixels and the image 128 x 96 Register the")
+    expect(findings, f"depth on {space}/late/depth", PROBLEM, "the median difference of their stamps is -9")
+    expect(findings, f"depth on {space}/nothing/depth", PROBLEM, "no pixel has a depth")
+    if not frames.AVAILABLE:
+        expect(findings, f"{lost.node.get_namespace()}/instance_flow", PROBLEM, "tf2_msgs is not installed")
+    wrong = [f for f in findings if f.status == PROBLEM]
+    assert not [f for f in wrong if "/well/" in f.check], wrong
+    assert not [f for f in findings if f.check == f"images on {space}/metres/depth"], "depth taken for images"
 
 
 def test_empty_graph() -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("tf2_msgs", reason="tf2_msgs is not installed; `make test` b
 pytest.importorskip("vision_msgs", reason="vision_msgs is not installed; `make test` builds it for this file")
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
+from geometry_msgs.msg import PoseStamped, Quaternion, Transform, TransformStamped, Vector3
 from instance_flow_msgs.msg import Instance3D
 from probe import Probe, to_header
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -35,9 +35,12 @@ from test_depth import (
     said,
     states,
 )
+from test_doctor import CHECK, expect, feed, findings_of, until_state
+from test_planner_examples import CAMERA, ODOM, Script, Thing, message_of
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
+from instance_flow.doctor.finding import OK, PROBLEM
 from instance_flow.formats.messages import to_instance_array
 from instance_flow_ros.conversions import TYPES
 from instance_flow_ros.detections import to_detections
@@ -61,6 +64,9 @@ def placed(parent: str, child: str, stamp: int, place: Any = (0.0, 0.0, 0.0), tu
     return TransformStamped(header=header, child_frame_id=child, transform=transform)
 
 
+MOUNTED = placed("base", CAMERA, 0, (0, 0, 1), OPTICAL)
+
+
 class MovingRig(Rig):
     """A camera 1 m above ``base``, which drives along x of ``odom`` at 1 m/s."""
 
@@ -72,8 +78,7 @@ class MovingRig(Rig):
         probe.until(self.static.get_subscription_count, "a subscription to our static transforms")
 
     def mount(self) -> None:
-        frame = to_header(0).frame_id
-        self.static.publish(TFMessage(transforms=[placed("base", frame, 0, (0, 0, 1), OPTICAL)]))
+        self.static.publish(TFMessage(transforms=[MOUNTED]))
 
     def drive(self, stamp: int) -> Any:
         """Transforms around a stamp; the depth of the discs, which stand still and come nearer."""
@@ -180,6 +185,47 @@ def test_depth_of_another_camera_is_registered(start: Callable[..., Probe], blob
     for instance, (x, y, _) in zip(answer.instances, DISCS, strict=True):
         at = instance.spatial.position
         np.testing.assert_allclose((at.x, at.y, at.z), position(x, y, 2000), atol=0.03)
+
+
+def test_doctor_finds_transforms_that_are_missing(start: Callable[..., Probe], blobs_model: Path) -> None:
+    settings: dict[str, Any] = {"model": blobs_model, "provider": "cpu", "depth": "raw"}
+    node = start(cameras=["front", "rear"], target_frame="doctor_odom", **settings)
+    apart = start(depth_registered=False, **settings)
+    depth = np.full((96, 128), 1500, np.uint16)
+    for name in ("front", "rear"):
+        feed(node, name, depth)
+    feed(node, f"{apart.node.get_namespace()}", depth, frame="doctor_depth_frame")
+    until_state(node, "active")
+    until_state(apart, "active")
+    findings = findings_of(node, *CHECK)
+    expect(findings, "transforms", PROBLEM, "no transform of the frame 'doctor_odom' was received Check its name")
+    expect(findings, "transforms", PROBLEM, "no transform of the frame 'doctor_depth_frame' was received")
+    info_topic = f"{apart.node.get_namespace()}/depth/camera_info"
+    expect(findings, f"calibration on {info_topic}", PROBLEM, "nobody publishes")
+    assert not [f for f in findings if "is not registered to them" in f.found]
+    static = node.node.create_publisher(TFMessage, "/tf_static", LATCHED)
+    known = [("doctor_odom", "base"), (CAMERA, "doctor_depth_frame")]
+    static.publish(TFMessage(transforms=[MOUNTED, *(placed(*frames, 0) for frames in known)]))
+    findings = findings_of(node, *CHECK)
+    expect(findings, f"pairs with {node.node.get_namespace()}/front/depth", OK, "images have depth")
+    assert not [f for f in findings if f.check == "transforms"]
+
+
+def test_goal_in_a_target_frame_is_seen_from_where_the_camera_is(tmp_path: Path) -> None:
+    script = Script(tmp_path / "log", "follow.py", "/planner_tf", PoseStamped, "goal_update", {"id": 1, "distance": 1})
+    try:
+        thing = Thing(1, at=(1, 5, 0.5))
+        script.until_logged(message_of(thing, frame=ODOM), "no goal: ")
+        static = script.node.create_publisher(TFMessage, "/tf_static", LATCHED)
+        static.publish(TFMessage(transforms=[placed(ODOM, "base", 0, (1, 2, 0)), MOUNTED]))
+        script.until_logged(message_of(thing, frame=ODOM, index=1), "following person 1")
+        goal = script.answer(message_of(thing, frame=ODOM, index=2))
+        at, turn = goal.pose.position, goal.pose.orientation
+        assert goal.header.frame_id == ODOM
+        np.testing.assert_allclose((at.x, at.y, at.z), (1, 4, 0.5), atol=1e-6)
+        np.testing.assert_allclose((turn.x, turn.y, turn.z, turn.w), (0, 0, 0.5**0.5, 0.5**0.5), atol=1e-6)
+    finally:
+        script.close()
 
 
 def test_detections_have_the_same_boxes_and_ids() -> None:

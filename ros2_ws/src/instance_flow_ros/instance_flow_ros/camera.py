@@ -50,6 +50,7 @@ from instance_flow_ros.diagnostics import (
     PAIRED,
     RECEIVED,
     REFUSED,
+    TOPIC,
     UNMASKED,
     CameraStatistics,
     StampGaps,
@@ -149,9 +150,9 @@ class Camera:
             self._cloud = self._create_output(PointCloud2, "objects_cloud")
 
     @property
-    def topics(self) -> list[str]:
-        """All that is listened to."""
-        return [self.topic, *(() if self._depth is None else self._depth.topics)]
+    def topics(self) -> dict[str, str]:
+        """All that is listened to, by the names that it has before it is remapped."""
+        return {"image": self.topic, **({} if self._depth is None else self._depth.topics)}
 
     def subscribe(self) -> None:
         """Listen to images. ValueError where the parameters ask for a QoS that there is not."""
@@ -253,7 +254,7 @@ class Camera:
     def judge(self) -> tuple[bytes, str, dict[str, str]]:
         """Level and message of a DiagnosticStatus, and the figures of the time since this was last asked."""
         report = self.statistics.report()
-        figures = report.described()
+        figures = report.described() | {f"{TOPIC}{name}": topic for name, topic in self.topics.items()}
         if self._subscription is None:
             return DiagnosticStatus.OK, "disabled by ~/enable", figures
         problems = "; ".join(self._problems(report.recent, self._subscription))

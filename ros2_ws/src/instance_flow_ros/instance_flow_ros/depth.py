@@ -50,13 +50,14 @@ class DepthTopics:
             info = f"{prefix}depth/camera_info"
             topics.append((CameraInfo, info, self.input.add_depth_camera, "calibration of the depth camera"))
         self._kinds = [(kind, node.resolve_topic_name(topic), callback, what) for kind, topic, callback, what in topics]
+        self._names = [topic.removeprefix(prefix) for _, topic, _, _ in topics]
         self._subscriptions: list[Subscription] = []
         self.configure(config)
 
     @property
-    def topics(self) -> list[str]:
-        """All that is listened to."""
-        return [topic for _, topic, _, _ in self._kinds]
+    def topics(self) -> dict[str, str]:
+        """All that is listened to, by the names that it has before it is remapped."""
+        return dict(zip(self._names, (topic for _, topic, _, _ in self._kinds), strict=True))
 
     def configure(self, config: StreamConfig) -> None:
         """Take settings, from the next image on."""

@@ -17,6 +17,10 @@ from instance_flow.formats.foreign_text import MESSAGE, shown
 RECEIVED, ANSWERED, DROPPED, REFUSED = "received", "answered", "dropped", "refused"
 LOST, MISSING, BROKEN, UNMASKED, JITTER = "lost", "missing", "broken", "unmasked", "jitter"
 PAIRED = "paired"
+ONLY = "stream"
+"""What the only camera of a node is called in the name of its status."""
+TOPIC = "topic "
+"""Before the name of a topic in the values of a status, which say what it is remapped to; the doctor reads them."""
 _NAMES = {
     RECEIVED: "frames received",
     ANSWERED: "frames answered",

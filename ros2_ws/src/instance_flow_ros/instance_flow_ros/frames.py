@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from instance_flow.formats.foreign_text import MESSAGE, shown
@@ -16,12 +16,12 @@ from instance_flow.spatial.transforms import TransformBuffer
 try:
     from tf2_msgs.msg import TFMessage
 except ImportError:
-    AVAILABLE = False
+    AVAILABLE, TFMessage = False, None
 else:
     AVAILABLE = True
 
-_DYNAMIC = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-_STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+DYNAMIC = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class TransformListener:
@@ -31,7 +31,7 @@ class TransformListener:
     Raises ValueError where tf2_msgs is not installed.
     """
 
-    def __init__(self, node: LifecycleNode, tolerance: float) -> None:
+    def __init__(self, node: Node, tolerance: float) -> None:
         if not AVAILABLE:
             raise ValueError(
                 "target_frame and depth_registered: false need transforms, but tf2_msgs is not installed; a ROS "
@@ -40,8 +40,8 @@ class TransformListener:
         self.buffer = TransformBuffer(tolerance=tolerance)
         self._node, self._refused = node, set[str]()
         self._subscriptions = [
-            node.create_subscription(TFMessage, "/tf", self._on_dynamic, _DYNAMIC),
-            node.create_subscription(TFMessage, "/tf_static", self._on_static, _STATIC),
+            node.create_subscription(TFMessage, "/tf", self._on_dynamic, DYNAMIC),
+            node.create_subscription(TFMessage, "/tf_static", self._on_static, STATIC),
         ]
 
     def close(self) -> None:

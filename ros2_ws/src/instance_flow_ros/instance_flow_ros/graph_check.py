@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -32,9 +32,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from instance_flow.formats.foreign_text import shown
 from instance_flow.formats.image_encodings import decode_compressed
 from instance_flow.formats.stamps import to_nanoseconds
-from instance_flow_ros import middleware
+from instance_flow_ros import frames, middleware
 from instance_flow_ros.bridge import choose_bridge, to_rgb
 from instance_flow_ros.command_node import command_node
+from instance_flow_ros.depth_watch import DepthSettings, DepthWatch, listen_for_transforms
+from instance_flow_ros.diagnostics import ONLY, TOPIC
 from instance_flow_ros.graph import full_name, node_of, qos_problem
 from instance_flow_ros.graph_findings import (
     COMPRESSED_IMAGE,
@@ -47,11 +49,14 @@ from instance_flow_ros.graph_findings import (
     Topic,
     judge,
 )
+from instance_flow_ros.parameters import NONE
 
 _NAME = "_instance_flow_doctor"
 _KINDS = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
 _MOST_TOPICS = 4
 """Topics that are listened to where it is not said which: more would load the network."""
+
+_PARAMETERS = ("use_sim_time", "depth", "depth_registered", "target_frame", "depth_tolerance", "transform_tolerance")
 
 _PERIOD = 0.2
 _DEPTH = 100
@@ -91,7 +96,10 @@ def inspect_graph(seconds: float, topic: str | None = None) -> Graph:
 
 @dataclass
 class _Listener:
-    """What came on one topic so far. stamps: nanoseconds, of those images that have one."""
+    """What came on one topic so far. stamps: nanoseconds, of those images that have one.
+
+    watches: called with each image and the size (height, width) of the first, None where that could not be read.
+    """
 
     node: RosNode
     count: int = 0
@@ -101,6 +109,8 @@ class _Listener:
     error: str = ""
     stamps: list[int] = field(default_factory=list)
     age: float | None = None
+    size: tuple[int, int] | None = None
+    watches: list[Callable[[Any, tuple[int, int] | None], None]] = field(default_factory=list)
 
     def receive(self, message: Image | CompressedImage) -> None:
         self.last = monotonic()
@@ -112,6 +122,8 @@ class _Listener:
         if stamp is not None:
             self.stamps.append(stamp)
             self.age = (self.node.get_clock().now().nanoseconds - stamp) * 1e-9
+        for watch in self.watches:
+            watch(message, self.size)
 
     def received(self) -> Received:
         rate = (self.count - 1) / (self.last - self.first) if self.last > self.first else 0.0
@@ -127,6 +139,7 @@ class _Listener:
         except ValueError as error:
             self.error = str(error)
             return
+        self.size = pixels.shape[0], pixels.shape[1]
         self.description = f"{pixels.shape[1]} x {pixels.shape[0]} {shown(encoding)}"
 
 
@@ -157,6 +170,7 @@ class _Observer:
         self._states: dict[str, _ServiceCall] = {}
         self._parameters: dict[str, _ServiceCall] = {}
         self._statuses: dict[str, Status] = {}
+        self._depths: dict[str, DepthWatch] = {}
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, _DEPTH)
         node.create_timer(_PERIOD, self._ask)
 
@@ -165,6 +179,12 @@ class _Observer:
         nodes = tuple(self._describe(name) for name in self._own_nodes())
         names = [full_name(*found) for found in self._node.get_node_names_and_namespaces()]
         own = {node.name.lstrip("/") for node in nodes}
+        senders = {topic: self._senders(topic) for topic in self._depth_topics()}
+        kinds = {
+            name: kinds[0]
+            for name, kinds in self._node.get_topic_names_and_types()
+            if name not in senders and self._publishers(name)
+        }
         return Graph(
             seconds=seconds,
             asked=self._topic,
@@ -173,10 +193,13 @@ class _Observer:
             topics={
                 name: Topic(publishers, self._listeners[name].received() if name in self._listeners else None)
                 for name, publishers in self._image_topics().items()
+                if name not in self._depth_topics()
             },
             mismatches=tuple(self._mismatches([node.name for node in nodes])),
             statuses=tuple(status for name, status in self._statuses.items() if name.split(": ")[0] in own),
             has_clock=self._node.count_publishers("/clock") > 0,
+            depths=tuple(watch.seen(senders, kinds) for watch in self._depths.values()),
+            has_transforms=frames.AVAILABLE,
         )
 
     def _own_nodes(self) -> list[str]:
@@ -192,14 +215,45 @@ class _Observer:
         for name in self._own_nodes():
             if name not in self._states:
                 self._states[name] = _ServiceCall(self._node, GetState, f"{name}/get_state", GetState.Request())
-                request = GetParameters.Request(names=["use_sim_time"])
+                request = GetParameters.Request(names=_PARAMETERS)
                 self._parameters[name] = _ServiceCall(self._node, GetParameters, f"{name}/get_parameters", request)
             self._states[name].ask()
             self._parameters[name].ask()
+        for name, status in self._statuses.items():
+            if name not in self._depths:
+                self._watch_depth(name, status.topics)
         for topic, kind in self._topics_to_receive().items():
             if topic not in self._listeners:
                 listener = self._listeners[topic] = _Listener(self._node)
                 self._node.create_subscription(_KINDS[kind], topic, listener.receive, qos_profile_sensor_data)
+
+    def _watch_depth(self, status: str, topics: Mapping[str, str]) -> None:
+        """Listen to what is beside the images of a camera of ours, if it has depth and its images are listened to."""
+        name, _, camera = status.rpartition(": ")
+        node = f"/{name}"
+        parameters, listener = self._parameters_of(node), self._listeners.get(topics.get("image", ""))
+        if len(topics) < 2 or not parameters or listener is None:
+            return
+        settings = DepthSettings(
+            parameters["depth_registered"].bool_value,
+            parameters["target_frame"].string_value,
+            parameters["depth_tolerance"].double_value,
+        )
+        needed, tolerance = _needs_transforms(parameters), parameters["transform_tolerance"].double_value
+        transforms = listen_for_transforms(self._node, tolerance) if needed else None
+        beside = {name: topic for name, topic in topics.items() if name != "image"}
+        prefix = "" if camera == ONLY else f"{camera}/"
+        self._depths[status] = watch = DepthWatch(self._node, node, prefix, beside, settings, transforms)
+        listener.watches.append(watch.on_image)
+
+    def _depth_topics(self) -> set[str]:
+        """Topics that our nodes take for depth, or for what belongs to it."""
+        return {topic for s in self._statuses.values() for name, topic in s.topics.items() if name != "image"}
+
+    def _parameters_of(self, node: str) -> dict[str, Any]:
+        """Values by name; empty while there is no answer."""
+        answer = self._parameters[node].response() if node in self._parameters else None
+        return {} if answer is None else dict(zip(_PARAMETERS, answer.values, strict=True))
 
     def _topics_to_receive(self) -> dict[str, str]:
         """Type by topic that is to be listened to: the one that was asked for, else those of our nodes, else some."""
@@ -218,21 +272,22 @@ class _Observer:
         """Type by publisher, by topic of images; those that our own nodes publish are left out."""
         own = {topic for name in self._own_nodes() for topic in self._outputs(name)}
         topics = [name for name, kinds in self._node.get_topic_names_and_types() if set(kinds) & set(_KINDS)]
-        return {
-            name: {node_of(info): info.topic_type for info in self._publishers(name)}
-            for name in topics
-            if name not in own
-        }
+        return {name: self._senders(name) for name in topics if name not in own}
+
+    def _senders(self, topic: str) -> dict[str, str]:
+        """Type by publisher."""
+        return {node_of(info): info.topic_type for info in self._publishers(topic)}
 
     def _publishers(self, topic: str) -> list[TopicEndpointInfo]:
         return list(self._node.get_publishers_info_by_topic(topic))
 
     def _inputs(self, node: str) -> dict[str, str]:
-        """Type by topic of images that a node listens to; nothing while the graph does not know the node."""
+        """Type by topic of images that a node listens to, without depth; nothing while the graph does not know it."""
         namespace, _, name = node.rpartition("/")
         with suppress(NodeNameNonExistentError):
             topics = self._node.get_subscriber_names_and_types_by_node(name, namespace or "/")
-            return {topic: kinds[0] for topic, kinds in topics if kinds[0] in _KINDS}
+            depth = self._depth_topics()
+            return {topic: kinds[0] for topic, kinds in topics if kinds[0] in _KINDS and topic not in depth}
         return {}
 
     def _outputs(self, node: str) -> list[str]:
@@ -243,14 +298,16 @@ class _Observer:
 
     def _describe(self, name: str) -> Node:
         state = self._states[name].response() if name in self._states else None
-        parameters = self._parameters[name].response() if name in self._parameters else None
+        parameters = self._parameters_of(name)
         label = "" if state is None else state.current_state.label
-        simulated = parameters is not None and bool(parameters.values) and parameters.values[0].bool_value
-        return Node(name, label, self._inputs(name), simulated)
+        simulated = bool(parameters) and parameters["use_sim_time"].bool_value
+        return Node(name, label, self._inputs(name), simulated, bool(parameters) and _needs_transforms(parameters))
 
     def _mismatches(self, ours: Sequence[str]) -> Iterator[Mismatch]:
         """Pairs that do not hear one another, where one side is ours."""
-        topics = {topic for name in ours for topic in (*self._inputs(name), *self._outputs(name))}
+        topics = {
+            topic for name in ours for topic in (*self._inputs(name), *self._outputs(name))
+        } | self._depth_topics()
         for topic in sorted(topics):
             subscribers = self._node.get_subscriptions_info_by_topic(topic)
             for publisher, subscriber in product(self._publishers(topic), subscribers):
@@ -261,7 +318,16 @@ class _Observer:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            self._statuses[status.name] = Status(status.name, int.from_bytes(status.level, "big"), status.message)
+            topics = {v.key.removeprefix(TOPIC): v.value for v in status.values if v.key.startswith(TOPIC)}
+            topics = topics if "image" in topics else {}  # It may be of anybody.
+            level = int.from_bytes(status.level, "big")
+            self._statuses[status.name] = Status(status.name, level, status.message, topics)
+
+
+def _needs_transforms(parameters: Mapping[str, Any]) -> bool:
+    """As ``NodeConfig.needs_transforms``, of the values of parameters as rclpy has them."""
+    depth, target = parameters["depth"].string_value, parameters["target_frame"].string_value
+    return depth not in ("", NONE) and (not parameters["depth_registered"].bool_value or bool(target))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
+from instance_flow_ros.depth_findings import INSTALL_TRANSFORMS, NO_TRANSFORMS, DepthSeen, judge_depth
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
@@ -22,12 +23,14 @@ class Node:
     """An instance-flow node. state: label of its lifecycle state, "" = no answer.
 
     inputs: topics of images that it listens to, and the type that it expects there.
+    needs_transforms: whether its parameters ask for frames to be looked up.
     """
 
     name: str
     state: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     use_sim_time: bool = False
+    needs_transforms: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,15 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Status:
-    """What a node says of itself on /diagnostics. level: 0 OK, 1 WARN, 2 ERROR, 3 STALE."""
+    """What a node says of itself on /diagnostics. level: 0 OK, 1 WARN, 2 ERROR, 3 STALE.
+
+    topics: what it listens to, by its own names, once it is configured.
+    """
 
     name: str
     level: int
     message: str
+    topics: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,8 @@ class Graph:
     """All that was seen within some seconds.
 
     names: full names of all nodes, one that runs twice twice.   asked: the topic that the user asked for.
-    topics: of images, those that our nodes publish left out.
+    topics: of images, those that our nodes publish or take for depth left out.
+    depths: what came beside the images of each camera that has depth.   has_transforms: whether tf2_msgs is installed.
     """
 
     seconds: float
@@ -89,6 +97,8 @@ class Graph:
     mismatches: tuple[Mismatch, ...] = ()
     statuses: tuple[Status, ...] = ()
     has_clock: bool = False
+    depths: tuple[DepthSeen, ...] = ()
+    has_transforms: bool = True
 
 
 def judge(graph: Graph) -> list[Finding]:
@@ -105,6 +115,7 @@ def judge(graph: Graph) -> list[Finding]:
     for name, topic in graph.topics.items():
         if topic.received is not None and topic.publishers:
             findings.append(_judge_received(name, topic.received, graph.seconds, simulated))
+    findings += [finding for seen in graph.depths for finding in judge_depth(seen, graph.seconds)]
     findings += [_judge_mismatch(mismatch, graph) for mismatch in graph.mismatches]
     return findings + [_judge_status(status) for status in graph.statuses]
 
@@ -117,6 +128,8 @@ def _judge_node(node: Node, graph: Graph) -> list[Finding]:
     if node.use_sim_time and not graph.has_clock:
         advice = "Play the bag with --clock, or set use_sim_time to false."
         findings.append(Finding(PROBLEM, node.name, "use_sim_time is set, but nobody publishes /clock", advice))
+    if node.needs_transforms and not graph.has_transforms:
+        findings.append(Finding(PROBLEM, node.name, NO_TRANSFORMS, INSTALL_TRANSFORMS))
     return findings + [_judge_input(node.name, name, expected, graph) for name, expected in node.inputs.items()]
 
 

@@ -31,7 +31,7 @@ from instance_flow_ros import parameters
 from instance_flow_ros.bridge import choose_bridge
 from instance_flow_ros.camera import INNERMOST, Camera, ReceivedImage
 from instance_flow_ros.conversions import TYPES
-from instance_flow_ros.diagnostics import to_status
+from instance_flow_ros.diagnostics import ONLY, to_status
 from instance_flow_ros.frames import TransformListener
 from instance_flow_ros.loading import Loading
 from instance_flow_ros.parameters import NodeConfig, StreamConfig
@@ -214,7 +214,7 @@ class InstanceFlowNode(LifecycleNode):
             for camera in self._cameras:
                 camera.subscribe()
             for name in parameters.unused_qos(self._parameter_overrides, self):
-                topics = ", ".join(topic for camera in self._cameras for topic in camera.topics)
+                topics = ", ".join(topic for camera in self._cameras for topic in camera.topics.values())
                 words = f"parameter {shown(name)} has no effect: this node listens to {topics}"
                 self.get_logger().warning(shown(words, MESSAGE))
 
@@ -320,4 +320,4 @@ class InstanceFlowNode(LifecycleNode):
         self._diagnostics.publish(DiagnosticArray(header=header, status=list(statuses)))
 
     def _status_name(self, camera: str = "") -> str:
-        return f"{self.get_fully_qualified_name().lstrip('/')}: {camera or 'stream'}"
+        return f"{self.get_fully_qualified_name().lstrip('/')}: {camera or ONLY}"

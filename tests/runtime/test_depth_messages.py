@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from instance_flow.formats.depth_messages import compress, to_camera, to_depth
-from instance_flow.spatial.camera import CameraModel
+from instance_flow.formats.depth_messages import compress, to_depth
+from instance_flow.spatial.camera import CameraModel, to_camera
 
 MILLIMETRES = np.array([[1, 300, 0], [65535, 4, 515]], np.uint16)
 METRES = np.array([[0.5, np.nan, np.inf], [9.25, 0, 3]], np.float32)

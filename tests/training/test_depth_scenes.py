@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from instance_flow.formats.depth_messages import to_camera, to_depth
+from instance_flow.formats.depth_messages import to_depth
 from instance_flow.formats.ytvis import load_ground_truth
 from instance_flow.replay.bag_matching import find_bags, match_bags
-from instance_flow.spatial.camera import CameraModel
+from instance_flow.spatial.camera import CameraModel, to_camera
 from instance_flow.spatial.measure import measure
 from instance_flow_training.worlds.cli import main
 from instance_flow_training.worlds.depth_scenes import DepthClip, DepthSceneConfig, generate_depth_clip

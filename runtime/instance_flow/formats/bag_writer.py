@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
@@ -24,7 +24,6 @@ from instance_flow.structures import Image, InstanceFlowError, SourceError
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection, Qos
 
-    from instance_flow.spatial.camera import CameraModel
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 TRANSFORMS = "tf2_msgs/msg/TFMessage"
@@ -40,6 +39,19 @@ _PIXELS = {
 
 Stamp = int | tuple[int, int]
 """Nanoseconds, or seconds and nanoseconds as they are to stand in a header."""
+
+
+class Calibration(Protocol):
+    """Matrix K, and the coefficients of a model of distortion; ``spatial.camera.CameraModel`` is one."""
+
+    @property
+    def matrix(self) -> NDArray[Any]: ...
+
+    @property
+    def distortion(self) -> NDArray[Any] | tuple[float, ...]: ...
+
+    @property
+    def distortion_model(self) -> str: ...
 
 
 class BagWriter:
@@ -201,7 +213,7 @@ class BagWriter:
         self.write_message(topic, message, _nanoseconds(stamp))
 
     def camera_info(
-        self, topic: str, camera: CameraModel, size: tuple[int, int], stamp: Stamp, frame_id: str = ""
+        self, topic: str, camera: Calibration, size: tuple[int, int], stamp: Stamp, frame_id: str = ""
     ) -> None:
         """Write K, D and distortion model of a camera for images of (height, width). R is none, P is K."""
         matrix = np.asarray(camera.matrix, np.float64).reshape(3, 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From ROS messages of depth and calibration to arrays and camera models, with no ROS in sight.
+"""From ROS messages of depth to arrays and back, without ROS.
 
 Messages are objects with the fields of the ROS 2 types, those of rclpy as well as those of rosbags. Depth is as REP 118
 has it: uint16 millimetres or float32 metres.
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from instance_flow.formats.foreign_text import shown
 from instance_flow.formats.image_encodings import check_size, pixel_values, read_picture
 from instance_flow.formats.picture_size import picture_size
-from instance_flow.spatial.camera import CameraModel
 
 Depth = NDArray[np.uint16] | NDArray[np.float32]
 
@@ -73,35 +72,6 @@ def compress(depth: Depth, farthest: float = FARTHEST) -> bytes:
             known = (metres > 0) & (metres <= farthest) & (steps <= np.iinfo(np.uint16).max)
         values = np.where(known, steps, 0).astype(np.uint16)
     return HEADER.pack(0, a, b) + cv2.imencode(".png", values)[1].tobytes()
-
-
-def to_camera(message: Any) -> CameraModel:
-    """The camera model, without a pose, of a sensor_msgs/CameraInfo: K, D, distortion model, and the image's size where
-    it is given.
-
-    A calibration that is none, as K of zeros, is left to ``CameraModel.problem``.
-    Raises ValueError where K has not nine numbers, and for binning or a region of interest: K is of the whole image
-    then, and not of the one that is sent.
-    """
-    matrix = np.asarray(message.k, np.float64).ravel()
-    if len(matrix) != 9:
-        raise ValueError(f"K of the camera info has {len(matrix)} numbers; expected 9, row by row")
-    height, width = int(message.height), int(message.width)
-    if max(message.binning_x, message.binning_y) > 1:
-        raise ValueError(
-            f"the camera info has a binning of {message.binning_x} x {message.binning_y}, and K is of the image "
-            "without it; have the driver send images without binning, or a calibration of the binned ones"
-        )
-    region = message.roi
-    whole = not (region.x_offset or region.y_offset) and region.width in (0, width) and region.height in (0, height)
-    if not whole:
-        raise ValueError(
-            f"the camera info has a region of interest of {region.width} x {region.height} pixels at "
-            f"({region.x_offset}, {region.y_offset}) of {width} x {height}, and K is of the whole image; have "
-            "the driver send whole images, or a calibration of the region"
-        )
-    size = (height, width) if height or width else None
-    return CameraModel(matrix.reshape(3, 3), tuple(map(float, message.d)), str(message.distortion_model), size)
 
 
 def _encoding(text: str) -> str:

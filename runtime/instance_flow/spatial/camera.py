@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -110,6 +111,35 @@ class CameraModel:
             return np.zeros(4), np.zeros((0, 0, 2), np.float32)
         matrix = np.asarray(self.matrix, np.float64)
         return _projected(matrix.tobytes(), distortion.tobytes(), self.distortion_model, *size)
+
+
+def to_camera(message: Any) -> CameraModel:
+    """The camera model, without a pose, of a sensor_msgs/CameraInfo: K, D, distortion model, and the image's size where
+    it is given.
+
+    A calibration that is none, as K of zeros, is left to ``CameraModel.problem``.
+    Raises ValueError where K has not nine numbers, and for binning or a region of interest: K is of the whole image
+    then, and not of the one that is sent.
+    """
+    matrix = np.asarray(message.k, np.float64).ravel()
+    if len(matrix) != 9:
+        raise ValueError(f"K of the camera info has {len(matrix)} numbers; expected 9, row by row")
+    height, width = int(message.height), int(message.width)
+    if max(message.binning_x, message.binning_y) > 1:
+        raise ValueError(
+            f"the camera info has a binning of {message.binning_x} x {message.binning_y}, and K is of the image "
+            "without it; have the driver send images without binning, or a calibration of the binned ones"
+        )
+    region = message.roi
+    whole = not (region.x_offset or region.y_offset) and region.width in (0, width) and region.height in (0, height)
+    if not whole:
+        raise ValueError(
+            f"the camera info has a region of interest of {region.width} x {region.height} pixels at "
+            f"({region.x_offset}, {region.y_offset}) of {width} x {height}, and K is of the whole image; have "
+            "the driver send whole images, or a calibration of the region"
+        )
+    size = (height, width) if height or width else None
+    return CameraModel(matrix.reshape(3, 3), tuple(map(float, message.d)), str(message.distortion_model), size)
 
 
 @lru_cache(maxsize=16)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
-from instance_flow.formats.depth_messages import to_camera, to_depth
+from instance_flow.formats.depth_messages import to_depth
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
-from instance_flow.spatial.camera import CameraModel
+from instance_flow.spatial.camera import CameraModel, to_camera
 from instance_flow.spatial.pairing import LATE, TOLERANCE, Calibrations, DepthPairing, DepthRequest
 from instance_flow.spatial.registration import registered
 from instance_flow.spatial.transforms import TransformBuffer, TransformUnknown

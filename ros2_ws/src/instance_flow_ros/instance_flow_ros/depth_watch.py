@@ -14,9 +14,10 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from instance_flow.formats.depth_messages import to_camera, to_depth
+from instance_flow.formats.depth_messages import to_depth
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
+from instance_flow.spatial.camera import to_camera
 from instance_flow.spatial.inputs import add_transforms
 from instance_flow.spatial.measure import depth_problem
 from instance_flow.spatial.pairing import DepthPairing, DepthRequest

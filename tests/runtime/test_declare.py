@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pytest
 
 from instance_flow import AssemblyConfig
-from instance_flow.declare import OWN, check, chosen, declared, from_text, setting
+from instance_flow.declare import OWN, SIZE, check, chosen, declared, from_text, setting
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,17 @@ class Example:
     names: tuple[str, ...] = setting((), "names")
     weight: float = setting(OWN, "a weight", OWN, 9.0, own=True)
     window: float = setting(0.0, "a window", 0.0, 1.0, own=True)
+    rate: float = setting(1.0, "a rate", high=10, above=0)
+    length: float = setting(1.0, "a length", 0)
+    stride: int = setting(16, "a stride", choices=(16, 32))
+    factors: tuple[float, ...] = setting((1.0,), "factors", 0.25, 4, empty=False)
+    counts: tuple[int, ...] = setting((), "counts", 1, of=int)
+    parts: tuple[str, ...] = setting((), "parts", choices=("center", "intra"))
+    size: tuple[int, int] = setting((32, 64), "a size", 32, step=32, parts=SIZE)
+    sizes: tuple[tuple[int, int], ...] = setting(((32, 64),), "sizes", 16, 96, parts=SIZE, empty=False)
+    pairs: tuple[tuple[int, int], ...] = setting((), "sizes or none", of=int, parts=SIZE)
+    files: str | tuple[str, ...] = setting("", "files", several=True)
+    rates: dict[str, float] = setting({}, "rates", high=10, above=0, of=float, advice="or freeze it")
     plain: object = None
 
     def __post_init__(self) -> None:
@@ -36,6 +47,13 @@ GOOD: dict[str, dict[str, Any]] = {
     "a whole number for a number": {"share": 1},
     "no bound on that side": {"count": 10**9, "most": -(10**9)},
     "texts": {"name": "a", "names": ("a", "b")},
+    "just above": {"rate": 1e-9},
+    "a number out of choices": {"stride": 32},
+    "lists": {"factors": (0.25, 4), "counts": (1, 2), "parts": ("intra",)},
+    "sizes": {"size": (64, 32), "sizes": ((16, 96), (17, 20)), "pairs": ((1, 2),)},
+    "no entry": {"counts": (), "parts": (), "pairs": ()},
+    "a text or several": {"files": ("a", "b")},
+    "a table": {"rates": {"a": 0.1, "b": 10}},
     "a field of another kind": {"plain": 7},
 }
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -49,8 +67,55 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a number for a text": ({"name": 1}, "example.name is 1; it must be a text"),
     "no choice": ({"colour": "green"}, "example.colour is 'green'; it must be one of red, blue"),
     "a number for a choice": ({"colour": 1}, "example.colour is 1; it must be one of red, blue"),
+    "at the bound that is not within": (
+        {"rate": 0},
+        "example.rate is 0; it must be a number above 0 and at most 10",
+    ),
+    "infinite": ({"length": float("inf")}, "example.length is inf; it must be finite, and at least 0"),
+    "no choice of numbers": ({"stride": 8}, "example.stride is 8; it must be one of 16, 32"),
+    "half of a choice": ({"stride": 16.0}, "example.stride is 16.0; it must be one of 16, 32"),
+    "no factor": ({"factors": ()}, "example.factors is []; it must be a list of one or more numbers from 0.25 to 4"),
+    "one of the factors": (
+        {"factors": (1.0, 5.0)},
+        "example.factors is [1.0, 5.0]; it must be a list of one or more numbers from 0.25 to 4",
+    ),
+    "a number for a list": ({"counts": 1}, "example.counts is 1; it must be a list of whole numbers of at least 1"),
+    "texts for counts": (
+        {"counts": ("a",)},
+        "example.counts is ['a']; it must be a list of whole numbers of at least 1",
+    ),
+    "no choice in a list": (
+        {"parts": ("x",)},
+        "example.parts is ['x']; it must be a list of texts out of center, intra",
+    ),
+    "no multiple": ({"size": (64, 40)}, "example.size is [64, 40]; it must be [height, width], multiples of 32"),
+    "below the first multiple": (
+        {"size": (0, 64)},
+        "example.size is [0, 64]; it must be [height, width], multiples of 32",
+    ),
+    "half a size": ({"size": (64,)}, "example.size is [64]; it must be [height, width], multiples of 32"),
+    "a size for sizes": (
+        {"sizes": (32, 64)},
+        "example.sizes is [32, 64]; it must be a list of one or more [height, width], whole numbers from 16 to 96",
+    ),
+    "one of the sizes": (
+        {"sizes": ((32, 64), (32, 97))},
+        "example.sizes is [[32, 64], [32, 97]]; it must be a list of one or more [height, width], whole numbers from "
+        "16 to 96",
+    ),
+    "a text out of several": (
+        {"files": ("a", 1)},
+        "example.files is ['a', 1]; it must be a text, or a list of one or more texts",
+    ),
+    "no text at all": ({"files": ()}, "example.files is []; it must be a text, or a list of one or more texts"),
+    "an entry of a table": (
+        {"rates": {"a": 1, "b": 0}},
+        "example.rates.b is 0; it must be a number above 0 and at most 10; or freeze it",
+    ),
+    "a number for a table": ({"rates": 1.0}, "example.rates is 1.0; it must be a table of numbers"),
+    "too large for a number": ({"length": 10**400}, f"example.length is {10**400}; it must be finite, and at least 0"),
     "a text for texts": ({"names": "ab"}, "example.names is 'ab'; it must be a list of texts"),
-    "numbers for texts": ({"names": (1,)}, "example.names is (1,); it must be a list of texts"),
+    "numbers for texts": ({"names": (1,)}, "example.names is [1]; it must be a list of texts"),
 }
 
 
@@ -64,6 +129,12 @@ def test_value_that_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match="it must be") as caught:
         Example(**values)
     assert str(caught.value) == message
+
+
+def test_a_table_is_not_shared() -> None:
+    one, other = Example(), Example()
+    one.rates["a"] = 1.0
+    assert asdict(other)["rates"] == {}
 
 
 CHOSEN = {
@@ -87,11 +158,13 @@ TYPED = {
     "switch in capitals": ("loud", "True", True),
     "text": ("name", "4", "4"),
     "texts": ("names", "a,b", ("a", "b")),
+    "numbers": ("factors", "0.5,1", (0.5, 1.0)),
 }
 MISTYPED = {
     "number": ("share", "half", "setting share needs a number, not 'half'"),
     "whole number": ("count", "4.5", "setting count needs a whole number, not '4.5'"),
     "switch": ("loud", "yes", "setting loud needs true or false, not 'yes'"),
+    "numbers": ("counts", "1,a", "setting counts needs a list of whole numbers, not '1,a'"),
 }
 
 

@@ -38,7 +38,7 @@ def setting(
 
     Args:
         low, high: bounds of a number, both within; None = none.   above: bound of a number that is not within.
-        step: a whole number is a multiple of it.   choices: all values that it may have; () = any.
+        step: a whole number is a multiple of it; needs low and high.   choices: all values that it may have; () = any.
         of: type of the entries of a tuple or dict; that of the default's entries, and str without any.
         parts: names of the entries of a tuple of fixed length, such as SIZE. Where the default is () or holds tuples,
             the setting is a tuple of such tuples.   empty: a tuple may be ().
@@ -120,8 +120,8 @@ def requirement(spec: Field[Any], value: Any = None) -> str:
     if choices:
         names = ", ".join(str(choice) or "''" for choice in choices)
         each = f"{_SEVERAL[of]} out of {names}" if depth else f"one of {names}"
-    elif step is not None and low == step and high is None:
-        each = f"multiples of {step}" if depth else f"a multiple of {step}"
+    elif step is not None:
+        each = f"{'multiples' if depth else 'a multiple'} of {step} from {low} to {high}"
     elif above is not None:
         each = f"{nouns[of]} above {above}" + ("" if high is None else f" and at most {high}")
     elif low is not None and high is not None:

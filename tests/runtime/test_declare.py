@@ -31,7 +31,7 @@ class Example:
     factors: tuple[float, ...] = setting((1.0,), "factors", 0.25, 4, empty=False)
     counts: tuple[int, ...] = setting((), "counts", 1, of=int)
     parts: tuple[str, ...] = setting((), "parts", choices=("center", "intra"))
-    size: tuple[int, int] = setting((32, 64), "a size", 32, step=32, parts=SIZE)
+    size: tuple[int, int] = setting((32, 64), "a size", 32, 96, step=32, parts=SIZE)
     sizes: tuple[tuple[int, int], ...] = setting(((32, 64),), "sizes", 16, 96, parts=SIZE, empty=False)
     pairs: tuple[tuple[int, int], ...] = setting((), "sizes or none", of=int, parts=SIZE)
     files: str | tuple[str, ...] = setting("", "files", several=True)
@@ -88,12 +88,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"parts": ("x",)},
         "example.parts is ['x']; it must be a list of texts out of center, intra",
     ),
-    "no multiple": ({"size": (64, 40)}, "example.size is [64, 40]; it must be [height, width], multiples of 32"),
+    "no multiple": (
+        {"size": (64, 40)},
+        "example.size is [64, 40]; it must be [height, width], multiples of 32 from 32 to 96",
+    ),
     "below the first multiple": (
         {"size": (0, 64)},
-        "example.size is [0, 64]; it must be [height, width], multiples of 32",
+        "example.size is [0, 64]; it must be [height, width], multiples of 32 from 32 to 96",
     ),
-    "half a size": ({"size": (64,)}, "example.size is [64]; it must be [height, width], multiples of 32"),
+    "half a size": ({"size": (64,)}, "example.size is [64]; it must be [height, width], multiples of 32 from 32 to 96"),
     "a size for sizes": (
         {"sizes": (32, 64)},
         "example.sizes is [32, 64]; it must be a list of one or more [height, width], whole numbers from 16 to 96",

@@ -216,7 +216,7 @@ def test_background_counts_where_it_is_asked_for(names: tuple[str, ...], felt: s
 
 
 def test_an_unknown_background_is_refused() -> None:
-    with pytest.raises(ValueError, match="takes center, intra and inter"):
+    with pytest.raises(ValueError, match="out of center, intra, inter"):
         LossConfig(background=("semantic",))
 
 

@@ -17,13 +17,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from instance_flow.declare import check, setting
+from instance_flow.declare import check, declared, setting
 from instance_flow.formats.foreign_text import shown
+from instance_flow.network.execution import MOST_THREADS
 from instance_flow_training.datasets import DataConfig
 from instance_flow_training.losses import LossConfig
 from instance_flow_training.network.model import ModelConfig
 from instance_flow_training.speed import SpeedConfig
-from instance_flow_training.validate import ModelDefaults, ValidationConfig
+from instance_flow_training.validate import MOST_MINUTES, MOST_STEPS, ModelDefaults, ValidationConfig
 
 Config = TypeVar("Config")
 
@@ -33,74 +34,108 @@ class ConfigError(Exception):
 
 
 PRECISIONS = ("32", "bf16-mixed", "16-mixed")
+MOST_CLIPS = 10**6
 
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Where the weights come from when a run begins; a run that goes on takes those of its own checkpoint.
+    """Where the weights come from when a run begins; a run that goes on takes those of its own checkpoint."""
 
-    checkpoint: a checkpoint of ours, "" = none. Every part of the network that fits takes its weights; the rows of the
-        class layers are matched by class name.
-    deeplab: a .safetensors file of DeepLab V3 on MobileNetV2, "" = none: backbone, ASPP and classifier begin as its own
-        (``deeplab.begin_with``).
-    yolox: the ONNX file of YOLOX-Nano as its authors export it, "" = none: the features of ``model.detector`` begin as
-        its own.
-    inter_from_intra: the inter-frame decoder begins as a copy of the intra-frame decoder (section IV-A).
-    """
+    checkpoint: str = setting(
+        "",
+        "a checkpoint of ours, empty = none. Every part of the network that fits takes its weights; the rows of the "
+        "class layers are matched by class name",
+    )
+    deeplab: str = setting(
+        "",
+        "a .safetensors file of DeepLab V3 on MobileNetV2, empty = none: backbone, ASPP and classifier begin as its "
+        "own",
+    )
+    yolox: str = setting(
+        "",
+        "the ONNX file of YOLOX-Nano as its authors export it, empty = none: the features of model.detector begin as "
+        "its own",
+    )
+    inter_from_intra: bool = setting(
+        False, "the inter-frame decoder begins as a copy of the intra-frame decoder (section IV-A)"
+    )
 
-    checkpoint: str = ""
-    deeplab: str = ""
-    yolox: str = ""
-    inter_from_intra: bool = False
+    def __post_init__(self) -> None:
+        check(self, "init.")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Section IV-A: Adam 1e-3 with betas .9 and .999, no weight decay, poly 0.9, batches of 32 clips.
+    """Section IV-A: Adam 1e-3 with betas .9 and .999, no weight decay, poly 0.9, batches of 32 clips."""
 
-    stop_at: end this run after so many steps of ``steps``, 0 = go to the end; the next run goes on, with other settings
-        if they have changed.
-    batch: clips per step over all processes together; each process takes batch / (processes * accumulate) at a time.
-    accumulate: passes whose gradients are averaged for one step, so that one GPU follows the recipe of eight.
-    precision: 32, bf16-mixed or 16-mixed; parameters and losses are float32 in all of them.
-    sync_batch_norm: batch statistics over all GPUs (there is no such thing on CPUs).
-    freeze_batch_norm: keep the statistics that the weights came with, for passes of very few clips.
-    frozen_norms: parts of the network whose batch norm alone keeps its statistics, such as "backbone".
-    frozen: parts that are not trained at all, such as "backbone.features.0".
-    rates: learning rates of parts of the network as shares of ``learning_rate``, such as {"backbone": 0.1}; the longest
-        name that fits a weight counts. Weights with folded batch norm (``init.deeplab``) want 0.02 or less: Adam steps
-        as far in their small ones as in their large ones.
-    device: auto, cpu, cuda or cuda:N; under torchrun every process takes the GPU of its local rank.
-    minutes: end after so much time, restarts included, if ``steps`` are not done before (0 = whenever they are done);
-        the learning rate falls with whichever of the two is nearer its end.
-    save_every, save_minutes: a checkpoint is saved after so many steps, and, by a single process, after so many minutes
-        (0 = by steps alone), and on SIGINT and SIGTERM.
-    pictures_every: steps between two pictures of the maps in TensorBoard, 0 = none.
-    """
-
-    name: str = "worlds"
-    seed: int = 0
-    steps: int = setting(90_000, low=1)
-    stop_at: int = 0
-    minutes: float = setting(0.0, low=0)
-    batch: int = setting(32, low=1)
-    accumulate: int = setting(1, low=1)
-    learning_rate: float = 1e-3
-    warmup: int = setting(200, low=1)
-    poly_power: float = 0.9
-    clip_gradient: float = 10.0
-    precision: str = setting("32", choices=PRECISIONS)
-    sync_batch_norm: bool = True
-    freeze_batch_norm: bool = False
-    frozen_norms: tuple[str, ...] = ()
-    frozen: tuple[str, ...] = ()
-    rates: dict[str, float] = field(default_factory=dict)
-    threads: int = 0
-    device: str = "auto"
-    save_every: int = setting(200, low=1)
-    save_minutes: float = 10.0
-    log_every: int = setting(20, low=1)
-    pictures_every: int = 0
+    name: str = setting("worlds", "of the run: its folder is runs/NAME")
+    seed: int = setting(0, "of the weights that begin at random", 0, 2**32 - 1)
+    steps: int = setting(90_000, "of the optimizer in all", 1, MOST_STEPS)
+    stop_at: int = setting(
+        0,
+        "end this run after so many of the steps, 0 = go to the end; the next run goes on, with other settings if they "
+        "have changed",
+        0,
+        MOST_STEPS,
+    )
+    minutes: float = setting(
+        0.0,
+        "end after so much time, restarts included, if steps are not done before (0 = whenever they are done); the "
+        "learning rate falls with whichever of the two is nearer its end",
+        0,
+        MOST_MINUTES,
+    )
+    batch: int = setting(
+        32,
+        "clips per step over all processes together; each process takes batch / (processes * accumulate) at a time",
+        1,
+        MOST_CLIPS,
+    )
+    accumulate: int = setting(
+        1,
+        "passes whose gradients are averaged for one step, so that one GPU follows the recipe of eight",
+        1,
+        MOST_CLIPS,
+    )
+    learning_rate: float = setting(1e-3, "of Adam, after the warm-up", high=10, above=0)
+    warmup: int = setting(200, "steps over which the learning rate rises", 1, MOST_STEPS)
+    poly_power: float = setting(
+        0.9, "the learning rate falls with this power of the share that is left; 0 = not at all", 0, 100
+    )
+    clip_gradient: float = setting(10.0, "largest norm of the gradient, which is scaled down to it", high=1e9, above=0)
+    precision: str = setting(
+        "32", "of the network; parameters and losses are float32 in all of them", choices=PRECISIONS
+    )
+    sync_batch_norm: bool = setting(True, "batch statistics over all GPUs (there is no such thing on CPUs)")
+    freeze_batch_norm: bool = setting(
+        False, "keep the statistics that the weights came with, for passes of very few clips"
+    )
+    frozen_norms: tuple[str, ...] = setting(
+        (), 'parts of the network whose batch norm alone keeps its statistics, such as "backbone"'
+    )
+    frozen: tuple[str, ...] = setting((), 'parts that are not trained at all, such as "backbone.features.0"')
+    rates: dict[str, float] = setting(
+        {},
+        'learning rates of parts of the network as shares of learning_rate, such as {"backbone": 0.1}; the longest '
+        "name that fits a weight counts. Weights with folded batch norm (init.deeplab) want 0.02 or less: Adam steps "
+        "as far in their small ones as in their large ones",
+        high=100,
+        above=0,
+        of=float,
+        advice="or name it in frozen",
+    )
+    threads: int = setting(0, "of torch on the CPU, 0 = torch's choice", 0, MOST_THREADS)
+    device: str = setting(
+        "auto", "auto, cpu, cuda or cuda:N; under torchrun every process takes the GPU of its local rank"
+    )
+    save_every: int = setting(
+        200, "steps between two checkpoints; one is saved on SIGINT and SIGTERM, too", 1, MOST_STEPS
+    )
+    save_minutes: float = setting(
+        10.0, "a single process saves after so much time as well, 0 = by steps alone", 0, MOST_MINUTES
+    )
+    log_every: int = setting(20, "steps between two rows of the log", 1, MOST_STEPS)
+    pictures_every: int = setting(0, "steps between two pictures of the maps in TensorBoard, 0 = none", 0, MOST_STEPS)
     init: InitConfig = field(default_factory=InitConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -111,18 +146,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if not 0 <= self.stop_at <= self.steps:
+        if self.stop_at > self.steps:
             raise ValueError(f"stop_at is {self.stop_at}; it must be 0 (go to the end) or at most steps = {self.steps}")
         if self.speed.fused_adam and self.precision == "16-mixed":
             raise ValueError(
                 "speed.fused_adam is true, but with precision = '16-mixed' the gradients must be clipped before Adam "
                 "takes them; set precision = 'bf16-mixed' or speed.fused_adam = false"
             )
-        for name, rate in self.rates.items():
-            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= 100:
-                raise ValueError(f"rates.{name} is {rate!r}; it must be a number above 0 to 100, or name it in frozen")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -137,7 +167,8 @@ def _convert(value: Any, default: Any, key: str, several: bool = False) -> Any:
     if isinstance(default, tuple) and isinstance(value, list):
         return tuple(_convert(v, default[0], key) if default else v for v in value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        # A whole number may be too large for a float; its range is checked later.
+        return float(value) if abs(value) <= sys.float_info.max else value
     if isinstance(default, str) and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if type(value) is not type(default):
@@ -151,7 +182,7 @@ def _convert(value: Any, default: Any, key: str, several: bool = False) -> Any:
 def apply(config: Config, changes: dict[str, Any], prefix: str = "") -> Config:
     """Replace fields by name, nested tables included. Raises ConfigError for an unknown key or a wrong value."""
     valid = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}  # type: ignore[arg-type]
-    several = {f.name for f in dataclasses.fields(config) if "str | tuple" in str(f.type)}  # type: ignore[arg-type]
+    several = {spec.name for spec in declared(config) if spec.metadata["several"]}
     new: dict[str, Any] = {}
     for key, value in changes.items():
         if key not in valid:

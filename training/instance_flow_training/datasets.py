@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,13 @@ from instance_flow_training.data.set_files import read_frame
 from instance_flow_training.data.still_sets import open_still_set
 from instance_flow_training.data.video_sets import open_video_set
 from instance_flow_training.losses import BatchTargets
-from instance_flow_training.network.model import check_size
+from instance_flow_training.network.model import INPUT_SIZE
 from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets
 from instance_flow_training.worlds.cutouts import CutoutLibrary
 from instance_flow_training.worlds.synthetic import (
     CLASS_NAMES,
     CUTOUT_SIZE,
+    MOST_SEEDS,
     REAL_SITUATIONS,
     SITUATIONS,
     World,
@@ -56,57 +57,92 @@ _ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained on. The defaults of crop, scales and flip are the paper's (section IV-A).
+    """What is trained on. The defaults of crop, scales and flip are the paper's (section IV-A)."""
 
-    source: worlds = made clips; youtube_vis = a set in the form of YouTube-VIS or OVIS; coco = stills, each moved
-        through a clip of its own; auto = labels in any form that ``label_sources`` reads, also several sources.
-    annotations, images: the set's JSON file and the folder of its frames. The root of a set as it is distributed does
-        for annotations; images is looked for beside them where it is empty. With auto a file, folder or zip file, or a
-        list of them.
-    rename: with auto, new names of classes by their old ones, such as {"Car": "car"}.
-    classes: all = the set's own; youtube_vis_2019 or youtube_vis_2021 = those of COCO that are shared with it, under
-        its names; or names with commas between. Other objects are background.
-    balance: draw clips of rare classes more often: as often as the root of balance over the share of clips that show
-        the rarest of their classes, where that is more than once (the repeat factors of LVIS). 0 = all alike.
-    cutouts: share of the samples that are worlds of the set's own objects, cut out, over its pictures (``cutouts``).
-    first_seed: sample i is made from this seed and i.
-    sizes: of made worlds, (height, width) in the order of training, each for an equal share of the steps.
-    crop, scales, flip, colour: of real sets. Crop (height, width) of a frame scaled by one of ``scales``, mirrored at
-        random or never, colours changed by factors up to 1 +- colour. One draw for all frames of a clip.
-    reference_frames: mixed = one reference 1 to 3 frames before the last frame, the others anywhere before;
-        anywhere = all frames of the clip drawn from the whole video. Both in time order, so that references are earlier
-        frames, as in a stream. before_or_after = as anywhere, but in random order: a reference may be a later frame, as
-        in the paper.
-    center_spread: see ``targets.frame_targets``; of real sets. 0 = the same Gaussian for all objects, as in the paper.
-    crowds: what ``"iscrowd": 1`` means: ignore = a group that no loss touches; objects = no more than that a mask is
-        painted, as CVAT writes it; auto = the latter where it is that of nearly all masks of run lengths, and of at
-        least half of all annotations or in a file from CVAT. The check before training says which.
-    ignore_unlabelled: no clip labels all of its objects, so no loss touches what is not labelled.
-    frames_per_clip: a shorter video gives some of its frames twice; a video of one frame is moved like a still.
-    workers: processes that make samples while the network works, for each process of the training; 0 = none, every step
-        waits for its own.   prefetch: passes that each of them has ready ahead.
-    """
-
-    source: str = setting("worlds", choices=SOURCES)
-    annotations: str | tuple[str, ...] = ""
-    images: str = ""
-    rename: dict[str, str] = field(default_factory=dict)
-    classes: str = ALL_CLASSES
-    balance: float = 0.0
-    cutouts: float = 0.0
-    first_seed: int = 1_000_000
-    sizes: tuple[tuple[int, int], ...] = ((192, 320),)
-    crop: tuple[int, int] = (640, 640)
-    scales: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    flip: bool = True
-    colour: float = 0.2
-    reference_frames: str = setting(MIXED, choices=REFERENCE_FRAMES)
-    center_spread: float = 0.0
-    crowds: str = setting(AUTO, choices=CROWDS)
-    ignore_unlabelled: bool = False
-    frames_per_clip: int = setting(3, low=1)
-    workers: int = setting(1, low=0)
-    prefetch: int = setting(4, low=1)
+    source: str = setting(
+        "worlds",
+        "worlds = synthetic clips; youtube_vis = a set in the form of YouTube-VIS or OVIS; coco = stills, each moved "
+        "through a clip of its own; auto = labels in any form of docs/labels.md, also several sources",
+        choices=SOURCES,
+    )
+    annotations: str | tuple[str, ...] = setting(
+        "",
+        "the set's JSON file, or the root of a set as it is distributed. With auto a file, folder or zip file, or a "
+        "list of them",
+        several=True,
+    )
+    images: str = setting("", "folder of the set's frames; empty = beside the annotations")
+    rename: dict[str, str] = setting({}, 'with auto, new names of classes by their old ones, such as {"Car": "car"}')
+    classes: str = setting(
+        ALL_CLASSES,
+        "all = the set's own; youtube_vis_2019 or youtube_vis_2021 = those of COCO that are shared with it, under its "
+        "names; or names with commas between. Other objects are background",
+    )
+    balance: float = setting(
+        0.0,
+        "draw clips of rare classes more often: as often as the root of balance over the share of clips that show the "
+        "rarest of their classes, where that is more than once (the repeat factors of LVIS). 0 = all alike",
+        0,
+        1,
+    )
+    cutouts: float = setting(
+        0.0,
+        "share of the samples that are worlds of the set's own objects, cut out, over its pictures. 1 = nothing else",
+        0,
+        1,
+    )
+    first_seed: int = setting(1_000_000, "sample i is made from this seed and i", 0, MOST_SEEDS)
+    sizes: tuple[tuple[int, int], ...] = setting(
+        ((192, 320),),
+        "of synthetic worlds, in the order of training, each for an equal share of the steps",
+        empty=False,
+        **INPUT_SIZE,
+    )
+    crop: tuple[int, int] = setting((640, 640), "of real sets: crop of a frame that was scaled", **INPUT_SIZE)
+    scales: tuple[float, ...] = setting(
+        (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        "of real sets: a frame is scaled by one of them. One draw for all frames of a clip, as for flip and colour",
+        high=1000,
+        above=0,
+        empty=False,
+    )
+    flip: bool = setting(True, "of real sets: mirror clips at random")
+    colour: float = setting(0.2, "of real sets: colours are changed by factors up to 1 +- colour. 0 = as it is", 0, 1)
+    reference_frames: str = setting(
+        MIXED,
+        "mixed = one reference 1 to 3 frames before the last frame, the others anywhere before; anywhere = all frames "
+        "of the clip drawn from the whole video. Both in time order, so that references are earlier frames, as in a "
+        "stream. before_or_after = as anywhere, but in random order: a reference may be a later frame, as in the paper",
+        choices=REFERENCE_FRAMES,
+    )
+    center_spread: float = setting(
+        0.0,
+        "of real sets: least standard deviation of a center's Gaussian as a share of the root of its object's area. 0 "
+        "= the same Gaussian for all objects, as in the paper",
+        0,
+        10,
+    )
+    crowds: str = setting(
+        AUTO,
+        'what "iscrowd": 1 means: ignore = a group that no loss touches; objects = no more than that a mask is '
+        "painted, as CVAT writes it; auto = the latter where it is that of nearly all masks of run lengths, and of at "
+        "least half of all annotations or in a file from CVAT. The check before training says which",
+        choices=CROWDS,
+    )
+    ignore_unlabelled: bool = setting(
+        False, "no clip labels all of its objects, so no loss touches what is not labelled"
+    )
+    frames_per_clip: int = setting(
+        3, "a shorter video gives some of its frames twice; a video of one frame is moved like a still", 1, 1000
+    )
+    workers: int = setting(
+        1,
+        "processes that make samples while the network works, for each process of the training; 0 = none, every step "
+        "waits for its own",
+        0,
+        1024,
+    )
+    prefetch: int = setting(4, "passes that each worker has ready ahead", 1, 10_000)
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -116,20 +152,8 @@ class DataConfig:
                 'set data.source = "auto"'
             )
         for name in self.rename.values():
-            if not isinstance(name, str) or not name.strip():
+            if not name.strip():
                 raise ValueError(f"data.rename gives the name {name!r}; write old and new names, both of them texts")
-        if not self.sizes:
-            raise ValueError("data.sizes is []; it must be a list of one or more [height, width]")
-        for name, size in (("crop", self.crop), *(("sizes", size) for size in self.sizes)):
-            check_size(f"data.{name}", size)
-        if not self.scales or not all(scale > 0 for scale in self.scales):
-            raise ValueError(f"data.scales is {list(self.scales)}; it must be a list of numbers above 0")
-        if not 0 <= self.balance <= 1:
-            raise ValueError(f"data.balance is {self.balance}; it must lie from 0 (all alike) to 1")
-        if not 0 <= self.cutouts <= 1:
-            raise ValueError(f"data.cutouts is {self.cutouts}; it must lie from 0 (none) to 1 (nothing else)")
-        if not 0 <= self.colour <= 1:
-            raise ValueError(f"data.colour is {self.colour}; it must lie from 0 (as it is) to 1")
 
 
 @dataclass(frozen=True)

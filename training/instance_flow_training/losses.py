@@ -18,56 +18,69 @@ from instance_flow_training.targets import IGNORE
 
 MEDIUM_AREA = (96 / 640) ** 2
 """COCO's upper end of medium objects, as a share of the paper's 640 x 640 crop."""
+_WEIGHT = (0, 1_000_000)
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of Eq. 1. Offsets are measured in input pixels, as in the paper.
+    """Weights of Eq. 1. Offsets are measured in input pixels, as in the paper."""
 
-    association: ours, not the paper's: makes a pixel's attention fall on its own object (see ``association_loss``).
-    distil, teacher: ours too: weight of the class maps of DeepLab V3 on MobileNetV2, and the .safetensors file of its
-        weights (``deeplab``), where nothing is labelled or it agrees. A small set forgets what the weights knew of
-        pictures that it does not show. It is asked of the first frame of each clip.
-    teacher_scales: sizes of the picture that the teacher looks at, as shares of the clip's; the mean of what it says is
-        learned. A larger picture shows it the small objects that it misses at the size of the clip.
-    focal_center: the focal loss in place of the mean square, for ``model.center_sigmoid``: centers are so few that
-        their mean square is small when all of them are missed.
-    hard_pixels: share of the known pixels, the hardest, that the semantics are learned from; those of small objects
-        weigh more among them. 1 = all alike, as in the paper.   semantic_stride: every so many pixels is taken.
-    small_objects: largest weight of an object's pixels in the semantics; it grows with the inverse root of the object's
-        area, from 1 at COCO's upper end of medium ones (96 x 96 of 640 x 640). 1 = all alike, as in the paper.
-    background: which of center, intra and inter are held at zero on background too, instead of left free (Table V).
-    """
-
-    semantic: float = 1.0
-    center: float = 100.0
-    intra: float = 0.01
-    inter: float = 0.01
-    shape: float = 0.01
-    association: float = 0.0
-    distil: float = 0.0
-    teacher: str = ""
-    teacher_scales: tuple[float, ...] = (1.0,)
-    focal_center: bool = False
-    hard_pixels: float = 1.0
-    semantic_stride: int = 1
-    small_objects: float = setting(1.0, low=1)
-    background: tuple[str, ...] = ()
+    semantic: float = setting(1.0, "weight of the class maps", *_WEIGHT)
+    center: float = setting(100.0, "weight of the center heat", *_WEIGHT)
+    intra: float = setting(0.01, "weight of the offsets within a frame", *_WEIGHT)
+    inter: float = setting(0.01, "weight of the offsets between frames", *_WEIGHT)
+    shape: float = setting(0.01, "weight of the difference between the two of a pixel (Eq. 2)", *_WEIGHT)
+    association: float = setting(
+        0.0,
+        "ours, not the paper's: weight of what makes a pixel's attention fall on its own object (association_loss)",
+        *_WEIGHT,
+    )
+    distil: float = setting(
+        0.0,
+        "ours too: weight of the class maps of DeepLab V3 on MobileNetV2 where nothing is labelled or it agrees. A "
+        "small set forgets what the weights knew of pictures that it does not show. It is asked of the first frame of "
+        "each clip",
+        *_WEIGHT,
+    )
+    teacher: str = setting("", "with distil: the .safetensors file of DeepLab's weights")
+    teacher_scales: tuple[float, ...] = setting(
+        (1.0,),
+        "sizes of the picture that the teacher looks at, as shares of the clip's; the mean of what it says is learned. "
+        "A larger picture shows it the small objects that it misses at the size of the clip",
+        0.25,
+        4,
+        empty=False,
+    )
+    focal_center: bool = setting(
+        False,
+        "the focal loss in place of the mean square, for model.center_sigmoid: centers are so few that their mean "
+        "square is small when all of them are missed",
+    )
+    hard_pixels: float = setting(
+        1.0,
+        "share of the known pixels, the hardest, that the semantics are learned from; those of small objects weigh "
+        "more among them. 1 = all alike, as in the paper",
+        high=1,
+        above=0,
+    )
+    semantic_stride: int = setting(1, "every so many pixels is taken for the semantics", choices=(1, 2, 4))
+    small_objects: float = setting(
+        1.0,
+        "largest weight of an object's pixels in the semantics; it grows with the inverse root of the object's area, "
+        "from 1 at COCO's upper end of medium ones (96 x 96 of 640 x 640). 1 = all alike, as in the paper",
+        1,
+        1000,
+    )
+    background: tuple[str, ...] = setting(
+        (),
+        "which of these are held at zero on background too, instead of left free (Table V)",
+        choices=("center", "intra", "inter"),
+    )
 
     def __post_init__(self) -> None:
         check(self, "loss.")
-        unknown = set(self.background) - {"center", "intra", "inter"}
-        if unknown:
-            raise ValueError(f"loss.background has {', '.join(sorted(unknown))}; it takes center, intra and inter")
         if bool(self.distil) != bool(self.teacher):
             raise ValueError("loss.distil and loss.teacher belong together: a weight and the .safetensors file")
-        if not self.teacher_scales or not all(0.25 <= scale <= 4 for scale in self.teacher_scales):
-            raise ValueError(f"loss.teacher_scales is {list(self.teacher_scales)}; it must be numbers of 0.25 to 4")
-        if not 0 < self.hard_pixels <= 1 or self.semantic_stride not in (1, 2, 4):
-            raise ValueError(
-                f"loss.hard_pixels is {self.hard_pixels} and loss.semantic_stride {self.semantic_stride}; they must "
-                "lie above 0 to 1, and be 1, 2 or 4"
-            )
 
 
 class BatchTargets(NamedTuple):

@@ -11,27 +11,35 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from instance_flow.declare import check, setting
+
 _NEVER_TRIM, _MAPPED_PIECES = (-1, -1), (-4, 0)
 """Parameter and value of glibc's mallopt: M_TRIM_THRESHOLD, M_MMAP_MAX."""
 
 
 @dataclass(frozen=True)
 class SpeedConfig:
-    """Each changes at most the last digits of a step, not what is learnt; figures in docs/training.md.
+    """Each changes at most the last digits of a step, not what is learnt; figures in docs/training.md."""
 
-    channels_last: keep the channels of a pixel side by side in memory, as the kernels of CPUs and tensor cores want it.
-    keep_memory: on the CPU, hold on to the memory of a step for the next one. Without it the system takes it back and
-        gives it anew, page by page, hundreds of thousands of times a step.
-    fused_adam: Adam in one kernel for all weights; not with 16-mixed.
-    cudnn_benchmark: on CUDA, let cuDNN try its ways of each convolution at the first step of a size.
-    tf32: on CUDA, products of matrices (the attention) with 10 bits behind the point, as convolutions have in any case.
-    """
+    channels_last: bool = setting(
+        True, "keep the channels of a pixel side by side in memory, as the kernels of CPUs and tensor cores want it"
+    )
+    keep_memory: bool = setting(
+        True,
+        "on the CPU, hold on to the memory of a step for the next one. Without it the system takes it back and gives "
+        "it anew, page by page, hundreds of thousands of times a step",
+    )
+    fused_adam: bool = setting(False, "Adam in one kernel for all weights; not with 16-mixed")
+    cudnn_benchmark: bool = setting(
+        True, "on CUDA, let cuDNN try its ways of each convolution at the first step of a size"
+    )
+    tf32: bool = setting(
+        False,
+        "on CUDA, products of matrices (the attention) with 10 bits behind the point, as convolutions have in any case",
+    )
 
-    channels_last: bool = True
-    keep_memory: bool = True
-    fused_adam: bool = False
-    cudnn_benchmark: bool = True
-    tf32: bool = False
+    def __post_init__(self) -> None:
+        check(self, "speed.")
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -56,7 +64,7 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return False
-    done = [mallopt(*setting) for setting in (_NEVER_TRIM, _MAPPED_PIECES)]
+    done = [mallopt(*option) for option in (_NEVER_TRIM, _MAPPED_PIECES)]
     return all(done)
 
 

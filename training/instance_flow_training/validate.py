@@ -20,8 +20,8 @@ from instance_flow.structures import Image, ModelInfo, Prediction
 from instance_flow_training.comparing.scoring import held_out_clips, score_tracks, score_videos, track_clip
 from instance_flow_training.data.label_sources import open_truth
 from instance_flow_training.data.set_files import read_frame
-from instance_flow_training.network.model import OUTPUT_STRIDE, InstanceFlowNet, check_size
-from instance_flow_training.worlds.synthetic import CLASS_NAMES, WorldConfig
+from instance_flow_training.network.model import INPUT_SIZE, OUTPUT_STRIDE, InstanceFlowNet
+from instance_flow_training.worlds.synthetic import CLASS_NAMES, MOST_SEEDS, WorldConfig
 
 log = logging.getLogger(__name__)
 
@@ -30,36 +30,32 @@ METRICS = (
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
     *("HOTA", "DetA", "AssA", "IDF1", "IDSW"),
 )
+MOST_STEPS, MOST_MINUTES = 10**9, 10**6
+"""Bounds of settings that nobody reaches, but a mistyped number does."""
 HIGHER_IS_BETTER = tuple(name for name in METRICS if name != "IDSW")
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """What is scored while training: a data set, or held-out worlds.
+    """What is scored while training: a data set, or held-out worlds, whose seeds lie far below every training seed."""
 
-    every: steps between two validations, 0 = none by steps.   minutes: time between two, 0 = none by the clock.
-    keep: the number whose best checkpoint is kept as best.pt.
-    patience: end the run after so many validations in a row without a better score, 0 = never.
-    annotations, images: a source in any form, as in [data], of whose parts val is taken; "" = worlds, whose seeds lie
-        far below every training seed.
-    limit: only the first so many videos, 0 = all.   clips, first_seed: number and first seed of the worlds.
-    size: of the network's input (height, width).
-    """
-
-    every: int = setting(0, low=0)
-    minutes: float = setting(0.0, low=0)
-    keep: str = setting("AP", choices=HIGHER_IS_BETTER)
-    patience: int = setting(0, low=0)
-    annotations: str = ""
-    images: str = ""
-    limit: int = setting(0, low=0)
-    clips: int = setting(8, low=1)
-    first_seed: int = 500
-    size: tuple[int, int] = (192, 320)
+    every: int = setting(0, "steps between two validations, 0 = none by steps", 0, MOST_STEPS)
+    minutes: float = setting(0.0, "time between two validations, 0 = none by the clock", 0, MOST_MINUTES)
+    keep: str = setting("AP", "the number whose best checkpoint is kept as best.pt", choices=HIGHER_IS_BETTER)
+    patience: int = setting(
+        0, "end the run after so many validations in a row without a better score, 0 = never", 0, MOST_STEPS
+    )
+    annotations: str = setting(
+        "", "a source in any form, as data.annotations, of whose parts val is taken; empty = worlds"
+    )
+    images: str = setting("", "folder of the pictures; empty = beside the annotations")
+    limit: int = setting(0, "only the first so many videos, 0 = all", 0, MOST_STEPS)
+    clips: int = setting(8, "number of the worlds", 1, 10_000)
+    first_seed: int = setting(500, "first seed of the worlds", 0, MOST_SEEDS)
+    size: tuple[int, int] = setting((192, 320), "of the network's input", **INPUT_SIZE)
 
     def __post_init__(self) -> None:
         check(self, "validation.")
-        check_size("validation.size", self.size)
 
     @property
     def happens(self) -> bool:
@@ -71,12 +67,30 @@ class ValidationConfig:
 class ModelDefaults:
     """What an exported model says of how its maps are to be taken; fields and defaults of ``ModelInfo``."""
 
-    center_threshold: float = setting(ModelInfo.center_threshold, low=0, high=1)
-    center_window: float = setting(ModelInfo.center_window, low=0, high=1)
-    max_stray: float = setting(ModelInfo.max_stray, low=0)
-    max_distance: float = setting(ModelInfo.max_distance, low=0)
-    min_score: float = setting(ModelInfo.min_score, low=0, high=1)
-    confirm_frames: int = setting(ModelInfo.confirm_frames, low=1)
+    center_threshold: float = setting(ModelInfo.center_threshold, "least heat of an object's center", 0, 1)
+    center_window: float = setting(
+        ModelInfo.center_window,
+        "window in which only the hottest center counts, as a fraction of sqrt(height * width) of the input",
+        0,
+        1,
+    )
+    max_stray: float = setting(
+        ModelInfo.max_stray,
+        "farthest that an offset may lead past its object's center, in units of the root of the object's area; 0 = any",
+        0,
+        100,
+    )
+    max_distance: float = setting(
+        ModelInfo.max_distance,
+        "farthest that a center carried by instance flow may lie from a reference's center, as a fraction of "
+        "sqrt(height * width) of the input",
+        0,
+        1,
+    )
+    min_score: float = setting(ModelInfo.min_score, "least score of an object that is published", 0, 1)
+    confirm_frames: int = setting(
+        ModelInfo.confirm_frames, "frames in a row that show an object before it is published", 1, 10_000
+    )
 
     def __post_init__(self) -> None:
         check(self, "defaults.")

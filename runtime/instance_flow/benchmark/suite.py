@@ -15,7 +15,8 @@ from typing import Any
 from instance_flow.benchmark.costs import BEYOND, ROWS, STEP, WHOLE, Run, StageCost, time_in_turns
 from instance_flow.benchmark.machine import machine, memory_mib
 from instance_flow.benchmark.scenes import POSES, ExactNetwork, Scene, check_room
-from instance_flow.network.execution import ExecutionConfig
+from instance_flow.declare import SIZE, check, setting
+from instance_flow.network.execution import MOST_THREADS, PROVIDER_NAMES, ExecutionConfig
 from instance_flow.network.installation import versions
 from instance_flow.network.onnx import OnnxNetwork
 from instance_flow.network.protocol import Network
@@ -44,32 +45,31 @@ Size = tuple[int, int]
 class BenchSettings:
     """What to measure.
 
-    threads: CPU threads of the network, each in its turn; 0 = one for each core.
-    sizes: (height, width); () = those of SIZES, where the model takes any size.
-    references: numbers of references; () = one and as many as the model takes.   frames: timed, of each kind.
-
     Raises:
         ValueError: for what nobody could measure.
     """
 
     model: Path
-    provider: str = "auto"
-    threads: tuple[int, ...] = (0,)
-    sizes: tuple[Size, ...] = ()
-    objects: tuple[int, ...] = OBJECTS
-    references: tuple[int, ...] = ()
-    frames: int = 30
+    provider: str = setting("auto", "what the model runs on", choices=PROVIDER_NAMES)
+    threads: tuple[int, ...] = setting(
+        (0,), "CPU threads of the network, each in its turn; 0 = one for each core", 0, MOST_THREADS
+    )
+    sizes: tuple[Size, ...] = setting(
+        (),
+        "of pictures and input; none = those of SIZES, where the model takes any size",
+        *(_SIDE, 16_384),
+        step=_SIDE,
+        of=int,
+        parts=SIZE,
+    )
+    objects: tuple[int, ...] = setting(OBJECTS, "in a picture", 1, 65_535)
+    references: tuple[int, ...] = setting(
+        (), "numbers of them; none = one and as many as the model takes", 1, 16, of=int
+    )
+    frames: int = setting(30, "that are timed, of each kind", 1, 10**9)
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ValueError(f"frames is {self.frames}; at least 1 must be timed")
-        for name in ("objects", "references"):
-            for number in getattr(self, name):
-                if number < 1:
-                    raise ValueError(f"{name} has {number}; every number must be 1 or more")
-        for height, width in self.sizes:
-            if min(height, width) < _SIDE or height % _SIDE or width % _SIDE:
-                raise ValueError(f"size {width}x{height} does not work: both sides must be multiples of {_SIDE}")
+        check(self)
         for size in self.sizes or SIZES:
             for count in self.objects:
                 check_room(size, count)

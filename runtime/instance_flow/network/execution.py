@@ -17,10 +17,12 @@ from instance_flow.network.gpu.session import first_line, open_on_gpu, unreadabl
 from instance_flow.structures import ModelError
 
 MOST_THREADS = 1024
+PROVIDER_NAMES = ("auto", *PROVIDERS)
+"""What may be asked for; only auto falls back to the CPU."""
 _SILENT = 4
 """Of ONNX Runtime's log: what it reports as an error is raised as well."""
 
-__all__ = ["MOST_THREADS", "PROVIDERS", "ExecutionConfig", "first_line", "open_session"]
+__all__ = ["MOST_THREADS", "PROVIDERS", "PROVIDER_NAMES", "ExecutionConfig", "first_line", "open_session"]
 
 _log = logging.getLogger("instance_flow")
 
@@ -103,8 +105,8 @@ def open_session(path: Path, provider: str, config: ExecutionConfig) -> tuple[st
         ModelError: for a file that is no ONNX model, for a provider that does not start here, and for a model or a
             setting that it cannot have.
     """
-    if provider not in ("auto", *PROVIDERS):
-        raise ModelError(f"unknown provider {provider!r}; choose auto, {', '.join(PROVIDERS)}")
+    if provider not in PROVIDER_NAMES:
+        raise ModelError(f"unknown provider {provider!r}; choose {', '.join(PROVIDER_NAMES)}")
     runtime = import_onnxruntime()
     if provider == "cpu" and config.cuda_graph:
         raise ModelError("cuda_graph was asked for, but provider cpu has no CUDA graphs; ask for provider cuda")

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from instance_flow.declare import check, setting
+from instance_flow.declare import SIZE, check, setting
 from instance_flow_training.network.backbone import BACKBONES, OUTPUT_STRIDES, build_backbone
 from instance_flow_training.network.decoder import Decoder, MultiLevelHead, head
 from instance_flow_training.network.dense_flow import OFFSET_SCALE, DenseFlow
@@ -26,77 +25,108 @@ DETECTORS = ("", "yolox_nano")
 FLOWS = (OFFSET, AFFINITY)
 
 
-def check_size(name: str, size: Sequence[int]) -> None:
-    """Raises ValueError where ``size`` is no (height, width) that the network takes."""
-    if len(size) != 2 or any(n < 32 or n % 32 for n in size):
-        raise ValueError(f"{name} is {list(size)}; it must be [height, width], multiples of 32")
+INPUT_SIZE: dict[str, Any] = {"low": 32, "high": 16_384, "step": 32, "parts": SIZE}
+"""What a ``setting`` is that holds a (height, width) that the network takes."""
+_CHANNELS = (1, 4096)
+_RGB = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Shape of the network. The defaults are the paper's ResNet-50 with ``unit_keys`` and ``attended_offset`` of ours;
     training/configs/youtube_vis_2019.toml has neither, everyday.toml beside it is the small network.
-
-    fusion: tcf, or for comparison concat_convs or concat_aspp (Table II).
-    flow: what the inter-frame branch says of a pixel: offset, the way to its object's center in the reference frame; or
-        for comparison affinity, the direction of the object's trajectory between the frames (Table IV).
-    object_tokens: 0 = the dense fusion of the paper; else the number of object tokens that the inter-frame branch works
-        on in its place (``token_flow``), for which ``fusion``, ``token_stride``, ``fusion_context``, ``unit_keys`` and
-        ``attended_offset`` do not count.
-    aspp_rates: dilations of the ASPPs' 3x3 convolutions, none = 6, 12, 18 at output stride 16 and half of it at 32.
-    dilated_semantics: False = the semantic branch has the ASPP of DeepLab's own MobileNetV2, a 1x1 convolution and the
-        global mean alone.
-    semantic_aspp_channels: of the semantic branch's ASPP, 0 = ``semantic_channels``.
-    aspp_logits: class logits from the semantic branch's ASPP too, as in DeepLab, beside those of the decoder's levels.
-    detector: yolox_nano, or none. Its features join the backbone's at strides 4 and 8, and are all that both branches
-        see at 16 below the backbone's deepest level; the instance branch begins at its stride 32. What it finds is
-        added to the maps, each with a learned gain.
-    center_sigmoid: the center heat is a probability, as the focal loss wants it, instead of a free number.
-    pixel_mean, pixel_scale: RGB values 0 .. 255 become (value - mean) / scale, as the backbone's weights want it; the
-        defaults are torchvision's.
-    token_stride: least input pixels between two cached keys; finer follows smaller objects and costs more attention.
-    fusion_context: let the fusion see the intra-frame decoder's features beside the skip connection. They know the
-        whole object and the way to its center, which narrow early features of a small backbone do not.
-    unit_keys: with tcf, queries and keys have unit length and a learned temperature; False = the paper's standard
-        product, divided by the root of ``key_channels``.
-    attended_offset: with tcf, how far away a pixel attends on the average joins what the decoder sees, and is added to
-        the offset that it says; False = the decoder gets values alone, as in the paper.
     """
 
-    backbone: str = setting("resnet50", choices=BACKBONES)
-    output_stride: int = 16
-    semantic_channels: int = 256
-    instance_channels: int = 128
-    skip_channels: int = 64
-    head_channels: int = 32
-    key_channels: int = 64
-    value_channels: int = 64
-    fusion: str = setting(TCF, choices=FUSIONS)
-    flow: str = setting(OFFSET, choices=FLOWS)
-    token_stride: int = 16
-    fusion_context: bool = False
-    unit_keys: bool = True
-    attended_offset: bool = True
-    object_tokens: int = 0
-    dense_aspp: bool = True
-    aspp_rates: tuple[int, ...] = ()
-    dilated_semantics: bool = True
-    semantic_aspp_channels: int = 0
-    aspp_logits: bool = False
-    detector: str = setting("", choices=DETECTORS)
-    center_sigmoid: bool = False
-    backbone_weights: str = ""
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    pixel_scale: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    backbone: str = setting("resnet50", "what sees the image first", choices=BACKBONES)
+    output_stride: int = setting(16, "input pixels between two cells of its deepest level", choices=OUTPUT_STRIDES)
+    semantic_channels: int = setting(256, "of the semantic branch's decoder", *_CHANNELS)
+    instance_channels: int = setting(128, "of the intra-frame and the inter-frame decoder", *_CHANNELS)
+    skip_channels: int = setting(64, "what each skip connection is projected to", *_CHANNELS)
+    head_channels: int = setting(32, "hidden ones of the heads of centers and offsets", *_CHANNELS)
+    key_channels: int = setting(64, "of queries and keys", *_CHANNELS)
+    value_channels: int = setting(64, "of values", *_CHANNELS)
+    fusion: str = setting(TCF, "of frames; all but tcf are for comparison (Table II)", choices=FUSIONS)
+    flow: str = setting(
+        OFFSET,
+        "what the inter-frame branch says of a pixel: offset, the way to its object's center in the reference frame; "
+        "or for comparison affinity, the direction of the object's trajectory between the frames (Table IV)",
+        choices=FLOWS,
+    )
+    token_stride: int = setting(
+        16,
+        "least input pixels between two cached keys; finer follows smaller objects and costs more attention",
+        choices=(1, 2, 4, 8, 16, 32),
+    )
+    fusion_context: bool = setting(
+        False,
+        "let the fusion see the intra-frame decoder's features beside the skip connection. They know the whole object "
+        "and the way to its center, which narrow early features of a small backbone do not",
+    )
+    unit_keys: bool = setting(
+        True,
+        "with tcf, queries and keys have unit length and a learned temperature; false = the paper's standard product, "
+        "divided by the root of key_channels",
+    )
+    attended_offset: bool = setting(
+        True,
+        "with tcf, how far away a pixel attends on the average joins what the decoder sees, and is added to the offset "
+        "that it says; false = the decoder gets values alone, as in the paper",
+    )
+    object_tokens: int = setting(
+        0,
+        "number of object tokens that the inter-frame branch works on in place of the dense fusion of the paper, 0 = "
+        "that one. With tokens fusion, token_stride, fusion_context, unit_keys and attended_offset do not count",
+        0,
+        65_536,
+    )
+    dense_aspp: bool = setting(True, "dense convolutions in the ASPPs; false = separable ones, smaller and faster")
+    aspp_rates: tuple[int, ...] = setting(
+        (),
+        "dilations of the ASPPs' 3x3 convolutions, none = 6, 12, 18 at output stride 16 and half of it at 32",
+        1,
+        1024,
+        of=int,
+    )
+    dilated_semantics: bool = setting(
+        True,
+        "false = the semantic branch has the ASPP of DeepLab's own MobileNetV2, a 1x1 convolution and the global mean "
+        "alone",
+    )
+    semantic_aspp_channels: int = setting(0, "of the semantic branch's ASPP, 0 = semantic_channels", 0, 4096)
+    aspp_logits: bool = setting(
+        False, "class logits from the semantic branch's ASPP too, as in DeepLab, beside those of the decoder's levels"
+    )
+    detector: str = setting(
+        "",
+        "yolox_nano, or none. Its features join the backbone's at strides 4 and 8, and are all that both branches see "
+        "at 16 below the backbone's deepest level; the instance branch begins at its stride 32. What it finds is added "
+        "to the maps, each with a learned gain",
+        choices=DETECTORS,
+    )
+    center_sigmoid: bool = setting(
+        False, "the center heat is a probability, as the focal loss wants it, instead of a free number"
+    )
+    backbone_weights: str = setting(
+        "", "ImageNet weights of the backbone with torchvision's names, a .safetensors or .pth file; empty = none"
+    )
+    pixel_mean: tuple[float, float, float] = setting(
+        (123.675, 116.28, 103.53),
+        "RGB values 0 .. 255 become (value - pixel_mean) / pixel_scale, as the backbone's weights want it; the "
+        "defaults are torchvision's",
+        0,
+        255,
+        parts=_RGB,
+    )
+    pixel_scale: tuple[float, float, float] = setting(
+        (58.395, 57.12, 57.375), "see pixel_mean", high=1000, above=0, parts=_RGB
+    )
 
     def __post_init__(self) -> None:
         check(self, "model.")
-        if self.output_stride not in OUTPUT_STRIDES:
-            raise ValueError(f"model.output_stride is {self.output_stride}; it must be 16 or 32")
-        if self.object_tokens < 0 or (self.object_tokens and self.flow != OFFSET):
+        if self.object_tokens and self.flow != OFFSET:
             raise ValueError(
-                f"model.object_tokens is {self.object_tokens} with model.flow = {self.flow!r}; it must be 0 or more, "
-                f"and object tokens carry {OFFSET}s alone"
+                f"model.object_tokens is {self.object_tokens} with model.flow = {self.flow!r}; object tokens carry "
+                f"{OFFSET}s alone, so set model.object_tokens = 0 or model.flow = {OFFSET!r}"
             )
         if self.detector and not self.object_tokens:
             raise ValueError(

@@ -13,42 +13,54 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.declare import SIZE, check, setting
 from instance_flow.structures import Image, IntArray, LabelMap
-from instance_flow_training.worlds.synthetic import CLASS_NAMES, Clip
+from instance_flow_training.worlds.synthetic import CLASS_NAMES, MOST_FRAMES, MOST_RATE, Clip
 
 Array = NDArray[np.float64]
 
 SITUATION = "depth"
 """Name of these scenes among the situations."""
 
+_COEFFICIENTS = (0, 4, 5, 8, 12, 14)
 _HEIGHT, _PITCH = 1.2, 0.12  # of the camera over the plane in metres, and downwards in radians
 _MOMENT = 1e-4  # seconds between which velocities are differences: exact to 1e-7 m/s
 
 
 @dataclass(frozen=True)
 class DepthSceneConfig:
-    """What can be chosen about a scene.
+    """What can be chosen about a scene."""
 
-    size: (height, width) in pixels.   frames: their number.   rate: frames per second.   objects: their number.
-    distance: (nearest, farthest) of an object from the camera at first, in metres.   speed: fastest object, m/s.
-    camera_speed: m/s forward.   camera_turn: largest turn, radians per second, to both sides in turn.
-    noise: of the depth, in units of a stereo camera's: standard deviation 0.005 + 0.003 z^2 metres.
-    holes: share of pixels without depth.   max_range: metres, beyond which the sensor gives 0.
-    distortion: OpenCV's coefficients (plumb_bob) of the lens.
-    """
+    size: tuple[int, int] = setting((480, 640), "in pixels", 16, 16_384, parts=SIZE)
+    frames: int = setting(30, "length of the scene", 1, MOST_FRAMES)
+    rate: float = setting(15.0, "frames per second", high=MOST_RATE, above=0)
+    objects: int = setting(4, "number of boxes", 1, 1000)
+    distance: tuple[float, float] = setting(
+        (2.0, 6.0),
+        "of an object from the camera at first, in metres",
+        high=1000,
+        above=0,
+        parts=("nearest", "farthest"),
+    )
+    speed: float = setting(1.0, "of the fastest object, m/s", 0, 1000)
+    camera_speed: float = setting(0.3, "forward, m/s", -1000, 1000)
+    camera_turn: float = setting(0.2, "largest turn, radians per second, to both sides in turn", 0, 100)
+    noise: float = setting(
+        1.0, "of the depth, in units of a stereo camera's: standard deviation 0.005 + 0.003 z^2 metres", 0, 1000
+    )
+    holes: float = setting(0.1, "share of pixels without depth", 0, 1)
+    max_range: float = setting(12.0, "metres, beyond which the sensor gives 0", high=65, above=0)
+    distortion: tuple[float, ...] = setting((), "OpenCV's coefficients (plumb_bob) of the lens", -1000, 1000, of=float)
 
-    size: tuple[int, int] = (480, 640)
-    frames: int = 30
-    rate: float = 15.0
-    objects: int = 4
-    distance: tuple[float, float] = (2.0, 6.0)
-    speed: float = 1.0
-    camera_speed: float = 0.3
-    camera_turn: float = 0.2
-    noise: float = 1.0
-    holes: float = 0.1
-    max_range: float = 12.0
-    distortion: tuple[float, ...] = ()
+    def __post_init__(self) -> None:
+        check(self)
+        if self.distance[0] > self.distance[1]:
+            raise ValueError(f"distance is {list(self.distance)}; the first must be at most the second")
+        if len(self.distortion) not in _COEFFICIENTS:
+            raise ValueError(
+                f"distortion has {len(self.distortion)} coefficients; OpenCV's models have one of "
+                f"{', '.join(map(str, _COEFFICIENTS))}"
+            )
 
 
 @dataclass(frozen=True, repr=False)

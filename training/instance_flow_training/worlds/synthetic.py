@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.declare import SIZE, check, setting
 from instance_flow.structures import Image, IntArray, LabelMap
 from instance_flow_training.targets import IGNORE
 from instance_flow_training.worlds import layers, motion, outlines, textures
@@ -30,6 +31,9 @@ __all__ = [
     "ALL_SITUATIONS",
     "CLASS_NAMES",
     "CUTOUT_SIZE",
+    "MOST_FRAMES",
+    "MOST_RATE",
+    "MOST_SEEDS",
     "REAL_SITUATIONS",
     "SITUATIONS",
     "Clip",
@@ -47,37 +51,39 @@ REAL_SITUATIONS: tuple[str, ...] = tuple(REAL)
 CUTOUT_SIZE = (0.18, 0.8)
 """``WorldConfig.object_size`` of worlds of cut-outs."""
 
+MOST_SEEDS, MOST_FRAMES, MOST_RATE = 10**12, 10**6, 10_000
+"""Bounds of settings that nobody reaches, but a mistyped number does."""
+
 _GROUND_MARGIN = 1.5
 
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """What can be chosen about a world.
+    """What can be chosen about a world. Speeds are per picture and do not depend on the rate."""
 
-    size: (height, width) in pixels.   frames: length of a clip; below about 16 some situations have no time to happen.
-    rate: pictures per second, one third of it in "low_rate". Speeds are per picture and do not depend on it.
-    objects: (least, most) objects in a clip.
-    object_size: (smallest, largest) extent as a fraction of the height, drawn log-uniformly; some situations cap it.
-    blur: longest exposure as a fraction of a frame of time.   noise: largest sensor noise, in grey levels.
-    uniform: all objects wear the same pattern and colours, so that only outline and motion tell who is who.
-    """
-
-    size: tuple[int, int] = (192, 320)
-    frames: int = 30
-    rate: float = 10.0
-    objects: tuple[int, int] = (2, 6)
-    object_size: tuple[float, float] = (0.14, 0.5)
-    blur: float = 0.35
-    noise: float = 5.0
-    uniform: bool = False
+    size: tuple[int, int] = setting((192, 320), "in pixels", 16, 16_384, parts=SIZE)
+    frames: int = setting(30, "length of a clip; below about 16 some situations have no time to happen", 1, MOST_FRAMES)
+    rate: float = setting(10.0, 'pictures per second, one third of it in "low_rate"', high=MOST_RATE, above=0)
+    objects: tuple[int, int] = setting((2, 6), "in a clip", 1, MOST_OBJECTS, parts=("least", "most"))
+    object_size: tuple[float, float] = setting(
+        (0.14, 0.5),
+        "extent as a fraction of the height, drawn log-uniformly; some situations cap it",
+        high=1,
+        above=0,
+        parts=("smallest", "largest"),
+    )
+    blur: float = setting(0.35, "longest exposure as a fraction of a frame of time", 0, 1)
+    noise: float = setting(5.0, "largest sensor noise, in grey levels", 0, 255)
+    uniform: bool = setting(
+        False, "all objects wear the same pattern and colours, so that only outline and motion tell who is who"
+    )
 
     def __post_init__(self) -> None:
-        if min(self.size) < 16 or self.frames < 1 or not self.rate > 0:
-            raise ValueError(f"size {self.size}, frames {self.frames}, rate {self.rate}: want >= 16 pixels, >= 1, > 0")
-        if not 1 <= self.objects[0] <= self.objects[1] <= MOST_OBJECTS:
-            raise ValueError(f"objects is {self.objects}: want (least, most) with 1 <= least <= most <= {MOST_OBJECTS}")
-        if not 0 < self.object_size[0] <= self.object_size[1] <= 1:
-            raise ValueError(f"object_size is {self.object_size}: want (smallest, largest) in 0 .. 1")
+        check(self)
+        for name in ("objects", "object_size"):
+            least, most = getattr(self, name)
+            if least > most:
+                raise ValueError(f"{name} is {[least, most]}; the first must be at most the second")
 
 
 @dataclass(frozen=True)

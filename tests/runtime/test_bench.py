@@ -138,15 +138,15 @@ def test_it_says_what_it_is_at_where_there_is_no_terminal(model: Path, capsys: p
 BAD = {
     "a size that is no multiple of 32": (["--sizes", "330x192"], "330x192 does not work: both sides must be multiples"),
     "no size": (["--sizes", "0x0"], "0x0 does not work"),
-    "no frames": (["--frames", "0"], "frames is 0; at least 1"),
-    "a negative number of frames": (["--frames", "-3"], "frames is -3; at least 1"),
-    "no objects": (["--objects", "0"], "objects has 0"),
+    "no frames": (["--frames", "0"], "frames is 0; it must be a whole number from 1"),
+    "a negative number of frames": (["--frames", "-3"], "frames is -3; it must be a whole number from 1"),
+    "no objects": (["--objects", "0"], "objects is [0]; it must be a list of whole numbers from 1"),
     "more objects than there is room for": (["--objects", "5000"], "5000 objects do not fit into 320x192"),
-    "no references": (["--references", "0"], "references has 0"),
+    "no references": (["--references", "0"], "references is [0]; it must be a list of whole numbers from 1"),
     "more references than the model takes": (["--references", "1", "9"], "this model takes at most 4"),
-    "an unknown provider": (["--provider", "tpu"], "unknown provider 'tpu'"),
+    "an unknown provider": (["--provider", "tpu"], "provider is 'tpu'; it must be one of auto, cpu"),
     "a provider that is not here": (["--provider", "tensorrt"], "tensorrt"),
-    "a negative number of threads": (["--threads", "-1"], "threads is -1"),
+    "a negative number of threads": (["--threads", "-1"], "threads is [-1]; it must be a list of whole"),
     "a folder for the figures": (["--json", "."], "is a folder"),
 }
 

@@ -55,12 +55,7 @@ class BenchSettings:
         (0,), "CPU threads of the network, each in its turn; 0 = one for each core", 0, MOST_THREADS
     )
     sizes: tuple[Size, ...] = setting(
-        (),
-        "of pictures and input; none = those of SIZES, where the model takes any size",
-        *(_SIDE, 16_384),
-        step=_SIDE,
-        of=int,
-        parts=SIZE,
+        (), "of pictures and input; none = those of SIZES, where the model takes any size", of=int, parts=SIZE
     )
     objects: tuple[int, ...] = setting(OBJECTS, "in a picture", 1, 65_535)
     references: tuple[int, ...] = setting(
@@ -70,6 +65,9 @@ class BenchSettings:
 
     def __post_init__(self) -> None:
         check(self)
+        for height, width in self.sizes:  # As it is typed: the other way round.
+            if min(height, width) < _SIDE or height % _SIDE or width % _SIDE:
+                raise ValueError(f"size {width}x{height} does not work: both sides must be multiples of {_SIDE}")
         for size in self.sizes or SIZES:
             for count in self.objects:
                 check_room(size, count)

@@ -110,6 +110,18 @@ def from_text(spec: Field[Any], text: str) -> Any:
         raise ValueError(f"setting {spec.name} needs {what}, not {text!r}") from error
 
 
+def typed(spec: Field[Any], text: str) -> Any:
+    """The value of a setting from what was typed, within its range; its ValueError does not name the setting."""
+    try:
+        value = from_text(spec, text)
+    except ValueError:
+        value = None  # Fits nothing.
+    if value is None or not _fits(spec, value):
+        advice = spec.metadata["advice"] and f"; {spec.metadata['advice']}"
+        raise ValueError(f"{text!r} is not {requirement(spec)}{advice}")
+    return value
+
+
 def requirement(spec: Field[Any], value: Any = None) -> str:
     """What a setting must be, such as "a number from 0 to 1".   value: what was found in its place."""
     rules = spec.metadata
@@ -172,7 +184,11 @@ def _finite(value: Any) -> bool:
 
 
 def _parsed(kind: Any, text: str) -> Any:
-    return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    if kind is bool:
+        return {"true": True, "false": False}[text.lower()]
+    if kind is not str and "_" in text:  # Python takes 1_0 for ten.
+        raise ValueError(text)
+    return kind(text)
 
 
 def _as_list(value: Any) -> Any:

@@ -5,12 +5,14 @@ for the live node and for replay, so that both give the same tracks."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.assembly.preprocess import check_image
+from instance_flow.declare import check, setting
 from instance_flow.formats.foreign_text import shown
 from instance_flow.pipeline import Pipeline
 from instance_flow.spatial.camera import CameraModel
@@ -19,6 +21,21 @@ from instance_flow.tracking.snapshot import Snapshot, pack_stamp, take, take_cou
 
 MAX_GAP = 2.0
 """Seconds between two images after which the references are not trusted any more, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """What can be set of a stream, by the commands and by the node."""
+
+    max_gap: float = setting(
+        MAX_GAP,
+        "seconds between two images after which earlier ones are no references any more; 0 = never",
+        0,
+        3600,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class Stream:

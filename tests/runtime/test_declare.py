@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from instance_flow import AssemblyConfig
-from instance_flow.declare import OWN, SIZE, check, chosen, declared, from_text, setting
+from instance_flow.declare import OWN, SIZE, check, chosen, declared, from_text, setting, typed
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Example:
     pairs: tuple[tuple[int, int], ...] = setting((), "sizes or none", of=int, parts=SIZE)
     files: str | tuple[str, ...] = setting("", "files", several=True)
     rates: dict[str, float] = setting({}, "rates", high=10, above=0, of=float, advice="or freeze it")
+    port: int = setting(0, "a port", 0, 9, advice="put it last")
     plain: object = None
 
     def __post_init__(self) -> None:
@@ -183,6 +184,34 @@ def test_what_is_mistyped(name: str, text: str, message: str) -> None:
     with pytest.raises(ValueError, match="needs") as caught:
         from_text(spec, text)
     assert str(caught.value) == message
+
+
+OPTIONS = {
+    "out of its range": ("share", "2", "'2' is not a number from 0.0 to 1.0"),
+    "not a number": ("share", "nan", "'nan' is not a number from 0.0 to 1.0"),
+    "no number": ("share", "half", "'half' is not a number from 0.0 to 1.0"),
+    "ten, as Python writes it": ("most", "1_0", "'1_0' is not at most 9"),
+    "5,000 digits": ("most", "9" * 5000, f"'{'9' * 5000}' is not at most 9"),
+    "no choice": ("colour", "green", "'green' is not one of red, blue"),
+    "no multiple": ("size", "32,40", "'32,40' is not [height, width], multiples of 32 from 32 to 96"),
+    "with advice": ("port", "-1", "'-1' is not a whole number from 0 to 9; put it last"),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "message"), OPTIONS.values(), ids=OPTIONS)
+def test_an_option_that_is_refused(name: str, text: str, message: str) -> None:
+    (spec,) = (spec for spec in declared(Example) if spec.name == name)
+    with pytest.raises(ValueError, match="is not") as caught:
+        typed(spec, text)
+    assert str(caught.value) == message
+
+
+def test_an_option_that_is_taken() -> None:
+    values = {spec.name: typed(spec, text) for spec in declared(Example) for text in [TAKEN.get(spec.name)] if text}
+    assert values == {"share": 1.0, "loud": True, "size": (64, 32), "port": 9}
+
+
+TAKEN = {"share": "1", "loud": "true", "size": "64,32", "port": "9"}
 
 
 def test_the_words_say_what_leaves_a_setting_to_the_model() -> None:

@@ -474,4 +474,4 @@ def test_command_gives_json(bundled_model: Path, capsys: pytest.CaptureFixture[s
 def test_time_to_listen_is_a_number_of_seconds(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["doctor", f"--listen={seconds}"])
-    assert "number of seconds" in capsys.readouterr().err
+    assert "is not a number from 0 to 600" in capsys.readouterr().err

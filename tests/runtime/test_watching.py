@@ -226,7 +226,7 @@ def test_a_port_that_is_taken(port: int) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--serve", "65536"], "'65536' is not a port, 0 to 65535; put SOURCE before --serve"),
+        (["--serve", "65536"], "'65536' is not a whole number from 0 to 65535; put SOURCE before --serve"),
         (["--serve", "0", "--serve-host", "nobody.invalid"], "--serve: nobody.invalid port 0 cannot be served: "),
     ],
 )

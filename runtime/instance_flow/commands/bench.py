@@ -15,6 +15,7 @@ from instance_flow.benchmark.suite import OBJECTS, SIZES, BenchSettings, run_ben
 from instance_flow.benchmark.tables import describe, tables
 from instance_flow.commands.values import add_command, image_size
 from instance_flow.formats.json_files import write_json
+from instance_flow.network.execution import PROVIDER_NAMES
 from instance_flow.network.installation import bundled_model_path
 from instance_flow.structures import SourceError
 
@@ -33,7 +34,7 @@ def add_bench(commands: Any) -> None:
     )
     parser.set_defaults(command=bench_command)
     parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="ONNX model; the bundled one unless given")
-    parser.add_argument("--provider", default="auto", metavar="P", help="auto, cpu, cuda or tensorrt (default: auto)")
+    parser.add_argument("--provider", default="auto", metavar="P", help=f"{', '.join(PROVIDER_NAMES)} (default: auto)")
     parser.add_argument(
         "--threads",
         nargs="+",

@@ -14,7 +14,7 @@ from typing import Any
 
 import cv2
 
-from instance_flow.commands.values import add_command
+from instance_flow.commands.values import add_command, number
 from instance_flow.doctor import machine, providers, ros
 from instance_flow.doctor import python as node_side
 from instance_flow.doctor.finding import PROBLEM, WARNING, Finding, format_findings, worst_first
@@ -23,7 +23,7 @@ from instance_flow.network.gpu.nvidia import inspect_nvidia
 LISTEN_SECONDS = 5.0
 
 _ALL_WELL, _NEEDS_MENDING = 0, 1
-_TIMEOUT, _LONGEST = 60.0, 600.0
+_TIMEOUT, _LONGEST = 60.0, 600
 _RESTART = "Mend what else is found here, then look again."
 
 
@@ -41,7 +41,7 @@ def add_doctor(commands: Any) -> None:
     parser.add_argument("--topic", help="topic of images to look at; the node's own unless given")
     parser.add_argument(
         "--listen",
-        type=_seconds,
+        type=number(float, low=0, high=_LONGEST),
         default=LISTEN_SECONDS,
         metavar="SECONDS",
         help="how long to look at the ROS graph, 0 = not at all (default: %(default)g)",
@@ -116,13 +116,3 @@ def examine_graph(python: str, environment: Mapping[str, str], listen: float, to
         reason = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
         return [Finding(PROBLEM, "ROS graph", f"it could not be looked at: {reason}", _RESTART)]
     return [Finding(**row) for row in json.loads(ended.stdout.splitlines()[-1])]
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to {_LONGEST:g}")
-    return seconds

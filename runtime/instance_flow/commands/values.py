@@ -6,26 +6,28 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
-from instance_flow.declare import declared, from_text
+from instance_flow.declare import declared, from_text, setting, typed
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.video import opencv_path
-from instance_flow.network.execution import PROVIDERS, ExecutionConfig
+from instance_flow.network.execution import PROVIDER_NAMES, ExecutionConfig
 from instance_flow.network.installation import bundled_model_path
 from instance_flow.replay.saves import SAVES
 from instance_flow.replay.settings import DepthSettings, Settings
 from instance_flow.settings import AssemblyConfig
 from instance_flow.spatial.measure import SpatialConfig
-from instance_flow.stream import MAX_GAP
+from instance_flow.stream import StreamSettings
 from instance_flow.structures import SourceError
 
 _DEPTH_KEYS = [spec.name for kind in (DepthSettings, SpatialConfig) for spec in declared(kind)]
 """Of --set, in use with --depth alone."""
 
+MOST = 10**12
+"""Bound of numbers that nobody reaches, but a mistyped one does."""
 SIGNALLED = 128
 """A process that a signal ended has this and the signal's number as its exit code."""
 
@@ -80,12 +82,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="run the network at several factors of its input size, such as 0.5 0.75 1.0, and average what it says; "
         "put SOURCE before --scales",
     )
+    (max_gap,) = declared(StreamSettings)
     parser.add_argument(
         "--max-gap",
-        type=not_negative,
-        default=MAX_GAP,
+        type=option(max_gap),
+        default=max_gap.default,
         metavar="SECONDS",
-        help="references older than a longer pause are forgotten, as the node does (default: %(default)s; 0 = never)",
+        help=max_gap.metadata["description"] + " (default: %(default)s), as the node's parameter",
     )
     parser.add_argument(
         "--set",
@@ -130,9 +133,9 @@ def _add_depth(parser: argparse.ArgumentParser) -> None:
 
 def add_execution(parser: argparse.ArgumentParser) -> None:
     """Options that say where and how the network runs, one for each field of ``ExecutionConfig``."""
-    parser.add_argument("--provider", default="auto", choices=["auto", *PROVIDERS], help="where the network runs")
+    parser.add_argument("--provider", default="auto", choices=PROVIDER_NAMES, help="where the network runs")
     for spec in declared(ExecutionConfig):
-        kind: dict[str, Any] = {"type": type(spec.default), "metavar": spec.name.upper()}
+        kind: dict[str, Any] = {"type": option(spec), "metavar": spec.name.upper()}
         if isinstance(spec.default, bool):
             kind = {"action": "store_true"}
         # argparse would take a per cent sign for a place to fill in.
@@ -214,26 +217,28 @@ def image_size(text: str) -> tuple[int, int]:
     return int(found[2]), int(found[1])
 
 
-def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+def option(spec: Field[Any]) -> Callable[[str], Any]:
+    """For argparse: what was typed as the value of a setting, within its range."""
+
+    def read(text: str) -> Any:
+        try:
+            return typed(spec, text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read
 
 
-def whole(text: str) -> int:
-    """A whole number from 0 up, for argparse."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
-    return int(text)
+def number(kind: type[int | float], **bounds: Any) -> Callable[[str], Any]:
+    """For argparse: a number of an option that no configuration has; bounds as those of ``setting``."""
+    return option(setting(kind(), **bounds))
 
 
-def fraction(text: str) -> float:
-    """A number from 0 to 1, for argparse."""
-    number = not_negative(text)
-    if number > 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return number
+positive = number(int, low=1, high=MOST)
+whole = number(int, low=0, high=MOST)
+fraction = number(float, low=0, high=1)
+above_zero = number(float, high=MOST, above=0)
+not_negative = number(float, low=0, high=MOST)
 
 
 def save_formats(text: str) -> list[str]:
@@ -243,25 +248,6 @@ def save_formats(text: str) -> list[str]:
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(SAVES)}")
     return forms
-
-
-def above_zero(text: str) -> float:
-    """A number above 0, for argparse."""
-    number = not_negative(text)
-    if not number:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
-def not_negative(text: str) -> float:
-    """A number from 0 up, for argparse."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not isfinite(number) or number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
-    return number
 
 
 def format_report(report: Mapping[str, Any], as_json: bool) -> str:

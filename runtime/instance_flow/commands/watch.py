@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from instance_flow.commands.sources import OpenedSource
+from instance_flow.commands.values import number
 from instance_flow.formats.video import Frame
 from instance_flow.sources.live import LiveSource
 from instance_flow.structures import Tracks
@@ -55,7 +56,7 @@ def add_watching(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--serve",
         nargs="?",
-        type=_port,
+        type=number(int, low=0, high=65_535, advice="put SOURCE before --serve"),
         const=PORT,
         metavar="PORT",
         help=f"show the tracks on a live web page of this machine (default port: {PORT}; 0 = any that is free); put "
@@ -82,9 +83,3 @@ def watching(options: argparse.Namespace, class_names: Sequence[str]) -> Iterato
             sys.stderr.write(f"instance-flow: watch at {address}\n")
             sys.stderr.flush()
         yield Watchers(window, board)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535; put SOURCE before --serve")
-    return int(text)

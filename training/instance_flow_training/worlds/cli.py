@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from instance_flow.commands.values import described, image_size
+from instance_flow.commands.values import described, image_size, option, whole
+from instance_flow.declare import declared
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.video_writer import VideoWriter
 from instance_flow.pictures.draw import contact_sheet
@@ -53,9 +54,9 @@ def make_parser() -> argparse.ArgumentParser:
     does = "write synthetic clips with exact labels: a data set, bags, videos, contact sheets"
     examples = ("instance-flow-world worlds --situation crossing --clips 4 --ytvis --sheet",)
     parser = argparse.ArgumentParser(prog="instance-flow-world", **described(does, *examples))
-    add = parser.add_argument
+    add, world = parser.add_argument, {spec.name: spec for spec in declared(WorldConfig)}
     add("out", type=Path, metavar="OUT", help="folder for what is written: a new one, or one that is empty")
-    add("--seed", type=_count, default=0, help="of the first clip; the next ones count up (default: 0)")
+    add("--seed", type=whole, default=0, help="of the first clip; the next ones count up (default: 0)")
     add(
         "--situation",
         choices=[*ALL_SITUATIONS, DEPTH, "all"],
@@ -63,10 +64,15 @@ def make_parser() -> argparse.ArgumentParser:
         help=f'"all" takes {", ".join(SITUATIONS)} in turn; "{DEPTH}" is boxes in metres, with a .json of the '
         "truth for each clip, and depth, calibration and transforms in the bags (default: mixed)",
     )
-    add("--clips", type=_count, default=1, help="how many (default: 1)")
-    add("--frames", type=int, default=WorldConfig.frames, help="per clip (default: %(default)s)")
+    add("--clips", type=whole, default=1, help="how many (default: 1)")
+    add("--frames", type=option(world["frames"]), default=WorldConfig.frames, help="per clip (default: %(default)s)")
     add("--size", type=image_size, default=WorldConfig.size, metavar="WxH", help="in pixels (default: 320x192)")
-    add("--rate", type=float, default=WorldConfig.rate, help="pictures per second (default: %(default)s)")
+    add(
+        "--rate",
+        type=option(world["rate"]),
+        default=WorldConfig.rate,
+        help="pictures per second (default: %(default)s)",
+    )
     add("--ytvis", action="store_true", help="write instances.json and JPEGImages/; the default if nothing is chosen")
     add("--bag", action="store_true", help="write a bag (.mcap) of JPEG images for each clip")
     add("--raw", action="store_true", help="bags carry raw images, and raw depth, instead")
@@ -82,13 +88,6 @@ def _check_empty(folder: Path) -> None:
         raise SourceError(f"{folder} is a file; give a new or empty folder")
     if folder.exists() and (first := next(iter(sorted(folder.iterdir())), None)):
         raise SourceError(f"{folder} holds {first.name} already; give a new or empty folder, or empty this one")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return number
 
 
 def _write(options: argparse.Namespace, config: WorldConfig) -> None:

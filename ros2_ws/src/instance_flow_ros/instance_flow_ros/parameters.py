@@ -16,8 +16,9 @@ from rclpy.parameter import Parameter
 from instance_flow.commands.values import image_size
 from instance_flow.declare import check, declared, setting
 from instance_flow.formats.messages import MASK_BUDGET
+from instance_flow.network.execution import PROVIDER_NAMES
 from instance_flow.spatial.pairing import TOLERANCE
-from instance_flow.stream import MAX_GAP
+from instance_flow.stream import StreamSettings
 
 Config = TypeVar("Config")
 
@@ -32,9 +33,7 @@ class NodeConfig:
 
     autostart: bool = setting(True, "configure and activate at the start, without a lifecycle manager")
     model: str = setting("", "path of the ONNX model; empty = the bundled one")
-    provider: str = setting(
-        "auto", "what the model runs on; only auto falls back to the CPU: auto, cpu, cuda or tensorrt"
-    )
+    provider: str = setting("auto", "what the model runs on; only auto falls back to the CPU", choices=PROVIDER_NAMES)
     input_size: str = setting(
         "",
         "WIDTHxHEIGHT of the network's input, multiples of 32, such as 640x384; empty = the model's own. Larger finds "
@@ -105,12 +104,9 @@ class NodeConfig:
 
 
 @dataclass(frozen=True)
-class StreamConfig:
+class StreamConfig(StreamSettings):
     """What can be set at any time, beside instance_flow.AssemblyConfig; no id is lost."""
 
-    max_gap: float = setting(
-        MAX_GAP, "seconds between two images after which earlier ones are no references any more; 0 = never", 0, 3600
-    )
     mask_budget: int = setting(
         MASK_BUDGET,
         "most bytes of masks in one message of ~/instances; those of the lowest scores are left out, and has_mask says "

@@ -43,10 +43,10 @@ class Stream:
 
     * The size changed, or the stamp ran far back, as when a recording begins again: reset. Ids begin at 1 again. Far is
       more than ``max_gap``, or more than half of what the stream has lasted: so a short recording may loop, too.
-    * The stamp ran back a little, as where drivers publish out of order or a clock is corrected: ids go on, and the
+    * The stamp ran back a little, as where drivers publish out of order or a clock is corrected: ids continue, and the
       image is tracked without a time until the stamps have caught up.
-    * More than ``max_gap`` seconds passed, or the encoding changed: the references are forgotten, ids go on. Objects
-      may be known again by their colours.
+    * More than ``max_gap`` seconds passed, or the encoding changed: the references are forgotten, ids continue. Objects
+      may be re-identified by appearance.
 
     Args:
         max_gap: seconds; 0 = no gap is too long.
@@ -101,7 +101,7 @@ class Stream:
         elif reason := self._interruption(stamp, encoding):
             before_break()
             self.pipeline.forget_references()
-            self._on_break(f"{reason}: ids go on, but objects are known again by their colours only")
+            self._on_break(f"{reason}: ids continue, but objects are re-identified by appearance only")
         if stamp is not None and self._stamp is not None and stamp < self._stamp:
             self._on_jitter(f"an image stamp ran back by {(self._stamp - stamp) / 1e6:.1f} ms")
             stamp = None

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from instance_flow.report.run_statistics import BY_COLOURS, OLDER, Curve, Latencies, Recovery, Statistics
+from instance_flow.report.run_statistics import BY_APPEARANCE, OLDER, Curve, Latencies, Recovery, Statistics
 from instance_flow.report.samples import EvenSamples
 from instance_flow.structures import NEW, Tracks
 
@@ -95,11 +95,11 @@ def test_a_track_with_gaps() -> None:
 
 
 def test_what_kept_an_id() -> None:
-    """Known again by its colours means that no reference showed it: it is not counted with the references."""
+    """Re-identified by appearance means that no reference showed it: it is not counted with the references."""
     statistics = Statistics()
     for frame, reference, distance in ((0, NEW, np.nan), (1, 0, 2.0), (9, 1, np.nan), (10, 1, 3.0)):
         statistics.add(replace(tracks_of(frame, [4], [reference]), distances=np.array([distance], np.float32)), 0.01)
-    assert statistics.kept == {0: 1, 1: 1, BY_COLOURS: 1, OLDER: 1}
+    assert statistics.kept == {0: 1, 1: 1, BY_APPEARANCE: 1, OLDER: 1}
 
 
 def test_totals() -> None:

@@ -101,7 +101,7 @@ JITTER: dict[str, tuple[list[int], list[int], int, int]] = {  # stamps in ms, fr
 
 @pytest.mark.parametrize(("stamps", "indices", "jitters", "breaks"), JITTER.values(), ids=JITTER)
 def test_stamps_that_run_back(stamps: list[int], indices: list[int], jitters: int, breaks: int) -> None:
-    """A little: ids go on, and the image has no time. Far, or to where the stream began: it is another one."""
+    """A little: ids continue, and the image has no time. Far, or to where the stream began: it is another one."""
     broken: list[str] = []
     jittered: list[str] = []
     stream = Stream(Pipeline(Squares()), 2.0, broken.append, jittered.append)
@@ -139,7 +139,7 @@ def test_new_encoding_breaks_but_keeps_ids() -> None:
     found = [stream.step(TALL, stamp, name) for stamp, name in enumerate(("rgb8", "rgb8", "nv12", "nv12"), start=1)]
     assert [tracks.states.tolist() for tracks in found] == [[NEW], [TRACKED], [RECOVERED], [TRACKED]]
     assert told == [
-        "the image encoding changed from rgb8 to nv12: ids go on, but objects are known again by their colours only"
+        "the image encoding changed from rgb8 to nv12: ids continue, but objects are re-identified by appearance only"
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from instance_flow.pictures.draw import class_colours, colours
 from instance_flow.report.html import dot, facts, figure, html_page, section, tiles
-from instance_flow.report.run_statistics import BY_COLOURS, OLDER, Statistics, TrackRecord
+from instance_flow.report.run_statistics import BY_APPEARANCE, OLDER, Statistics, TrackRecord
 from instance_flow.report.svg import class_name, curve_plot, latency_histogram, score_histogram, timeline
 from instance_flow.structures import Image
 
@@ -138,7 +138,7 @@ def _kept(statistics: Statistics) -> str:
     if not statistics.objects:
         return ""
     names = {
-        **{0: "none: a new id", BY_COLOURS: "none: known again by its colours"},
+        **{0: "none: a new id", BY_APPEARANCE: "none: re-identified by appearance"},
         **{1: "the frame before", OLDER: f"{OLDER} frames before, or more"},
     }
     rows = "".join(

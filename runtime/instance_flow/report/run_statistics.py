@@ -15,8 +15,8 @@ from instance_flow.structures import NEW, FloatArray, Tracks
 
 OLDER = 5
 """References of so many frames before and more are counted together."""
-BY_COLOURS = -1
-"""Stands for no reference at all: an id known again by its colours."""
+BY_APPEARANCE = -1
+"""Stands for no reference at all: an id re-identified by appearance."""
 
 _SCORE_PARTS = 40
 _CURVE_STEPS = 1024
@@ -177,7 +177,7 @@ class Statistics:
     frames, objects: numbers of frames, and of rows of their tracks.   size: (height, width) of the frames.
     ids: class_id, by the last votes, of every id.   class_objects: rows per class_id.
     kept: rows by how many frames before lay the reference that kept the id (OLDER = so many or more, 0 = new id,
-        BY_COLOURS = none).
+        BY_APPEARANCE = none).
     scores: (40,) int64, rows by score, in equal parts of 0 to 1.
     elapsed: seconds of the whole run, with reading, drawing and writing.   interrupted: stopped before the end.
     seen: frames that came along, with those that were refused or dropped.   refused: those that could not be used.
@@ -257,4 +257,4 @@ def _kept_by(tracks: Tracks, row: int) -> int:
     reference = int(tracks.reference_frames[row])
     if reference == NEW:
         return 0
-    return min(tracks.frame_index - reference, OLDER) if math.isfinite(tracks.distances[row]) else BY_COLOURS
+    return min(tracks.frame_index - reference, OLDER) if math.isfinite(tracks.distances[row]) else BY_APPEARANCE

@@ -142,7 +142,7 @@ def _recovery(track_id: int, back: Recovery) -> str:
     if back.reference_frame == NEW:
         return again
     if math.isnan(back.distance):
-        return f"{again}\nknown by its colours, last seen in frame {back.reference_frame}"
+        return f"{again}\nre-identified by appearance, last seen in frame {back.reference_frame}"
     return (
         f"{again}\nkept by frame {back.reference_frame}: the flow led to {back.distance:.1f} px from its center there"
     )

@@ -67,7 +67,7 @@ rm -rf "$new/check"
 
 "${pip[@]}" uninstall --quiet --yes onnxruntime onnxruntime-gpu
 "${pip[@]}" install --quiet -c "$root/constraints.txt" --no-index --find-links "$new" "${options[@]}" "${install[@]}" || {
-  echo "provider.sh: installing failed, and $venv is without ONNX Runtime; mend what pip says and run this again" >&2
+  echo "provider.sh: installing failed, and $venv has no ONNX Runtime now; fix what pip reports, then run this again" >&2
   exit 1
 }
 "$venv/bin/python" -c 'import onnxruntime as ort; print("ONNX Runtime", ort.__version__, ort.get_available_providers())'

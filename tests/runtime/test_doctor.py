@@ -441,10 +441,10 @@ def test_python_that_cannot_be_started_is_told(tmp_path: Path) -> None:
 
 
 def test_table_has_the_worst_first_and_the_advice_below() -> None:
-    findings = [Finding(OK, "a", "fine"), Finding(PROBLEM, "bb", "broken", "Mend it."), Finding(WARNING, "c", "slow")]
+    findings = [Finding(OK, "a", "fine"), Finding(PROBLEM, "bb", "broken", "Fix it."), Finding(WARNING, "c", "slow")]
     assert format_findings(findings).splitlines() == [
         "problem  bb  broken",
-        "             -> Mend it.",
+        "             -> Fix it.",
         "warning  c   slow",
         "ok       a   fine",
     ]

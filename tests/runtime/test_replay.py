@@ -292,7 +292,7 @@ def test_images_that_cannot_be_used_are_left_out(
 
 @pytest.mark.parametrize(
     ("time", "problem"),
-    [((0, 0), "nobody set it"), ((-5, 7), "before 1970"), ((1, 4_000_000_000), "has 4000000000 nanoseconds")],
+    [((0, 0), "never set"), ((-5, 7), "before 1970"), ((1, 4_000_000_000), "has 4000000000 nanoseconds")],
     ids=["zero", "negative", "no such nanosecond"],
 )
 def test_a_stamp_that_says_nothing_is_copied_all_the_same(

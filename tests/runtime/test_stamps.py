@@ -27,14 +27,14 @@ def test_good_stamp(sec: int, nanosec: int, expected: int) -> None:
 @pytest.mark.parametrize(
     ("sec", "nanosec", "words"),
     [
-        (0, 0, "nobody set it"),
+        (0, 0, "never set"),
         (-1, 0, "before 1970 (-1 s)"),
         (-1, 999_999_999, "before 1970 (-1 s)"),
         (-(2**31), 0, "before 1970"),
         (5, 10**9, "has 1000000000 nanoseconds"),
         (0, 2**32 - 1, "has 4294967295 nanoseconds"),
     ],
-    ids=["nobody set it", "negative", "just below 0", "first of int32", "a full second", "last of uint32"],
+    ids=["never set", "negative", "just below 0", "first of int32", "a full second", "last of uint32"],
 )
 def test_bad_stamp(sec: int, nanosec: int, words: str) -> None:
     stamp = SimpleNamespace(sec=sec, nanosec=nanosec)

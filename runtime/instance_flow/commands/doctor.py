@@ -22,9 +22,9 @@ from instance_flow.network.gpu.nvidia import inspect_nvidia
 
 LISTEN_SECONDS = 5.0
 
-_ALL_WELL, _NEEDS_MENDING = 0, 1
+_ALL_WELL, _PROBLEMS = 0, 1
 _TIMEOUT, _LONGEST = 60.0, 600
-_RESTART = "Mend what else is found here, then look again."
+_RESTART = "Fix the other findings first, then run doctor again."
 
 
 def add_doctor(commands: Any) -> None:
@@ -50,7 +50,7 @@ def add_doctor(commands: Any) -> None:
 
 
 def doctor_command(options: argparse.Namespace) -> int:
-    """Look at everything and print what was found; 1 where something needs mending, else 0."""
+    """Run all checks and print the findings; gives 1 where one is a problem, else 0."""
     environment = dict(os.environ)
     findings = examine_network(options.model) + examine_machine()
     findings += examine_ros(environment, options.listen, options.topic)
@@ -60,7 +60,7 @@ def doctor_command(options: argparse.Namespace) -> int:
         print(json.dumps({"problems": problems, "warnings": warnings, "findings": rows}, indent=2))
     else:
         print(format_findings(findings))
-    return _NEEDS_MENDING if problems else _ALL_WELL
+    return _PROBLEMS if problems else _ALL_WELL
 
 
 def examine_network(model: Path | None) -> list[Finding]:

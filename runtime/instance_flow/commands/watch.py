@@ -35,7 +35,7 @@ class Watchers:
         return self._window is not None and self._window.closed
 
     def begin(self, source: OpenedSource) -> None:
-        """Tell what comes now."""
+        """Begin a source: its name and cameras go onto the page."""
         live = source if isinstance(source, LiveSource) and not source.recorded else None
         if self._board is not None:
             names = [camera.name for camera in source.cameras]
@@ -66,8 +66,8 @@ def add_watching(parser: argparse.ArgumentParser) -> None:
         "--serve-host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="with --serve: listen on this address, such as 0.0.0.0 for all; whoever reaches it sees the pictures "
-        "(default: %(default)s)",
+        help="with --serve: listen on this address, such as 0.0.0.0 for all; everyone who can reach it sees the "
+        "pictures (default: %(default)s)",
     )
 
 

@@ -15,7 +15,7 @@ _WORST_FIRST = (PROBLEM, WARNING, OK)
 
 @dataclass(frozen=True)
 class Finding:
-    """status: OK, WARNING (works, but not as well as it could) or PROBLEM (something needs mending).
+    """status: OK, WARNING (works, but not as well as it could) or PROBLEM (must be fixed).
 
     check: what was looked at.   found: what is there.   advice: what to do, one sentence; empty where nothing is. Each
         is one line, whatever name of a node, topic or file stands in it.

@@ -19,9 +19,9 @@ def stamp_problem(stamp: Any) -> str:
     if sec < 0:
         return f"the stamp is before 1970 ({sec} s); check the clock of the camera's driver"
     if nanosec >= SECOND:
-        return f"the stamp has {nanosec} nanoseconds, which is a second or more; mend the driver that sets it"
+        return f"the stamp has {nanosec} nanoseconds, which is a second or more; fix the driver that sets it"
     if not sec and not nanosec:
-        return "the stamp is 0, which says that nobody set it; mend the driver that leaves it out"
+        return "the stamp is 0, so it was never set; fix the driver that leaves it out"
     return ""
 
 

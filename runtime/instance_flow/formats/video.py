@@ -233,7 +233,7 @@ class VideoSource:
         if not capture.isOpened() and _is_unfinished(self._path):
             raise SourceError(
                 f"{self._path}: this recording was not finished: an MP4 file without its index (moov) cannot be "
-                "played; `untrunc` can mend it, given a whole file of the same camera"
+                "played; `untrunc` can repair it, given an intact file of the same camera"
             )
         if not capture.isOpened():
             raise SourceError(

@@ -17,7 +17,7 @@ from instance_flow.structures import FloatArray, Image, ModelError, Prediction
 
 SIZE_STEP = 32
 LARGEST_SCALE = 2.0
-"""At four times the size the bundled model takes 14 GB; whoever means per cent would bring the machine down."""
+"""Scales are factors, not percentages: at four times the size the bundled model takes 14 GB of memory."""
 
 
 class MultiScaleNetwork(Network):

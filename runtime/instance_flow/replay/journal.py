@@ -5,7 +5,7 @@ in any way goes on from there.
 A folder of two files. ``answers``: a line of JSON that says what the run belongs to, then one record per result: its
 length, the CRC-32 of its bytes (both uint32, little-endian), its bytes (``frame_results.pack``). It is only
 appended to. ``snapshot.npz``: the streams (``Stream.snapshot``), and how many of the results and bytes led to
-them; what comes after these is cut off when the run goes on.
+them; what comes after these is cut off when the run is resumed.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Of a run that came to nothing there is nothing to go on with.
+        # A run without any result has nothing to resume from.
         if self._complete or not self._written:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._stack.close()
@@ -136,7 +136,7 @@ class Journal:
             self.save(streams)
 
     def save(self, streams: Sequence[Stream]) -> None:
-        """Save the streams: a run that is stopped later goes on from here."""
+        """Save the streams: a run that is stopped later is resumed from here."""
         # A snapshot of results that a power failure takes away would be worse than none.
         os.fsync(self._file.fileno())
         states = {
@@ -158,7 +158,7 @@ class Journal:
             self._load_snapshot()
         elif heading:
             _log.warning(
-                "%s is of a run with another source, model or settings, so this one does not go on with it",
+                "%s is of a run with another source, model or settings, which cannot be resumed; this run starts anew",
                 self.folder,
             )
         if not self.length:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source run into a folder: its cameras, the files that are written for each, and the journal to go on with."""
+"""A source run into a folder: its cameras, the files that are written for each, and the journal to resume from."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def replay(
     progress: bool = True,
     watch: Add | None = None,
 ) -> dict[str, Any]:
-    """Run a source into a folder, or go on with a run that was stopped before its end; gives its summary.
+    """Run a source into a folder, or resume a run that was stopped before its end; gives its summary.
 
-    path: where the source was opened, None for a stream, which cannot be gone on with.   network: of these settings.
+    path: where the source was opened, None for a stream, which cannot be resumed.   network: of these settings.
     watch: called with every frame and its tracks, after they were written.
     One camera's files go into the folder itself, those of several into a folder per camera. Files of earlier runs that
     this one does not write are removed at its end.
@@ -122,8 +122,8 @@ def identify(path: Path | None, source: Source) -> dict[str, Any]:
 
 
 def is_resumable(path: Path | None, output_options: OutputOptions) -> bool:
-    """Whether a run of this source can be gone on with once it was stopped: no stream comes again, and panels show what
-    the network said of every frame, which no journal holds."""
+    """Whether a run of this source can be resumed after it was stopped: a stream cannot be read again, and panels show
+    the network's maps of every frame, which no journal holds."""
     return path is not None and not output_options.panels
 
 
@@ -139,10 +139,10 @@ def _check_apart(path: Path, parts: Sequence[_Part]) -> None:
 
 @contextmanager
 def _journal(folder: Path, belongs_to: Mapping[str, Any], resumable: bool) -> Iterator[Journal | None]:
-    """It keeps other runs away from the folder, also where this one cannot be gone on with."""
+    """It keeps other runs out of the folder, also where this one cannot be resumed."""
     with Journal(folder / FOLDER, belongs_to) as journal:
         if journal.length:
-            _log.warning("%s: going on with the run that was stopped; remove it to begin anew", journal.folder)
+            _log.warning("%s: resuming the run that was stopped; remove it to start from the beginning", journal.folder)
         yield journal if resumable else None
 
 

@@ -85,7 +85,7 @@ class ReferenceMemory:
         return [reference.features for reference in memory.references]
 
     def add(self, reference: Reference) -> None:
-        """Remember the newest frame and forget the one that falls out."""
+        """Add the newest frame and evict the oldest recent one where there is no room for both."""
         if self._anchor is not None and len(self._anchor.ids):
             self._away = np.where(np.isin(self._anchor.ids, reference.ids), 0, self._away + 1)
             if self._anchor_frames:
@@ -93,7 +93,7 @@ class ReferenceMemory:
         self._hold(reference)
 
     def _remove_from_anchor(self, gone: NDArray[np.bool_]) -> None:
-        """For good, and from the same frame where it is a recent one too: whoever follows ids need not know a rule."""
+        """For good, and from the same frame where it is a recent one too, so that both show the same ids."""
         assert self._anchor is not None
         if gone.any():
             left = replace(self._anchor, centers=self._anchor.centers[~gone], ids=self._anchor.ids[~gone])

@@ -116,15 +116,15 @@ def test_activation_that_fails_is_told_and_leaves_nothing_behind(
         **{"qos_overrides./bad_qos.subscription.reliability": "sometimes"},
     )
     assert node.state() == "inactive"
-    assert "listening to /bad_qos failed" in node.process.log()
+    assert "subscribing to /bad_qos failed" in node.process.log()
     assert not node.change_state("activate")
     assert node.state() == "inactive"
     status = node.next_status()
-    assert (status.level, "listening to /bad_qos failed" in status.message) == (DiagnosticStatus.ERROR, True)
+    assert (status.level, "subscribing to /bad_qos failed" in status.message) == (DiagnosticStatus.ERROR, True)
     assert node.call(SetBool, "enable", SetBool.Request(data=False)).success
     assert node.change_state("activate")
     response = node.call(SetBool, "enable", SetBool.Request(data=True))
-    assert (response.success, "listening to /bad_qos failed" in response.message) == (False, True)
+    assert (response.success, "subscribing to /bad_qos failed" in response.message) == (False, True)
     assert node.state() == "active"
     assert node.change_state("deactivate")
     assert node.change_state("cleanup")

@@ -151,11 +151,11 @@ class Camera:
 
     @property
     def topics(self) -> dict[str, str]:
-        """All that is listened to, by the names that it has before it is remapped."""
+        """All topics that are subscribed to, by their names before they are remapped."""
         return {"image": self.topic, **({} if self._depth is None else self._depth.topics)}
 
     def subscribe(self) -> None:
-        """Listen to images. ValueError where the parameters ask for a QoS that there is not."""
+        """Subscribe to images. ValueError where the parameters ask for a QoS that does not exist."""
         if self._subscription is not None:
             return
         newest = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -169,7 +169,7 @@ class Camera:
                 event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_lost),
             )
         except Exception as error:  # rclpy has no common base for what is wrong with an override.
-            raise ValueError(f"listening to {self.topic} failed: {error}") from error
+            raise ValueError(f"subscribing to {self.topic} failed: {error}") from error
         self.topic = self._subscription.topic_name
         if self._depth is not None:
             self._depth.subscribe()
@@ -358,7 +358,7 @@ class Camera:
         return to_rgb(self._bridge, message)
 
     def _publish(self, header: Header, image: Pixels, tracks: Tracks) -> None:
-        """Publish what somebody listens to; nothing else is made."""
+        """Publish the outputs that have subscribers; the others are not computed."""
         names = self._stream.pipeline.info.class_names
         wanted = [(output, made_of) for output, made_of in self._derived if output.get_subscription_count()]
         if self._instances.get_subscription_count() or wanted:

@@ -56,7 +56,7 @@ class Playing:
     """How to play. rate: 2 = twice as fast.   renamed: new names of topics.   clock: ticks a second, 0 = none.
 
     images: QoS of the images' topics: sensor, reliable or recorded.
-    patience: seconds that are waited at most until somebody listens.
+    patience: most seconds to wait for a first subscriber.
     """
 
     rate: float
@@ -90,8 +90,8 @@ def play(messages: BagMessages, how: Playing, stopped: Callable[[], int]) -> Pla
     middleware.prepare()
     with command_node("instance_flow_player") as node:
         publishers = _publishers(node, messages, how)
-        if not _wait_for_listeners(publishers.values(), how.patience, stopped):
-            _log.warning("%s: nobody listens to its topics yet; it is played all the same", messages.path)
+        if not _wait_for_subscribers(publishers.values(), how.patience, stopped):
+            _log.warning("%s: its topics have no subscribers yet; it is played all the same", messages.path)
         played = _Pass(publishers, how, _Ticks(node, how.clock), stopped).play(messages)
         for publisher in publishers.values():
             if not stopped():
@@ -245,8 +245,8 @@ def _qos(kind: str, offered: Sequence[Any], images: str) -> QoSProfile:
     )
 
 
-def _wait_for_listeners(publishers: Iterable[Publisher], patience: float, stopped: Callable[[], int]) -> bool:
-    """Whether somebody listens, or did not need to be waited for."""
+def _wait_for_subscribers(publishers: Iterable[Publisher], patience: float, stopped: Callable[[], int]) -> bool:
+    """Whether a topic has a subscriber, or none was to be waited for."""
     deadline = time.monotonic() + patience
     while not stopped() and time.monotonic() < deadline:
         if any(publisher.get_subscription_count() for publisher in publishers):

@@ -66,7 +66,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--images", type=Path, metavar="FOLDER", help="pictures, videos or bags of what the robot will see"
     )
     source.add_argument(
-        "--worlds", type=int, nargs="?", const=WORLDS, metavar="N", help=f"N made clips instead (default: {WORLDS})"
+        "--worlds",
+        type=int,
+        nargs="?",
+        const=WORLDS,
+        metavar="N",
+        help=f"N synthetic clips instead (default: {WORLDS})",
     )
     return parser
 
@@ -92,7 +97,7 @@ def _run(options: argparse.Namespace) -> Differences:
     info = OnnxNetwork(options.model, "cpu").info
     if options.images is None:
         return quantise(
-            options.model, options.out, streams_of_worlds(options.worlds, info), f"{options.worlds} made clips"
+            options.model, options.out, streams_of_worlds(options.worlds, info), f"{options.worlds} synthetic clips"
         )
     return quantise(options.model, options.out, streams_in(options.images), options.images.resolve().name)
 

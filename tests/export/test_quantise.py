@@ -121,7 +121,7 @@ def test_made_clips_will_do(model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(quantise_samples, "SAMPLES", 4)
     out = tmp_path / "int8.onnx"
     assert main([str(model), str(out), "--worlds", "2"]) == 0
-    assert OnnxNetwork(out, "cpu").info.training == "none; int8 from 4 frames of 2 made clips"
+    assert OnnxNetwork(out, "cpu").info.training == "none; int8 from 4 frames of 2 synthetic clips"
 
 
 def video_folder(folder: Path) -> None:

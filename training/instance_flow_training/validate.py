@@ -147,8 +147,8 @@ def check_validation(config: ValidationConfig, class_names: Sequence[str]) -> No
                 read_frame(found.images / name, video.height, video.width)
     elif config.happens and tuple(class_names) != CLASS_NAMES:
         raise ValueError(
-            "validation.every is set, but made worlds do not show the classes of [data]; set validation.annotations "
-            "to a held-out set, or validation.every = 0"
+            "validation.every is set, but synthetic worlds do not show the classes of [data]; set "
+            "validation.annotations to a held-out set, or validation.every = 0"
         )
 
 

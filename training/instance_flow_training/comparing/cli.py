@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``instance-flow-validate``: a model, or the oracle, on made worlds, and its masks as other trackers name them."""
+"""``instance-flow-validate``: a model, or the oracle, on synthetic worlds; and its masks tracked by other methods."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--true-masks", action="store_true", help="the truth's objects, and of the model only the instance flow"
     )
     parser.add_argument(
-        "--uniform", action="store_true", help="all objects of a clip in the same colours: no tracker can go by looks"
+        "--uniform", action="store_true", help="all objects of a clip in the same colours, so that appearance is no cue"
     )
     parser.add_argument(
         "--scales", nargs="+", type=float, default=(), metavar="S", help="factors of the input size, such as 0.5 0.75 1"

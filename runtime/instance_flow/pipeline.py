@@ -272,7 +272,7 @@ class Pipeline:
         fitted: Fit,
     ) -> Tracks:
         published, first = self._published(instances, identities)
-        # To those who listen an id is new when they are told of it first.
+        # For the caller an id is new in the frame that first publishes it.
         identities = replace(identities, states=np.where(first, STATES.index("new"), identities.states))
         return self._assembly.tracks(self._frame_index, instances, identities, margin, fitted, published)
 
@@ -318,7 +318,7 @@ class Pipeline:
         self._frame_index = 0
 
     def forget_references(self) -> None:
-        """Forget the references, as after an interruption, but no id: objects may be known again by their colours."""
+        """Forget the references, as after an interruption, but no id: objects may be re-identified by appearance."""
         self._memory = self._memory.cleared()
 
     def snapshot(self) -> Snapshot:
@@ -335,7 +335,7 @@ class Pipeline:
         }
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
-        """Go on where a snapshot was made, in this process or in another one; what was seen here is forgotten.
+        """Continue from a snapshot of this or another process; all state of this pipeline is replaced.
 
         Raises:
             InstanceFlowError: for a snapshot of another model, of other references, or with a part that is missing or

@@ -20,7 +20,7 @@ from instance_flow.structures import Image, InstanceFlowError, Tracks
 from instance_flow.tracking.snapshot import Snapshot, pack_stamp, take, take_counts, unpack_stamp
 
 MAX_GAP = 2.0
-"""Seconds between two images after which the references are not trusted any more, unless told otherwise."""
+"""Default of the most seconds between two images; after a longer gap the references are forgotten."""
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ class Tracks:
     ages: (N,) int64, frames since the id was first given, 0 = this frame.
     age_seconds: (N,) float64, the same by the stamps of the frames; NaN where one of the two has none.
     reference_frames: (N,) int64, frame_index of the reference that kept the id, NEW (-1) for a new id. An object that
-        was known again by its colours, after no reference showed it, has the last frame in which it was seen.
+        was re-identified by appearance, after no reference showed it, has the last frame in which it was seen.
     distances: (N,) float32, pixels between the center carried by the instance flow and the reference's center
-        (Eq. 5); NaN for a new id, and for one known again by its colours.
+        (Eq. 5); NaN for a new id, and for one re-identified by appearance.
     names: the model's class names by class_id; empty where they are not known.
 
     What is known of how exact velocities are, and, with a depth image, of where objects are (docs/spatial.md). Lengths
@@ -345,7 +345,7 @@ class Track:
 
     @property
     def distance(self) -> float:
-        """Pixels by which the match with that reference missed; NaN for a new id or one known again by its colours."""
+        """Pixels by which the match with that reference missed; NaN for a new id or one re-identified by appearance."""
         return float(self.tracks.distances[self.row])
 
     def numbers(self) -> dict[str, int | float | str]:

@@ -262,7 +262,7 @@ def test_a_command_that_is_ended_takes_its_processes_along(
         assert process.returncode == -number
         return
     assert process.returncode == 128 + number, (said, errors)
-    assert "stopped; run the same command again to go on" in errors
+    assert "stopped; run the same command again to resume" in errors
     assert not (tmp_path / "out" / ".stop").exists()
 
 
@@ -431,7 +431,7 @@ def test_a_cluster_is_stopped(fleet: Path, model: Path, cluster: Cluster) -> Non
     process.send_signal(signal.SIGINT)
     said, told = process.communicate(timeout=60)[0], told_on(terminal)
     assert process.returncode == 130
-    assert told.rstrip().endswith("stopped; run the same command again to go on")
+    assert told.rstrip().endswith("stopped; run the same command again to resume")
     rows = {line.split()[0]: line.split(maxsplit=4)[1:] for line in said.splitlines()[1:5]}
     assert rows.pop("a")[3] == "stopped"
     assert {row[3] for row in rows.values()} == {"not begun"}

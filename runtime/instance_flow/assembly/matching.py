@@ -135,8 +135,8 @@ def match_instances(
         reference_centers: R arrays (N_r, 2) float32.   reference_ids: R arrays (N_r,) of ids > 0, none twice in one.
         max_distance: the paper's epsilon, in pixels of the same map; a distance equal to it still matches.
         policy: how far an identity is from an object when several references show it. NEAREST, the paper's: the
-            smallest of the distances. MEAN, ours: their mean, so that one reference whose flow went astray and happens
-            to hit a look-alike is outvoted by the others.
+            smallest of the distances. MEAN, ours: their mean, so that one reference whose flow is wrong and leads to
+            a look-alike is outvoted by the others.
 
     Returns:
         For each object its id, the reference that shows this identity nearest to where the flow leads, and the distance
@@ -172,13 +172,13 @@ def match_by_evidence(
     """Identity of every object by all that speaks for it; ours, not the paper's.
 
     The cost of an identity is the mean over the references that show it of log(1 + (d / s)^2), with d of Eq. 5 and s
-    how uncertain the flow is: a miss of thirty times s costs only twice what one of five times s does, so a single flow
-    that went astray is outvoted, and an uncertain one has little say. To it comes how unlike the colours are, and, with
-    little weight, how far the object is from where the identity's last motion would have taken it: that decides between
-    look-alikes whom the flow confuses. A class that the identity's votes speak against costs, too: one minus the
+    how uncertain the flow is: a miss of thirty times s costs only twice what one of five times s does, so a single
+    wrong flow is outvoted, and an uncertain one counts little. Added to it are the difference of the colours and, with
+    little weight, the distance from where the identity's last motion would have taken it, which decides between
+    look-alikes that the flow confuses. A class that differs from the identity's votes costs, too: one minus the
     Bhattacharyya coefficient of both distributions, so that mistaking a truck for a bus hardly counts. An identity that
-    no reference shows has a fixed cost in place of the flow's, so that an object that was hidden for long is known
-    again by its colours. The lowest cost is served first, every object and every identity once.
+    no reference shows has a fixed cost in place of the flow's, so that an object that was hidden for long is
+    re-identified by appearance. Matches are made greedily, lowest cost first, each object and each identity once.
 
     Args:
         centers, flows, reference_centers, reference_ids: as for ``match_instances``.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made scenes of exactly M moving objects, and a network that knows them: what the assembly costs, without a network's
-time and without its errors.
+"""Synthetic scenes of exactly M moving objects, and a network that knows them: what the assembly costs, without a
+network's time and without its errors.
 """
 
 from __future__ import annotations

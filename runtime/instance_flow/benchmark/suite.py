@@ -46,7 +46,7 @@ class BenchSettings:
     """What to measure.
 
     Raises:
-        ValueError: for what nobody could measure.
+        ValueError: for settings that cannot be measured.
     """
 
     model: Path

@@ -100,7 +100,7 @@ def evaluate_bags_command(options: argparse.Namespace) -> int:
             outcomes = dict(tqdm(run_jobs(jobs, executor, stopped), "bags", len(jobs), unit="bag", disable=None))
         print(_table(jobs, outcomes, matching))
         if stopped():
-            sys.stderr.write("instance-flow: stopped; run the same command again to go on\n")
+            sys.stderr.write("instance-flow: stopped; run the same command again to resume\n")
             return SIGNALLED + stopped()
     finished = {name: job for name, job in jobs.items() if _is_finished(outcomes.get(name))}
     if not finished:

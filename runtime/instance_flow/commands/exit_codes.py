@@ -19,7 +19,7 @@ INTERRUPTED, BROKEN_PIPE = SIGNALLED + signal.SIGINT, SIGNALLED + signal.SIGPIPE
 
 def run_to_end(name: str, command: Callable[[], int], reworded: Callable[[str], str] = str) -> int:
     """Run a command; gives its exit code, 2 after one line on stderr for bad input, 130 after Ctrl-C, or 141 where
-    nobody reads its output any more.
+    the reader of its output is gone.
 
     name: of the program, for the line.   reworded: what becomes of the line's text.
     """
@@ -32,7 +32,7 @@ def run_to_end(name: str, command: Callable[[], int], reworded: Callable[[str], 
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read along has seen enough, as `head` does; what is left is not to be complained about at exit either.
+        # The reader has closed the pipe, as `head` does; what is left must not be complained about at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except (InstanceFlowError, ValueError, OSError) as error:

@@ -57,7 +57,7 @@ def open_input(options: argparse.Namespace, given: Input, topics: Sequence[str])
 
 @contextmanager
 def closing_source(source: OpenedSource) -> Iterator[OpenedSource]:
-    """Let go of a camera or a stream at the end, however it comes."""
+    """Close a camera or a stream at the end, also after an error."""
     try:
         yield source
     finally:

@@ -88,12 +88,12 @@ def first_bytes(path: Path) -> bytes:
             with path.open("rb") as file:
                 return file.read(16)
     except OSError:
-        pass  # Whoever reads it says what is wrong.
+        pass  # The reader of the file reports what is wrong.
     return b""
 
 
 def storage_files(folder: Path) -> list[Path]:
-    """Those of a folder in the order of their names; of one form alone, and the unpacked one of twins."""
+    """Storage files of a folder, by name: those of one form, without the packed copies of files that are unpacked."""
     found = sorted(path for path in folder.iterdir() if is_storage(path)) if folder.is_dir() else []
     plain = {path.name for path in found}
     kept = [path for path in found if path.suffix != PACKED or path.name.removesuffix(PACKED) not in plain]

@@ -19,7 +19,7 @@ def shown(text: object, most: int = NAME) -> str:
     log, a topic or the terminal, so that none is forgotten.
     """
     text = str(text)
-    # The cut comes first: the cost must not depend on how much somebody sent.
+    # The cut comes first: the cost must not depend on how much was sent.
     line = text[: most + 1]
     if not line.isprintable():
         line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)

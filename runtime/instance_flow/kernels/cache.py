@@ -31,9 +31,9 @@ def prepare() -> None:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether it is a folder of this user's that nobody else can write or look into, and no link to one.
+    """Whether it is a folder that only this user can read and write, and no link to one.
 
-    Compiled kernels are code: none may come from what somebody else has put there, or may put there later.
+    Compiled kernels are code: none may come from files that another user has put there, or may put there later.
     """
     about = folder.lstat()
     return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o077

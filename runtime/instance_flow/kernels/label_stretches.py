@@ -10,7 +10,7 @@ from instance_flow.structures import LabelMap
 
 @njit(cache=True, nogil=True)
 def stretch_end(labels: LabelMap, y: int, x: int) -> int:
-    """Column behind the last pixel of row ``y`` that goes on with the label at column ``x``."""
+    """End, exclusive, of the run of equal labels in row ``y`` that begins at column ``x``."""
     end = x + 1
     while end < labels.shape[1] and labels[y, end] == labels[y, x]:
         end += 1

@@ -41,7 +41,7 @@ class Pool(Generic[Item]):
         return len(self._items)
 
     def take(self) -> Lease[Item]:
-        """A buffer that nobody holds."""
+        """A free buffer, a new one where all are in use."""
         with self._lock:
             number = next((k for k, holder in enumerate(self._holders) if not holder or not holder()), len(self))
             if number == len(self):

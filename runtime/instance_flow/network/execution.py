@@ -92,7 +92,7 @@ class ExecutionConfig:
 
 
 def open_session(path: Path, provider: str, config: ExecutionConfig) -> tuple[str, Any]:
-    """Open a model on an execution provider; what takes minutes is told in the log.
+    """Open a model on an execution provider; steps that take minutes are logged.
 
     Args:
         provider: auto | cpu | cuda | tensorrt; ``auto`` is cuda where it starts, else cpu, with a warning where cuda is
@@ -145,8 +145,8 @@ def thread_count(config: ExecutionConfig) -> int:
 
 
 def import_onnxruntime() -> Any:
-    """The module, as nobody else needs to know how; ModelError where it is not installed."""
-    # Since 1.31 it keeps a count of what it runs, for its makers, unless told otherwise before the import.
+    """The module, imported with its telemetry off. Raises ModelError where it is not installed."""
+    # Since 1.31 it collects usage data for its makers unless this is set before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The deployed network: a self-describing ONNX file on ONNX Runtime.
 
-Features of reference frames stay where the network wrote them, on its device, for as long as somebody holds them
-(``buffers.Pool``); the graph joins those that it is given. What goes over to the device is the image, what comes back
-are the maps. The same is done on every provider, the CPU's too.
+Features of reference frames stay where the network wrote them, on its device, for as long as they are referenced
+(``buffers.Pool``); the graph concatenates those that it is given. Only the image is copied to the device, and only the
+maps are copied back. Every provider works this way, the CPU's too.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def read_metadata(path: str | Path, metadata: dict[str, str]) -> ModelInfo:
 
 
 class CachedFeatures:
-    """One frame's features on the network's device; their buffers are used again when this is referred to no more."""
+    """One frame's features on the network's device; their buffers are reused once this is no longer referenced."""
 
     __slots__ = ("lease",)
 
@@ -200,7 +200,7 @@ class OnnxNetwork(Network):
         return self.launch(image, references, Stopwatch()).download()
 
     def launch(self, image: Image, references: Sequence[CachedFeatures | Arrays], watch: Stopwatch) -> _OnDevice:
-        """``predict`` without the download, which may go on beside the next frame; with its errors."""
+        """``predict`` without the download, which may run beside the next frame. Raises what ``predict`` does."""
         size = image.shape[0], image.shape[1]
         self._check(size, len(references))
         with self._lock:
@@ -288,9 +288,9 @@ class OnnxNetwork(Network):
         return CachedFeatures(lease)
 
     def _missing(self, size: tuple[int, int]) -> tuple[Any, ...]:
-        """What stands for a reference that there is not: nothing, or zeros where the graph always takes all of them.
+        """Inputs in place of a missing reference: none, or zeros where the graph always takes all references.
 
-        The branches of the references do not touch one another, and what comes of zeros is cut off again.
+        The branches of the references are independent of one another, and the maps of zeros are cut off again.
         """
         if size not in self._constants:
             values = self._make_features(size, int(self._all_references))

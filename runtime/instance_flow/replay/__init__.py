@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings in place of cameras: runs over a whole source, their files, going on after a stop, folders of bags."""
+"""Recordings in place of cameras: runs over a whole source, their files, resuming, folders of bags."""

@@ -113,7 +113,7 @@ class LiveComparison:
         def add(frame: Frame, tracks: Tracks) -> None:
             numbered = numbers(tracks)
             self._size = self._size or (tracks.label_map.shape[0], tracks.label_map.shape[1])
-            # One video has one size; what comes in another one is left out on both sides.
+            # One video has one size; frames of another size are left out on both sides.
             if frame.number in self._places and self._size == tracks.label_map.shape:
                 collector.add(numbered, self._places[frame.number])
 

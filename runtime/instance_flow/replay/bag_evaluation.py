@@ -87,7 +87,7 @@ def make_jobs(
 
 
 def run_job(job: Job) -> Outcome:
-    """Run one bag, go on with it, or find that it is finished; what is wrong with it is told by the outcome."""
+    """Run one bag, resume it, or find that it is finished; the outcome says what is wrong with it."""
     try:
         return _run(job)
     except (InstanceFlowError, ValueError, OSError) as error:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal of a run: every result so far, and now and then the state of its streams, so that a run that was stopped
-in any way goes on from there.
+in any way resumes from there.
 
 A folder of two files. ``answers``: a line of JSON that says what the run belongs to, then one record per result: its
 length, the CRC-32 of its bytes (both uint32, little-endian), its bytes (``frame_results.pack``). It is only

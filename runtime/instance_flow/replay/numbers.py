@@ -11,7 +11,7 @@ from instance_flow.structures import LAST_ID, NEW, InstanceFlowError, Tracks
 
 
 class RunNumbers:
-    """Gives the tracks of a run's frames, in order, with ids and frame numbers that go on through resets."""
+    """Gives the tracks of a run's frames, in order, with ids and frame numbers that continue through resets."""
 
     def __init__(self) -> None:
         self._first_id = self._first_frame = 0

@@ -178,8 +178,8 @@ def table_row(tracks: Tracks, row: int, class_names: Sequence[str]) -> dict[str,
     """Numbers of one track as JSON holds them; x points right, y points down, None stands for what is unknown.
 
     ``kept`` says why the object has its id: the reference frame that it was matched with, and the distance in pixels
-    between the two centers there; or, known again by its colours, the last frame that saw it, and no distance. It is
-    None for a new id.
+    between the two centers there; for an object re-identified by appearance, the last frame that showed it, and no
+    distance. It is None for a new id.
     """
     class_id, reference = int(tracks.class_ids[row]), int(tracks.reference_frames[row])
     kept = {"reference_frame": reference, "distance": _number(tracks.distances[row])}

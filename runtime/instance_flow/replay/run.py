@@ -144,7 +144,7 @@ def run(
                 interrupted = True
                 break
         else:
-            # A stream ends by itself when it is told to stop while no frame comes.
+            # A stream that is stopped while it waits for a frame ends by itself.
             interrupted = bool(stopped())
         _finish(source, lanes, interrupted)
         if journal is not None and interrupted:

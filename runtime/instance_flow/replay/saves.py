@@ -3,7 +3,7 @@
 
 As in ``outputs``, each is a context manager that gives a function to call with every frame and its tracks. Frames
 count from 1 in all of them but the table: MOTChallenge and COCO do, and so do the names that ``ffmpeg -i VIDEO
--fps_mode passthrough frame_%06d.jpg`` gives the frames of a video. Ids go on through resets, so none stands for two
+-fps_mode passthrough frame_%06d.jpg`` gives the frames of a video. Ids continue through resets, so none stands for two
 objects. Everything is written as the frames come.
 """
 
@@ -39,7 +39,7 @@ CROPS_PER_TRACK, CROPPED_TRACKS = 5, 1000
 """Most pictures of a track, those of its best scores; and most tracks that have any, the first ones."""
 
 _MARK = ".instance-flow"
-"""In folders that a run wrote. ``labels`` may as well be somebody's own work, which no run may replace."""
+"""In folders that a run wrote. ``labels`` may as well be the user's own labels, which no run may replace."""
 _PAGE = re.compile(r"(.+)\.[^.]*#(\d+)")
 """``Frame.name`` of a page of a picture file: its stem, and the page from 0."""
 

@@ -171,7 +171,7 @@ def _parts(
 ) -> list[_Part]:
     chosen: list[frozenset[int]] | None = None
     if output_options.ground_truth is not None:
-        find_video(output_options.ground_truth, output_options.video_id)  # told now, and not after hours
+        find_video(output_options.ground_truth, output_options.video_id)  # an error now, and not after hours
     if output_options.as_live is not None:
         if not isinstance(source, BagSource):
             raise ValueError(

@@ -46,8 +46,8 @@ def dask_cluster(address: str) -> Iterator[Executor]:
             "--scheduler needs dask.distributed, here and on the machines of the cluster; install it with: "
             "pip install 'instance-flow[cluster]'"
         ) from None
-    # A scheduler that ends is told in one sentence by the outcomes, not by dask's tracebacks. Levels would not do: dask
-    # gives its loggers levels of their own.
+    # The outcomes report a scheduler that ended in one sentence, in place of dask's tracebacks. Setting levels does
+    # not help: dask gives its loggers levels of their own.
     logging.getLogger("distributed").addHandler(logging.NullHandler())
     logging.getLogger("distributed").propagate = False
     try:

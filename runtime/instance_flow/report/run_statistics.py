@@ -147,7 +147,7 @@ class Curve:
 
 
 class Latencies:
-    """How long frames took, counted in classes 1 % wide, so that any percentile is right to half a per cent."""
+    """How long frames took, counted in classes 1 % wide, so that any percentile is right to 0.5 %."""
 
     _FASTEST, _RATIO, _CLASSES = 1e-6, 1.01, 2400
 
@@ -162,7 +162,7 @@ class Latencies:
         self.counts[min(int(place), self._CLASSES - 1)] += 1
 
     def percentile(self, percent: float) -> float:
-        """Seconds that so many per cent of the frames stay below; NaN without frames."""
+        """Percentile of the seconds per frame; NaN without frames."""
         total = int(self.counts.sum())
         if not total:
             return math.nan
@@ -207,7 +207,7 @@ class Statistics:
         return [self._records[track_id] for track_id in sorted(self._records)]
 
     def latency_ms(self, percentile: float) -> float:
-        """Milliseconds from image to tracks that so many per cent of the frames stay below; NaN without frames."""
+        """Percentile of the milliseconds from image to tracks; NaN without frames."""
         return self.latencies.percentile(percentile) * 1e3
 
     def refuse(self, reason: str) -> None:
@@ -222,7 +222,7 @@ class Statistics:
             self.breaks.append(reason)
 
     def add(self, tracks: Tracks, seconds: float) -> None:
-        """Take the next frame, and the seconds that its step took. Ids and frame_index go on through resets
+        """Take the next frame, and the seconds that its step took. Ids and frame_index must continue through resets
         (``replay.numbers``)."""
         self.frames += 1
         self.objects += len(tracks)

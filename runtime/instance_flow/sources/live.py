@@ -18,7 +18,7 @@ from instance_flow.sources.streams import READ_SECONDS, Connection, Stream
 from instance_flow.structures import Image, SourceError
 
 RECONNECTS = 10
-"""Attempts in a row to reach a stream again, unless told otherwise."""
+"""Default number of attempts in a row to reconnect to a stream."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 """Seconds before the first attempt; each further one waits twice as long."""
@@ -113,7 +113,7 @@ class LiveSource:
         return stamp - first >= self._duration * 1e9
 
     def close(self) -> None:
-        """Let go of the stream."""
+        """Close the stream."""
         self._closed.set()
         self._stream.close()
         with self._changed:
@@ -160,7 +160,7 @@ class LiveSource:
                 error = self._read_connection()
             except SourceError as trouble:
                 error = str(trouble)
-            except Exception as trouble:  # A thread's exception would reach nobody.
+            except Exception as trouble:  # An exception of a thread would be lost.
                 error = f"{self.label}: {trouble}"
             if self._closed.is_set() or not self._received:
                 break

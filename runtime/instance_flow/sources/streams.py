@@ -63,7 +63,7 @@ class Stream(Protocol):
         ...
 
     def close(self) -> None:
-        """Nothing is wanted any more: a thread that waits for this stream is let go, where that is possible."""
+        """End the stream: a thread that waits for it is released, where that is possible."""
         ...
 
 
@@ -171,7 +171,7 @@ class Address:
 
 
 class StandardInput:
-    """A video that another program writes; whoever writes waits for us, so no frame of it is dropped."""
+    """A video that another program writes to a pipe. The pipe blocks the writer, so no frame is dropped."""
 
     label = "standard input"
     name = "stdin"

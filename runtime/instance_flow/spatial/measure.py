@@ -187,8 +187,8 @@ def _covariances(
     intrinsics: Array,
 ) -> Array:
     """Along the ray what the sensor misses by, which neighbouring pixels share; across it a pixel, as masks do; and in
-    every direction a twentieth of the object's own spread, as its mask differs from frame to frame. Of an object that
-    the image's edge cuts, nobody knows how much is missing: half of the spread."""
+    every direction a twentieth of the object's own spread, as its mask differs from frame to frame. Where the
+    image's edge cuts an object, the size of the missing part is unknown: half of the spread."""
     z = means[:, 2]
     along = (config.depth_floor + config.depth_growth * z**2) / 2
     across = z / np.sqrt(intrinsics[0] * intrinsics[1])

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from instance_flow.spatial.camera import CameraModel
 
 TOLERANCE = 0.02
-"""Seconds between the stamps of an image and of its depth, unless told otherwise."""
+"""Default of the most seconds between the stamps of an image and of its depth."""
 
 LATE = "raise depth_wait by that, or let the driver publish both together"
 _KEPT = 12
@@ -24,14 +24,14 @@ _CALIBRATIONS = 64
 _ANSWERED = 64
 """Images that were answered without depth, kept to tell how late their depth comes."""
 _SILENCE = 2.0
-"""Seconds without any depth after which nobody waits for it."""
+"""Seconds without any depth after which an image is no longer held up for it."""
 
 
 @dataclass(eq=False)
 class DepthRequest:
-    """An image that depth is wanted for. It keeps the nearest depth that there was, for as long as it lives itself.
+    """An image that waits for its depth, and the nearest depth so far.
 
-    stamp: of the image, nanoseconds; None = there is no telling which depth is its own.
+    stamp: of the image, nanoseconds; None = unknown, so that no depth can be paired with it.
     """
 
     stamp: int | None
@@ -80,11 +80,11 @@ class Calibrations:
         self._cameras: deque[tuple[int, CameraModel | None]] = deque(maxlen=_CALIBRATIONS)
 
     def add(self, stamp: int, camera: CameraModel | None) -> None:
-        """Take a calibration, None for one that cannot be used; it counts from its stamp on."""
+        """Add a calibration, None for one that cannot be used; it applies from its stamp, nanoseconds, on."""
         self._cameras.append((stamp, camera))
 
     def at(self, stamp: int | None) -> CameraModel | None:
-        """The latest calibration that is not of after the image, else the earliest of all; None where none came."""
+        """The latest calibration not later than the image's stamp, else the earliest one; None where there is none."""
         cameras = list(self._cameras)
         if not cameras:
             return None
@@ -101,7 +101,7 @@ class Calibrations:
 
 
 class DepthPairing:
-    """Pairs the images of one camera with depth. For use from any thread; nothing is held up by what does not come.
+    """Pairs the images of one camera with depth. For use from any thread; a missing depth holds nothing up.
 
     Args:
         tolerance: seconds. Of the depth images within it, the nearest one by stamp belongs to an image, of two equally
@@ -124,7 +124,7 @@ class DepthPairing:
             self._last_depth = float("-inf")
 
     def request(self, stamp: int | None) -> DepthRequest:
-        """Ask for the depth of an image as soon as it is there, so that its depth is kept until ``take``."""
+        """Ask for the depth of an image as soon as the image arrives: the nearest depth is kept until ``take``."""
         request = DepthRequest(stamp)
         with self._changed:
             if stamp is not None:
@@ -136,7 +136,7 @@ class DepthPairing:
         return request
 
     def add_depth(self, stamp: int, depth: Any) -> None:
-        """Take a depth image: an array, or a message that is decoded only when it is used."""
+        """Add a depth image: an array, or a message that is decoded only when it is used. stamp: nanoseconds."""
         with self._changed:
             if len(self._recent) == _KEPT and all(stamp < other for other, _ in self._recent):
                 self._recent.clear()  # The clock was set back, as where a recording begins again.
@@ -153,8 +153,8 @@ class DepthPairing:
     def take(self, request: DepthRequest, deadline: float = float("-inf")) -> Any:
         """The depth of an image that is answered now; None where there is none.
 
-        deadline: by time.monotonic(), until when to wait for a depth that may still come. Nobody waits once a depth
-            with the image's stamp or a later one is there, nor where no depth came for two seconds.
+        deadline: by time.monotonic(), until when to wait for a depth that may still come. There is no wait once a
+            depth with the image's stamp or a later one is there, nor where no depth came for two seconds.
         """
         stamp = request.stamp
         with self._changed:

@@ -30,7 +30,7 @@ ACCELERATION = 60.0
 SPEED = 150.0
 """Standard deviation of the speed of an object of which nothing is known."""
 FORGOTTEN = 60.0
-"""Seconds after which a motion is not gone on with."""
+"""Seconds without a measurement after which a motion is started anew."""
 _FARTHEST = 1e9
 
 
@@ -216,7 +216,7 @@ def follow_in_space(
         state[there, :3], covariance[there, :3, :3] = start[:, :3], first[:, :3, :3]
         return state, covariance
     now, spread, known = motions.predict(rows, start, first, stamp, config.object_acceleration**2)
-    # What comes into sight of an object, or is hidden of it, shifts the middle of what is seen.
+    # Parts of an object that appear or are hidden shift the middle of its visible surface.
     before, reaches = motions.reaches(rows), places.reaches[there]
     shift = np.where(before > 0, reaches - before, 0.0)
     noise = places.covariances[there] + (shift**2)[:, None, None] * np.eye(3)
@@ -225,7 +225,7 @@ def follow_in_space(
         now[known], spread[known], start[known, :3] - now[known, :3], np.eye(3, 6), noise[known]
     )
     fresh = ~known & np.isfinite(velocities[there]).all(1) & np.isfinite(errors[there]).all((1, 2))
-    # How a camera that moves sees what stands still is not told apart here; the second depth says it.
+    # Motion of the camera cannot be separated from that of the object here; the second depth resolves it.
     if fresh.any() and camera.pose is None:
         now[fresh], spread[fresh] = _started(
             now[fresh], spread[fresh], velocities[there][fresh], errors[there][fresh], camera

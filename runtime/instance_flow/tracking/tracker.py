@@ -160,8 +160,8 @@ class Tracker:
         min_score: float,
         confirm_frames: int,
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which objects of the frame that ``update`` was told of are published, (M,), and which of these for the first
-        time; no id depends on it.
+        """Which objects of the last ``update`` are published, (M,) bool, and which of these for the first time, (M,)
+        bool; no id depends on it.
 
         scores: (M,).   class_published: (M,) whether its class is.
         min_score, confirm_frames: as in ``AssemblyConfig``.
@@ -291,7 +291,7 @@ def _columns(classes: int) -> dict[str, tuple[Any, ...]]:
 
 
 def _states(last_seen: IntArray, references: Sequence[Reference], frame_index: int) -> IntArray:
-    """After an interruption there are no references, and whoever is known again then was out of sight."""
+    """After an interruption there are no references, and every object that is re-identified counts as recovered."""
     before = frame_index - 1 if references else frame_index
     recovered = np.where(last_seen < before, STATES.index("recovered"), STATES.index("tracked"))
     return np.where(last_seen == NEW, STATES.index("new"), recovered).astype(np.int64)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run, watched while it goes on: a window, or a page in a browser."""
+"""Live views of a run: a window, or a page in a browser."""

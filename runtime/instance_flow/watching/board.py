@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is on view: the newest frame of every camera, drawn when somebody wants it."""
+"""The newest frame of every camera, drawn when a client asks for it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class View:
 
 
 class Board:
-    """Tracking puts frames on it and never waits; any number of threads look at the newest one.
+    """Hands the newest frames from tracking, which never waits, to any number of client threads.
 
-    Frames are drawn by the threads that look, once each: nobody looks, nothing is drawn.
+    A frame is drawn once, by the first client thread that asks for it; without clients nothing is drawn.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -60,14 +60,14 @@ class Board:
         return len(self._cameras)
 
     def begin(self, source: str, cameras: Sequence[str], dropped: Callable[[], int] | None) -> None:
-        """Another source comes. cameras: names, in the order of ``Frame.camera``. dropped: how many frames were, None
-        where none is."""
+        """Begin a source. cameras: names, in the order of ``Frame.camera``. dropped: gives the number of dropped
+        frames so far; None for a source that drops none."""
         with self._changed:
             self._source, self._cameras, self._dropped = source, list(cameras), dropped
             self._views, self._times, self._last_ids = {}, {}, {}
 
     def add(self, frame: Frame, tracks: Tracks) -> None:
-        """Put the next frame on view."""
+        """Show the next frame."""
         now, camera = time.monotonic(), frame.camera
         with self._changed:
             times = self._times.setdefault(camera, deque(maxlen=_RATE_FRAMES))
@@ -89,14 +89,14 @@ class Board:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """The run has ended: clients that wait are released."""
         with self._changed:
             self.ended = True
             self._changed.notify_all()
 
     def look(self, camera: int, after: int, timeout: float) -> View | None:
-        """The newest frame of a camera, once it is not the one of order ``after`` or before; else, after ``timeout``
-        seconds or at the end, that one again, None where there is none."""
+        """Wait for a frame of a camera whose order is above ``after``; gives the newest frame. After ``timeout``
+        seconds, or at the end of the run, it may be an older one, None where there was none."""
         with self._changed:
             self._changed.wait_for(lambda: self.ended or self._order_of(camera) > after, timeout)
             return self._views.get(camera)

@@ -2,8 +2,8 @@
 """A board as a web page: pictures as MJPEG, numbers as server-sent events.
 
 There is nothing to write to and nothing of the disk to read. A client that is slow skips frames; one that takes no
-bytes for seconds is disconnected. Whoever asks must name this machine: a foreign page whose name was made to lead here
-(DNS rebinding) must not read what the camera sees.
+bytes for seconds is disconnected. A request's Host header must name this machine: a foreign page whose name was made
+to lead here (DNS rebinding) must not read what the camera sees.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _HEADERS = {
 def serving(board: Board, host: str, port: int) -> Iterator[str]:
     """Serve a board as long as the context lasts; gives the page's address. port: 0 = any that is free.
 
-    Raises InstanceFlowError where that cannot be listened on.
+    Raises InstanceFlowError where the address cannot be bound.
     """
     try:
         server = _Server(board, host, port)

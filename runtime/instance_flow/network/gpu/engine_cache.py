@@ -75,7 +75,7 @@ class Engine:
 
 
 def default_root() -> Path:
-    """Where engines lie unless told otherwise."""
+    """Default folder of the engines."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "instance-flow" / "engines"
 
 

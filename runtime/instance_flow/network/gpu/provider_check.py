@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why an execution provider cannot start here, in one sentence.
 
-ONNX Runtime itself says it in a log of its own, and goes on without the provider.
+ONNX Runtime itself only writes it to its own log, and continues without the provider.
 """
 
 from __future__ import annotations

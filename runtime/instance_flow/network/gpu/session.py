@@ -107,7 +107,7 @@ def read_graph(runtime: Any, path: Path) -> GraphFacts:
     try:
         described = json.loads(session.get_modelmeta().custom_metadata_map.get("instance_flow", "{}"))
         name, weights = shown(described.get("name", "")), shown(described.get("weights_sha256", ""))
-    except (ValueError, AttributeError, RecursionError):  # Said by whoever reads the description next.
+    except (ValueError, AttributeError, RecursionError):  # The next reader of the description reports it.
         name, weights = "", ""
     return GraphFacts(size, half, name, weights)
 

@@ -78,7 +78,7 @@ def print_table(rules: dict[str, list[Row]]) -> None:
 class Crowd(Network):
     """A network that costs next to nothing: 0 to 30 objects at random places, other ones in every frame.
 
-    Its features are so large that a reference that is not let go shows in the memory.
+    Its features are so large that a reference that is not released shows in the memory.
     """
 
     info = ModelInfo(name="crowd", class_names=("thing",), input_size=(96, 160), center_window=0.01)

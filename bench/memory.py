@@ -7,7 +7,7 @@
 
 The assembly: the pipeline and the messages, with a network that costs next to nothing and gives 0 to 100 objects. Every
 300 frames nothing is to be seen for longer than any identity is remembered, so that all that come after it are new. Its
-features are so large that a reference that is not let go shows. The model: the bundled one on pictures of 640x480.
+features are so large that a reference that is not released shows. The model: the bundled one on pictures of 640x480.
 The node's memory, with its middleware, is measured by ros_memory.py. Linux only.
 """
 
@@ -58,7 +58,7 @@ class Memory:
 
 
 class HeavyFeatures(Network):
-    """A network whose features are those of another one and a mebibyte that nobody needs."""
+    """A network whose features are those of another one and an unused mebibyte."""
 
     def __init__(self, network: ExactNetwork):
         self.info = network.info

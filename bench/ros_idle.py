@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """CPU time and wake-ups of the node while no image arrives.
 
-Per cent of one core.
+Percentages of one core.
 
     python bench/ros_idle.py        # with ros2_ws/install/setup.bash sourced
 
-The node is active, and tells once a second on /diagnostics that nobody publishes images. "publisher silent": there is a
-camera, but it sends nothing; "after images": it has sent some, and stopped.
+The node is active, and reports once a second on /diagnostics that its image topic has no publisher. "publisher silent":
+there is a camera, but it sends nothing; "after images": it has sent some, and stopped.
 """
 
 from __future__ import annotations

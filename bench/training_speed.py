@@ -51,7 +51,7 @@ def small(height: int, width: int, batch: int) -> Case:
 
 
 def paper(side: int, batch: int) -> Case:
-    """The paper's ResNet-50 on square crops, here of made worlds."""
+    """The paper's ResNet-50 on square crops, here of synthetic worlds."""
     from_nothing = ("data.source=worlds", "init.checkpoint=", "init.inter_from_intra=false")
     settings = (*from_nothing, f"data.sizes=[[{side},{side}]]", f"batch={batch}")
     return Case(f"R50 {side}x{side}, {batch} clips of 2", "youtube_vis_2019.toml", settings)
@@ -137,7 +137,7 @@ def time_loop(config: Any, steps: int) -> Row:
 
 
 def time_data(config: Any, clips: int) -> Row:
-    """Clips that one core makes in a second of its own, whoever else works; from memory, without waits for a disk."""
+    """Clips per second of one core's CPU time, so that other load does not count; from memory, without disk waits."""
     import cv2
 
     from instance_flow_training.datasets import collate, open_training_data
@@ -180,7 +180,7 @@ def loop_rows(device: str, common: Sequence[str], steps: int) -> Iterator[Row]:
 
 
 def data_rows(clips: int) -> Iterator[Row]:
-    """Made worlds as the bundled model sees them, and the paper's crops from pictures of 1280x720 on disk."""
+    """Synthetic worlds as the bundled model sees them, and the paper's crops from pictures of 1280x720 on disk."""
     with tempfile.TemporaryDirectory() as folder:
         in_new_process(write_set, folder)
         on_disk = ("data.source=youtube_vis", f"data.annotations={folder}")
@@ -194,7 +194,7 @@ def data_rows(clips: int) -> Iterator[Row]:
 
 
 def write_set(folder: str) -> None:
-    """Two made clips of 1280x720 in YouTube-VIS's layout, as JPEG like the real ones."""
+    """Two synthetic clips of 1280x720 in YouTube-VIS's layout, as JPEG like the real ones."""
     import cv2
 
     from instance_flow_training.worlds.synthetic import WorldConfig, generate_clip

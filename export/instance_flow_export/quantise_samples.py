@@ -26,7 +26,7 @@ SPACING = 5
 """Frames of a stream from one that is looked at to the next: neighbours say the same."""
 VIDEOS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".mcap", ".db3"})
 FIRST_SEED = 2_000_000
-"""Of made worlds: neither of training nor of validation."""
+"""First seed of the synthetic worlds: none is used in training or validation."""
 
 Sample = dict[str, NDArray[Any]]
 """The graph's inputs for one frame, by name, no reference missing."""
@@ -35,7 +35,7 @@ _log = logging.getLogger("instance_flow")
 
 
 def streams_of_worlds(count: int, info: ModelInfo) -> list[Iterable[Image]]:
-    """Made clips of all situations in turn, at the network's input size. Raises ValueError for none."""
+    """Synthetic clips of all situations in turn, at the network's input size. Raises ValueError for none."""
     if count < 1:
         raise ValueError(f"--worlds is {count}; it must be at least 1")
     config = WorldConfig(size=info.input_size)
@@ -105,7 +105,7 @@ class _SampleRecorder(Network):
 
 
 class _Rendered:
-    """The pictures of a made world, made when they are asked for."""
+    """The frames of a synthetic world, rendered when they are asked for."""
 
     def __init__(self, world: World) -> None:
         self.length = world.config.frames

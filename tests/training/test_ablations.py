@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ablation tables: every row can be trained and scored; the command does it, goes on, and says what is wrong."""
+"""The ablation tables: every row can be trained and scored; the command does it, resumes, and says what is wrong."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ LAYOUTS = {
     "YouTube-VIS 2021": ("train/instances.json", "train/JPEGImages"),
     "YouTube-VIS 2019": ("train.json", "train/JPEGImages"),
     "OVIS": ("annotations_train.json", "train"),
-    "made worlds": ("instances.json", "JPEGImages"),
+    "synthetic worlds": ("instances.json", "JPEGImages"),
 }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of training: targets under predictions, on the same wheels; and panels of a made world from end to end."""
+"""Pictures of training: targets under predictions, on the same wheels; and panels of a synthetic world, end to end."""
 
 from __future__ import annotations
 

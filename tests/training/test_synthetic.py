@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made worlds: the same for the same seed, exact in their labels, and each situation does what its name says."""
+"""Synthetic worlds: the same for the same seed, exact in their labels, and each situation does what its name says."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def absences(visible: np.ndarray) -> list[int]:
 
 
 def nearest_center_errors(clip: Clip) -> int:
-    """How often the nearest center of the frame before belongs to somebody else."""
+    """How often the nearest center of the frame before belongs to another object."""
     errors = 0
     where = centers(clip)
     for before, after in pairwise(where):
@@ -272,7 +272,7 @@ def test_crossing_look_alikes_deceive_the_nearest_center() -> None:
     assert sum(nearest_center_errors(clip) > 0 for clip in clips) >= 4
 
 
-def test_occlusion_hides_most_of_somebody_and_gives_him_back() -> None:
+def test_occlusion_hides_most_of_an_object_and_shows_it_again() -> None:
     for seed in SEEDS:
         seen = areas(clip_of(seed, "occlusion"))
         before = np.maximum.accumulate(seen, axis=0)
@@ -286,7 +286,7 @@ def test_occlusion_is_mostly_short() -> None:
     assert np.mean(np.array(gaps) <= 6) > 0.85
 
 
-def test_reentry_brings_somebody_back_with_his_number() -> None:
+def test_an_object_that_reenters_keeps_its_number() -> None:
     for seed in SEEDS:
         clip = clip_of(seed, "reentry")
         gaps = [gap for row in areas(clip).T for gap in absences(row > 0)]

@@ -170,7 +170,7 @@ def test_the_command_ends_with_its_speed(tmp_path: Path, config_file: Path, caps
 
 @pytest.fixture
 def data_set(tmp_path: Path) -> Path:
-    """Two made clips in YouTube-VIS's layout."""
+    """Two synthetic clips in YouTube-VIS's layout."""
     world = WorldConfig(size=(64, 96), frames=6)
     write_ytvis([generate_clip(seed, "mixed", world) for seed in (3, 4)], tmp_path / "set")
     return tmp_path / "set"
@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 ) -> None:
     settings = ["--set", "loss.center=Infinity", "--set", f"log_every={log_every}"]
     assert main([str(config_file), "--out", str(tmp_path), *settings]) == 2
-    assert f" at step {step}; go on from the last checkpoint with a lower" in capsys.readouterr().err
+    assert f" at step {step}; resume from the last checkpoint with a lower" in capsys.readouterr().err
     assert not (tmp_path / "checkpoint.pt").exists()
 
 

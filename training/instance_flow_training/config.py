@@ -39,7 +39,7 @@ MOST_CLIPS = 10**6
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Where the weights come from when a run begins; a run that goes on takes those of its own checkpoint."""
+    """Where the weights come from when a run begins; a resumed run takes those of its own checkpoint."""
 
     checkpoint: str = setting(
         "",
@@ -73,7 +73,7 @@ class TrainConfig:
     steps: int = setting(90_000, "of the optimizer in all", 1, MOST_STEPS)
     stop_at: int = setting(
         0,
-        "end this run after so many of the steps, 0 = go to the end; the next run goes on, with other settings if they "
+        "end this run after so many of the steps, 0 = run to the end; the next run resumes, with other settings if they "
         "have changed",
         0,
         MOST_STEPS,
@@ -227,7 +227,7 @@ def load_config(path: Path, overrides: list[str]) -> TrainConfig:
     except (ValueError, RecursionError) as error:  # Of TOML, or of Python's own limits for numbers and depth.
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path}: not valid TOML: {reason}") from error
-    apply(TrainConfig(), changes)  # what is wrong with the file is told even where --set would hide it
+    apply(TrainConfig(), changes)  # an error of the file is reported even where --set would hide it
     # All at once: settings that belong together can be changed by no order of single ones.
     for text in overrides:
         changes = merged(changes, parse_override(text))

@@ -78,7 +78,7 @@ def minutes_of(text: str) -> float:
 def configure(wanted: OwnLabels, overrides: Sequence[str]) -> TrainConfig:
     """Read the labels, write their two parts into ``out``/labels, and choose the settings.
 
-    A run that goes on takes the parts that are there. Raises SourceError for bad labels, ModelError for bad weights,
+    A resumed run takes the parts that are there. Raises SourceError for bad labels, ModelError for bad weights,
     ConfigError for overrides that do not fit.
     """
     weights = start_weights(wanted.start)

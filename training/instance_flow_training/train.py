@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    does = "train a model on your labels or by a configuration; started again, go on from the last checkpoint"
+    does = "train a model on your labels or by a configuration; run again, it resumes from the last checkpoint"
     examples = (
         "instance-flow-train --data labels.zip --time 20m",
         "instance-flow-train training/configs/worlds.toml --dry-run",

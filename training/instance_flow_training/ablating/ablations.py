@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``instance-flow-ablate``: every alternative of the paper's Tables II to VII, trained and scored on made worlds.
+"""``instance-flow-ablate``: every alternative of the paper's Tables II to VII, trained and scored on synthetic worlds.
 
 As in section IV-A the backbone, the semantic and the intra-frame decoder are trained first, once for each seed; every
 variant starts from them with fresh fusions, its inter-frame decoder being a copy of the intra-frame decoder.
@@ -57,7 +57,7 @@ SEED_STRIDE = 100_000
 def train_variant(
     config: Path, out: Path, variant: str, seed: int, changes: Sequence[str], pretraining: Path | None
 ) -> Path:
-    """Train, or go on training, one variant in a process of its own; returns its folder.
+    """Train one variant, or resume its training, in a process of its own; returns its folder.
 
     Raises InstanceFlowError with the end of the training's output where that fails.
     """
@@ -217,7 +217,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pretrain-steps", type=int, default=1000, help="steps without the inter-frame losses")
     parser.add_argument("--clips", type=int, default=21, help="held-out clips, of all situations in turn")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")
-    parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="started again, it goes on from here")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/ablations"), help="a run that was stopped is resumed from here"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers of every seed to this file too")
     return parser
 

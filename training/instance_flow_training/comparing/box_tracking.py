@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What people use: SORT and ByteTrack of the package ``trackers``, and DeepSORT of ``deep-sort-realtime``.
 
-Each keeps its own way of matching. What is set differently from the packages' defaults helps these trackers, and was
-chosen for the best HOTA on made worlds with the seeds 500 to 541: a track is valid from its first detection on, low
+Each keeps its own matching. What is set differently from the packages' defaults helps these trackers, and was chosen
+for the best HOTA on synthetic worlds with the seeds 500 to 541: a track is valid from its first detection on, low
 scores open tracks too, and boxes are compared by generalised IoU, which also says how far apart two boxes are that do
 not touch (HOTA 0.47 where plain IoU gives 0.43).
 
@@ -92,7 +92,7 @@ class SortTracker(_FromFirstDetection):
 class ByteTracker(_FromFirstDetection):
     """Implements ``retracking.Retracker`` by ByteTrack (Zhang et al., 2022): SORT in two rounds, high scores first.
 
-    high_score: what the first round takes; the second may only go on with tracks that the first left over.
+    high_score: least score in the first round; the second only continues tracks that the first left unmatched.
     """
 
     def __init__(

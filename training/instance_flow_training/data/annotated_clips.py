@@ -155,7 +155,7 @@ class _Gathered:
         if seen:
             objects.append(AnnotatedObject(class_id, entry.is_crowd, entry.segmentations))
         if any(boxes):
-            # Where in its box the object is nobody knows, so that no pixel there is background.
+            # Where the object is within its box is unknown, so that no pixel there counts as background.
             objects.append(AnnotatedObject(class_id, True, boxes))
         if seen and not entry.is_crowd:
             self.shown.add(entry.video_id)

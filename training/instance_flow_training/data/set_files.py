@@ -29,7 +29,7 @@ _OUTSIDE = 0.05
 _READERS = 8
 """Threads that read headers: they wait for the disk most of the time."""
 _MANY = 10_000
-"""Pictures that take so long that the user is told."""
+"""Number of pictures from which the wait is logged."""
 _ORIENTATION = 0x112
 _TAIL = 1 << 16
 """Bytes at the end of a PNG in which a chunk after the pixels lies."""

@@ -64,7 +64,7 @@ def train(config: TrainConfig, out: Path) -> Path:
 
 
 class Stopped(Exception):
-    """The run was told to end, and has saved what it had."""
+    """The run was asked to stop, and has saved its checkpoint."""
 
 
 class StopRequest:
@@ -171,7 +171,7 @@ def mean_over_processes(run: TrainingRun, terms: dict[str, Tensor]) -> dict[str,
     means = dict(zip(terms, values.tolist(), strict=True))  # type: ignore[union-attr]
     if not math.isfinite(means["total"]):
         raise InstanceFlowError(
-            f"the loss is {means['total']} at step {run.step}; go on from the last checkpoint with a lower "
+            f"the loss is {means['total']} at step {run.step}; resume from the last checkpoint with a lower "
             "learning_rate or clip_gradient, or with precision = '32'"
         )
     return means

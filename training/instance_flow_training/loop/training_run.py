@@ -55,7 +55,7 @@ class TrainingRun:
     validated_at: float = 0.0
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds: enough to go on exactly, and to export.
+        """What a checkpoint holds: enough to resume exactly, and to export.
 
         No random state: a sample depends on its number alone, and nothing in a step draws random numbers.
         """
@@ -100,7 +100,7 @@ def _leave_interrupts_to_the_loop(_: int) -> None:
 
 
 def open_run(config: TrainConfig, checkpoint: Path | None) -> TrainingRun:
-    """Begin, or go on from ``checkpoint`` if that file exists.
+    """Begin, or resume from ``checkpoint`` if that file exists.
 
     Raises ConfigError or InstanceFlowError where a setting, a data set or a file is not what it should be.
     """
@@ -174,4 +174,4 @@ def resume(run: TrainingRun, state: dict[str, Any], source: str) -> None:
     run.validated_at = state.get("validated_at", 0.0)
     best = state.get("best", {})
     run.best = best if best.get("metric") == run.config.validation.keep else {}
-    log.info(f"going on from {source} at step {run.step}")
+    log.info(f"resuming from {source} at step {run.step}")

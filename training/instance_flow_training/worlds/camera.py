@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera of a made world: drift, sway, jerks, zoom and rotation.
+"""The camera of a synthetic world: drift, sway, jerks, zoom and rotation.
 
 Lengths are fractions of the image's height, points are (x, y) from the middle of the view with y down. The *stage* is
 the ground as seen by a camera that only drifts; everything else comes on top.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing one thing of a made world: fill its outline, texture and light it, blur it, and lay it over the picture.
+"""Drawing one object of a synthetic world: fill its outline, texture and light it, blur it, and lay it over the image.
 
 Points are (x, y) in pixels of the image, pixel centers at whole numbers. Everything is done in the thing's patch of the
 image, which keeps a frame at a few milliseconds.

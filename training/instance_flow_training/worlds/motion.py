@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The script of a made world: who is there, and who moves where.
+"""The script of a synthetic world: which objects there are, and how each one moves.
 
 Conventions are those of ``camera``. A script knows nothing of pixels, so one script serves every resolution.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can happen in a made world: one row of numbers for each situation."""
+"""The situations of synthetic worlds: one row of numbers for each."""
 
 from __future__ import annotations
 

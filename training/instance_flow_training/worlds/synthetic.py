@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled video of made worlds: textured, lit, moving objects with exact masks, identities and classes.
+"""Labelled video of synthetic worlds: textured, lit, moving objects with exact masks, identities and classes.
 
 A world is a pure function of a seed, a situation and a configuration: the same three give the same pixels in every
 process, any frame can be rendered alone, and another image size shows the same world at another resolution. The outline
@@ -104,7 +104,7 @@ class Clip:
 
 
 class World:
-    """A made world. class_ids: (N,) int64, row k is the object with label k + 1. rate: pictures per second.
+    """A synthetic world. class_ids: (N,) int64, row k is the object with label k + 1. rate: pictures per second.
 
     Args:
         cutouts: real objects and grounds in place of made ones.

@@ -98,7 +98,7 @@ def start_node(stack: ExitStack, options: argparse.Namespace, model: Path, topic
 
 
 def play(stack: ExitStack, recorder: Recorder, options: argparse.Namespace, total: int) -> dict[int, int]:
-    """Play the bag and listen until its last image is answered; gives stamp -> when it was sent."""
+    """Play the bag and record until its last image is answered; gives stamp -> when it was sent."""
     file = options.out / "sent.json"
     file.unlink(missing_ok=True)
     player = subprocess.Popen(

@@ -62,7 +62,7 @@ class NodeProcess:
         return self._process.wait(timeout)
 
     def stop(self, how: signal.Signals = signal.SIGINT, timeout: float = 20.0) -> int:
-        """Ask the node to end and give its exit code; it is killed where it does not listen within the time."""
+        """Ask the node to end and give its exit code; it is killed where it takes longer than ``timeout`` seconds."""
         if self.exit_code is None:
             self._process.send_signal(how)
         try:

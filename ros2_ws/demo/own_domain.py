@@ -15,7 +15,7 @@ from instance_flow_ros import middleware
 
 @contextmanager
 def own_domain(log_folder: Path) -> Iterator[None]:
-    """A domain that nobody else uses, on this machine only, with the profiles that we ship.
+    """A domain that no other process uses, on this machine only, with the profiles that we ship.
 
     It stands in the environment of this process and of those that it starts, so it comes before rclpy.init.
     """

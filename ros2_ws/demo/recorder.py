@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listen to a node: its state, its answers, its diagnostics."""
+"""Records a node's state, answers and diagnostics."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Recorder:
         self._state = self._node.create_client(GetState, "/instance_flow/get_state")
 
     def spin(self, until: Callable[[], Any], seconds: float) -> bool:
-        """Listen until something holds or the time is over; tells which. DemoError where the node ends meanwhile."""
+        """Spin until ``until`` holds or the time is over; gives whether it held. DemoError where the node ended."""
         deadline = time.monotonic() + seconds
         while not until():
             if self._process.exit_code is not None:

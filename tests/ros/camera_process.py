@@ -37,7 +37,7 @@ _PATIENCE = 60.0
 
 
 class CameraProcess:
-    """The process, seen by whoever starts it. For use with ``with``.
+    """The process, as its parent sees it. For use with ``with``.
 
     topic, answers, depth: full names; no depth where that is empty.   images: a file of numpy.
     """

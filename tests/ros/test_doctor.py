@@ -90,7 +90,7 @@ SITUATIONS: dict[str, tuple[Graph, str, str, str]] = {
     "inactive": (graph(Node(NODE, "inactive")), NODE, WARNING, "Run `ros2 lifecycle set /instance_flow activate`"),
     "finalized": (graph(Node(NODE, "finalized")), NODE, WARNING, "Start it again"),
     "no answer": (graph(Node(NODE, "")), NODE, WARNING, "does not say in which state"),
-    "nobody publishes": (graph(topics={}), "/image", PROBLEM, "nor images anywhere else"),
+    "no publisher": (graph(topics={}), "/image", PROBLEM, "nor images anywhere else"),
     "topic known, publisher gone": (graph(topics={"/image": Topic({})}), "/image", PROBLEM, "Start the camera"),
     "near miss": (graph(topics=ELSEWHERE), "/image", PROBLEM, "--ros-args -r image:=/camera/image_raw`"),
     "near miss, compressed": (
@@ -124,7 +124,7 @@ SITUATIONS: dict[str, tuple[Graph, str, str, str]] = {
     "stamps old": (graph(topics=image(age=7.2)), "images on /image", WARNING, "7.2 s behind this machine's clock"),
     "stamps ahead": (graph(topics=image(age=-3.0)), "images on /image", WARNING, "3.0 s ahead of this machine's clock"),
     "stamps of a bag": (graph(SIMULATED, image(age=1e8), has_clock=True), "images on /image", OK, "30.0 Hz"),
-    "no clock": (graph(SIMULATED), NODE, PROBLEM, "nobody publishes /clock"),
+    "no clock": (graph(SIMULATED), NODE, PROBLEM, "/clock has no publisher"),
     "twice": (graph(names=(NODE, NODE)), NODE, PROBLEM, "runs 2 times"),
     "asked for, silent": (graph(asked="/other"), "/other", PROBLEM, "images on /image"),
     "QoS of the camera": (
@@ -298,7 +298,7 @@ def test_nodes_with_a_trouble_each(start: Callable[..., Probe], blobs_model: Pat
     expect(findings, f"images on {packed}", WARNING, "128 x 96 jpeg, stamps are 0")
     name = f"{idle.node.get_namespace()}/instance_flow"
     expect(findings, name, WARNING, f"`ros2 lifecycle set {name} configure`, then `ros2 lifecycle set {name} activate`")
-    expect(findings, name, PROBLEM, "nobody publishes /clock")
+    expect(findings, name, PROBLEM, "/clock has no publisher")
 
 
 def test_node_on_a_topic_that_nobody_has_and_a_listener_that_asks_for_the_past(
@@ -387,7 +387,7 @@ def test_cameras_with_depth_and_a_trouble_each(start: Callable[..., Probe], blob
 def test_empty_graph() -> None:
     findings = findings_of(None, *CHECK[:-1], "1", "--topic", "doctor/none")
     expect(findings, "ROS graph", WARNING, "no instance-flow node")
-    expect(findings, "/doctor/none", PROBLEM, "nobody publishes there")
+    expect(findings, "/doctor/none", PROBLEM, "it has no publisher")
 
 
 def test_topic_that_cannot_be_one_is_told(capfd: pytest.CaptureFixture[str], blobs_model: Path) -> None:

@@ -37,7 +37,7 @@ def node(start_for_all: Callable[..., Probe], blind_model: Path) -> Probe:
 
 @pytest.fixture(scope="module")
 def overlays(node: Probe) -> list[Image]:
-    """What comes on ~/overlay; at the end of the fixture the node knows that somebody listens."""
+    """What comes on ~/overlay; at the end of the fixture the node knows that there is a subscriber."""
     pictures = node.listen(Image, "instance_flow/overlay")
     node.until(lambda: node.ask(draw([]), next(_stamps) * 10**9) and pictures, "a picture on overlay")
     return pictures

@@ -113,7 +113,7 @@ def test_live_tracks_are_those_of_the_command(node: Probe, blobs_model: Path, tm
 
 
 @pytest.mark.parametrize(("topic", "encoding"), [("label_image", "16UC1"), ("overlay", "rgb8")])
-def test_pictures_come_once_someone_listens(node: Probe, topic: str, encoding: str) -> None:
+def test_pictures_come_once_there_is_a_subscriber(node: Probe, topic: str, encoding: str) -> None:
     pictures: list[Image] = []
     image = draw([(30, 40, RED), (90, 50, BLUE)])
     subscription = node.node.create_subscription(Image, f"instance_flow/{topic}", pictures.append, 1)
@@ -254,7 +254,7 @@ def test_masks_over_the_budget_are_left_out_whole(node: Probe) -> None:
     assert values(node.next_status())["masks left out"] == "1"
 
 
-def test_nothing_is_made_that_nobody_listens_to(node: Probe) -> None:
+def test_topics_without_subscribers_are_not_computed(node: Probe) -> None:
     """With a budget that no mask keeps to, every message that is made counts as masks left out."""
     image = to_message(draw([(30, 40, RED)]), SECOND)
     assert node.set_parameter("mask_budget", 1) == (True, "")

@@ -48,7 +48,7 @@ def _fresh_stream(request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.parametrize("qos", [BEST_EFFORT, RELIABLE], ids=["best_effort", "reliable"])
 def test_driver_of_either_reliability_is_heard_and_may_start_again(node: Probe, qos: QoSProfile) -> None:
-    """The node goes on where it was: a driver that restarts is no reason to lose ids."""
+    """The node continues where it was: a driver that restarts is no reason to lose ids."""
     first = ProbeCamera(node, qos=qos).until_heard()
     before = first.ask(to_message(PICTURE, SECOND))
     first.close()
@@ -78,7 +78,7 @@ def test_late_joiner_gets_the_class_table_and_the_next_answers(node: Probe) -> N
     ],
 )
 def test_interruption_keeps_ids_and_is_said_once(node: Probe, stamp: int, encoding: str, reason: str) -> None:
-    """References are forgotten; what looks the same is known again."""
+    """References are forgotten; what looks the same is re-identified by appearance."""
     for step in range(9, -1, -1):
         node.ask(PICTURE, 10 * SECOND - step * SECOND // 10)
     image = PICTURE if encoding == "rgb8" else PICTURE[:, :, ::-1]
@@ -205,7 +205,7 @@ def test_why_nothing_comes_is_told(start: Callable[..., Probe], blobs_model: Pat
         node.node.create_publisher(Image, "silent/image", 1),
     ]
     for camera, words in {
-        "nobody": "nobody publishes",
+        "nobody": "it has no publisher",
         "stubborn": "the QoS of",
         "text": "std_msgs/msg/String, but the node expects sensor_msgs/msg/Image",
         "silent": "silent",

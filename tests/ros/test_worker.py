@@ -24,7 +24,7 @@ class BlockedWorker:
         self.seen.append((source, item))
 
     def all_seen(self) -> list[tuple[str, int]]:
-        """Let the worker go on, and give what it worked on until nothing waited any more."""
+        """Let the worker continue, and give what it worked on until nothing waited any more."""
         done = Event()
         self.go_on.set()
         while True:
@@ -65,7 +65,7 @@ def test_stop_finishes_the_item_in_work_drops_the_waiting_one_and_makes_the_call
     blocked.worker.call(lambda: blocked.seen.append(("call", 0)))
     stopper = Event()
     blocked.worker.call(stopper.set)
-    # stop() waits for the thread, so the item in work has to be let go from another one.
+    # stop() waits for the thread, so the item in work has to be released from another one.
     blocked.go_on.set()
     blocked.worker.stop()
     assert stopper.is_set()

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Listen to an instance-flow node, together with the images that it works on.
+"""Subscribe to an instance-flow node, and to the images that it works on.
 
     ros2 run instance_flow_examples listener.py --ros-args -r image:=/camera/image_raw
 
@@ -28,7 +28,7 @@ STATES = {
 # The class table is published once and kept for those who come later: only a subscriber that asks for the past gets it.
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
-# Best effort hears every camera; a reliable subscriber hears nothing, without an error, from one that is best effort.
+# Best effort fits every camera; a reliable subscriber gets nothing, without an error, from one that is best effort.
 CAMERA = qos_profile_sensor_data
 
 # The node publishes reliably. Ask for that where no frame may be missing; best effort is enough for the newest.
@@ -68,7 +68,7 @@ def describe(instance: TrackedInstance) -> str:
 
 
 def main() -> None:
-    """Listen until told to stop."""
+    """Spin until interrupted."""
     rclpy.init()
     try:
         rclpy.spin(InstanceListener())

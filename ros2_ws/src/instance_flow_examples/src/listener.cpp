@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Listen to an instance-flow node, together with the images that it works on.
+// Subscribe to an instance-flow node, and to the images that it works on.
 //
 //     ros2 run instance_flow_examples listener --ros-args -r image:=/camera/image_raw
 //
@@ -60,7 +60,7 @@ public:
     class_table_ = create_subscription<ClassTable>(
       "instance_flow/class_table", rclcpp::QoS(1).reliable().transient_local(),
       [this](ClassTable::ConstSharedPtr table) {on_class_table(*table);});
-    // Best effort hears every camera; a reliable subscriber hears nothing, without an error, from one that is best
+    // Best effort fits every camera; a reliable subscriber gets nothing, without an error, from one that is best
     // effort.
     image_ = create_subscription<Image>(
       "image", rclcpp::SensorDataQoS(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The topics of depth, calibration and transforms beside the images of one camera."""
+"""The topics of depth and calibration beside the images of one camera."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _POLICIES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILI
 
 
 class DepthTopics:
-    """Listens for a ``DepthInput``, and says why there is nothing to hear.
+    """Subscriptions that feed a ``DepthInput``; reports why nothing arrives.
 
     Args:
         name: of the camera, empty for the only one of a node.
-        transforms: of the node, where it listens to any.
+        transforms: of the node; None where it subscribes to no transforms.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class DepthTopics:
 
     @property
     def topics(self) -> dict[str, str]:
-        """All that is listened to, by the names that it has before it is remapped."""
+        """All topics that are subscribed to, by their names before they are remapped."""
         return dict(zip(self._names, (topic for _, topic, _, _ in self._kinds), strict=True))
 
     def configure(self, config: StreamConfig) -> None:
-        """Take settings, from the next image on."""
+        """Apply settings, from the next image on."""
         self.wait = config.depth_wait
         self.input.pairing.tolerance = config.depth_tolerance
 
     def subscribe(self) -> None:
-        """Listen to all topics; ValueError as of ``Camera.subscribe``."""
+        """Subscribe to all topics. Raises ValueError as ``Camera.subscribe`` does."""
         newest = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=_WAITING, reliability=ReliabilityPolicy.BEST_EFFORT)
         for kind, topic, callback, _ in self._kinds:
             try:
@@ -73,17 +73,17 @@ class DepthTopics:
                     kind, topic, callback, newest, qos_overriding_options=QoSOverridingOptions(_POLICIES)
                 )
             except Exception as error:  # as in Camera.subscribe
-                raise ValueError(f"listening to {topic} failed: {error}") from error
+                raise ValueError(f"subscribing to {topic} failed: {error}") from error
             self._subscriptions.append(subscription)
 
     def unsubscribe(self) -> None:
-        """Stop listening."""
+        """Remove all subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
     def problem(self) -> str:
-        """Why nothing is known in metres, of the time since this was last asked; empty where nothing is wrong."""
+        """Why positions in metres were unknown since the last call, in one sentence; empty where nothing is wrong."""
         report = self.input.report()
         for subscription, (kind, _, _, what), came in zip(
             self._subscriptions, self._kinds, (report.depths, *report.calibrated), strict=False

@@ -50,7 +50,7 @@ def to_detections_3d(message: TrackedInstanceArray) -> Detection3DArray:
 
 def _to_detection_3d(instance: TrackedInstance, header: Header) -> Detection3D:
     spatial = instance.spatial
-    # x, y, z; the turn about each axis is that of the box, whose error nobody knows.
+    # x, y, z; the rotation about each axis is that of the box, whose error is unknown.
     covariance = np.zeros((6, 6))
     covariance[:3, :3] = np.reshape(spatial.covariance, (6, 6))[:3, :3]
     pose = Pose(position=Point(x=spatial.position.x, y=spatial.position.y, z=spatial.position.z))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listens to transforms, where tf2_msgs is installed. tf2_ros is not used: replay looks frames up without ROS, and both
-must give the same."""
+"""Subscriptions to transforms, where tf2_msgs is installed. tf2_ros is not used: replay looks frames up without ROS,
+and both must give the same result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TransformListener:
         ]
 
     def close(self) -> None:
-        """Stop listening."""
+        """Remove both subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()

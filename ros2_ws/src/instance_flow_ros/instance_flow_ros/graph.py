@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why nothing comes: what the graph of ROS says of a topic."""
+"""Why a subscription receives nothing, by the ROS graph."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 
 def why_silent(node: Node, subscription: Subscription, kind: type, what: str = "images") -> str:
-    """Say in one sentence why a subscription hears nothing: nobody publishes, or another type, or another QoS.
+    """Say in one sentence why a subscription receives nothing: no publisher, another type, or another QoS.
 
-    what: it is that is awaited.
+    what: name of what is expected on the topic.
     """
     topic = subscription.topic_name
     expected = _type_name(kind)
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
-        return f"no {what} on {topic}: nobody publishes there"
+        return f"no {what} on {topic}: it has no publisher"
     others = sorted({info.topic_type for info in publishers} - {expected})
     if others:
         return f"no {what} on {topic}: its publishers send {', '.join(others)}, but the node expects {expected}"
@@ -34,7 +34,7 @@ def why_silent(node: Node, subscription: Subscription, kind: type, what: str = "
 
 
 def qos_problem(offered: QoSProfile, asked: QoSProfile) -> str:
-    """Why a publisher and a subscription do not hear one another; empty where they do."""
+    """Why the QoS of a publisher and of a subscription are incompatible; empty where they fit."""
     verdict, reason = qos_check_compatible(offered, asked)
     return reason.removeprefix("ERROR: ").strip(" ;") if verdict == QoSCompatibility.ERROR else ""
 

@@ -54,7 +54,7 @@ from instance_flow_ros.parameters import NONE
 _NAME = "_instance_flow_doctor"
 _KINDS = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
 _MOST_TOPICS = 4
-"""Topics that are listened to where it is not said which: more would load the network."""
+"""Most topics to subscribe to where none is named: more would load the network."""
 
 _PARAMETERS = ("use_sim_time", "depth", "depth_registered", "target_frame", "depth_tolerance", "transform_tolerance")
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the findings as JSON, on one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to look (default: %(default)g)")
-    parser.add_argument("--topic", help="topic of images to listen to; those of the nodes unless given")
+    parser.add_argument("--topic", help="topic of images to subscribe to; those of the nodes unless given")
     options = parser.parse_args(arguments)
     try:
         validate_topic_name(options.topic or "any")
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def inspect_graph(seconds: float, topic: str | None = None) -> Graph:
-    """Look at the graph of the environment's domain; a topic is listened to whether or not a node does."""
+    """Look at the graph of the environment's domain. topic: of images, checked even if no node subscribes to it."""
     with command_node(_NAME) as node:
         executor = SingleThreadedExecutor(context=node.context)
         try:
@@ -256,7 +256,7 @@ class _Observer:
         return {} if answer is None else dict(zip(_PARAMETERS, answer.values, strict=True))
 
     def _topics_to_receive(self) -> dict[str, str]:
-        """Type by topic that is to be listened to: the one that was asked for, else those of our nodes, else some."""
+        """Type by topic to subscribe to: the topic that was asked for, else those of our nodes, else some."""
         kinds = {
             topic: next(iter(publishers.values()))
             for topic, publishers in self._image_topics().items()
@@ -282,7 +282,7 @@ class _Observer:
         return list(self._node.get_publishers_info_by_topic(topic))
 
     def _inputs(self, node: str) -> dict[str, str]:
-        """Type by topic of images that a node listens to, without depth; nothing while the graph does not know it."""
+        """Type by topic of images that a node subscribes to, without depth; empty while the graph does not know the node."""
         namespace, _, name = node.rpartition("/")
         with suppress(NodeNameNonExistentError):
             topics = self._node.get_subscriber_names_and_types_by_node(name, namespace or "/")
@@ -304,7 +304,7 @@ class _Observer:
         return Node(name, label, self._inputs(name), simulated, bool(parameters) and _needs_transforms(parameters))
 
     def _mismatches(self, ours: Sequence[str]) -> Iterator[Mismatch]:
-        """Pairs that do not hear one another, where one side is ours."""
+        """Publishers and subscribers with incompatible QoS, where one side is ours."""
         topics = {
             topic for name in ours for topic in (*self._inputs(name), *self._outputs(name))
         } | self._depth_topics()

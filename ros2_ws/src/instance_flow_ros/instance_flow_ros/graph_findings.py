@@ -22,7 +22,7 @@ _PROFILE = "give the driver the Fast DDS profile for images (see there), or more
 class Node:
     """An instance-flow node. state: label of its lifecycle state, "" = no answer.
 
-    inputs: topics of images that it listens to, and the type that it expects there.
+    inputs: topics of images that it subscribes to, and the type that it expects there.
     needs_transforms: whether its parameters ask for frames to be looked up.
     """
 
@@ -51,7 +51,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of images. publishers: type by full name of the node.   received: None where nobody listened."""
+    """A topic of images. publishers: type by full name of the node.   received: None where it was not subscribed to."""
 
     publishers: Mapping[str, str]
     received: Received | None = None
@@ -110,7 +110,7 @@ def judge(graph: Graph) -> list[Finding]:
     else:
         findings = [finding for node in graph.nodes for finding in _judge_node(node, graph)]
     if graph.asked is not None and not _publishers(graph.asked, graph):
-        findings.append(_judge_silence(graph.asked, "nobody publishes there", graph))
+        findings.append(_judge_silence(graph.asked, "it has no publisher", graph))
     simulated = any(node.use_sim_time for node in graph.nodes)
     for name, topic in graph.topics.items():
         if topic.received is not None and topic.publishers:
@@ -127,7 +127,7 @@ def _judge_node(node: Node, graph: Graph) -> list[Finding]:
         findings.append(Finding(PROBLEM, node.name, f"runs {graph.names.count(node.name)} times", advice))
     if node.use_sim_time and not graph.has_clock:
         advice = "Play the bag with --clock, or set use_sim_time to false."
-        findings.append(Finding(PROBLEM, node.name, "use_sim_time is set, but nobody publishes /clock", advice))
+        findings.append(Finding(PROBLEM, node.name, "use_sim_time is set, but /clock has no publisher", advice))
     if node.needs_transforms and not graph.has_transforms:
         findings.append(Finding(PROBLEM, node.name, NO_TRANSFORMS, INSTALL_TRANSFORMS))
     return findings + [_judge_input(node.name, name, expected, graph) for name, expected in node.inputs.items()]
@@ -142,14 +142,14 @@ def _judge_state(node: Node) -> Finding:
     steps = {"unconfigured": ("configure", "activate"), "inactive": ("activate",)}.get(node.state, ())
     commands = ", then ".join(f"`ros2 lifecycle set {node.name} {step}`" for step in steps)
     advice = f"Run {commands}; its log says why, if that fails." if commands else "Start it again."
-    return Finding(WARNING, node.name, f"{node.state}: it listens to no images", advice)
+    return Finding(WARNING, node.name, f"{node.state}: it is not subscribed to images", advice)
 
 
 def _judge_input(node: str, name: str, expected: str, graph: Graph) -> Finding:
-    """Whether somebody sends what a node expects on a topic."""
+    """Whether a topic has one publisher, of the type that a node expects."""
     publishers = _publishers(name, graph)
     if not publishers:
-        return _judge_silence(name, f"{node} listens there, but nobody publishes", graph)
+        return _judge_silence(name, f"{node} subscribes to it, but it has no publisher", graph)
     others = {kind for kind in publishers.values() if kind != expected}
     if others:
         found = f"{node} expects {expected}, but {', '.join(publishers)} sends {', '.join(sorted(others))}"
@@ -163,7 +163,7 @@ def _judge_input(node: str, name: str, expected: str, graph: Graph) -> Finding:
 
 
 def _judge_silence(name: str, found: str, graph: Graph) -> Finding:
-    """Nobody publishes on a topic; there may be others that were meant."""
+    """The finding for a topic without publishers; names the topics that have some."""
     elsewhere = {other: topic for other, topic in graph.topics.items() if topic.publishers}
     if not elsewhere:
         advice = "Start the camera, with the ROS_DOMAIN_ID of this shell."
@@ -212,7 +212,7 @@ def _judge_received(name: str, received: Received, seconds: float, simulated: bo
 
 
 def _judge_mismatch(mismatch: Mismatch, graph: Graph) -> Finding:
-    found = f"{mismatch.subscriber} hears nothing of {mismatch.publisher}: {mismatch.reason}"
+    found = f"{mismatch.subscriber} receives nothing from {mismatch.publisher}: {mismatch.reason}"
     if mismatch.subscriber in {node.name for node in graph.nodes}:
         policy = f"qos_overrides.{mismatch.topic}.subscription"
         advice = f"Ask for no more than is offered: set {policy}.reliability (or .durability) of the node."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known in metres as the messages of others: markers for RViz and Foxglove, and a cloud of points."""
+"""Objects in metres as standard messages: markers for RViz and Foxglove, and a point cloud."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _DATATYPES = {"f": PointField.FLOAT32, "u": PointField.UINT32}
 
 
 def to_markers(message: TrackedInstanceArray) -> MarkerArray:
-    """The box, the velocity and the name of every object whose place is known; all markers before are deleted.
+    """Box, velocity and name of every object whose position is known; earlier markers are deleted.
 
-    An arrow leads to where the object will be in a second.
+    The arrow of the velocity ends where the object will be in one second.
     """
     header = Header(stamp=message.header.stamp, frame_id=message.spatial_frame_id)
     markers = [Marker(header=header, action=Marker.DELETEALL)]
@@ -41,9 +41,9 @@ def to_markers(message: TrackedInstanceArray) -> MarkerArray:
 
 
 def to_cloud(header: Header, points: FloatArray, owners: NDArray[np.int32], tracks: Tracks) -> PointCloud2:
-    """A cloud with the fields x, y, z (float32 metres), id and class_id (uint32), one point after another.
+    """An unordered cloud with the fields x, y, z (float32, metres), id and class_id (uint32).
 
-    points: (M, 3).   owners: (M,) track ids of ``tracks``.
+    points: (M, 3) metres, in the frame of ``header``.   owners: (M,) the track id of each point, ids of ``tracks``.
     """
     values = np.empty(len(points), _POINT)
     values["x"], values["y"], values["z"] = points.T

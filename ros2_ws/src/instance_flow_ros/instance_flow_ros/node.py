@@ -83,7 +83,7 @@ class InstanceFlowNode(LifecycleNode):
         self._stop()
         self.destroy_node()
 
-    # Transitions. rclpy swallows exceptions in them, so what fails is told here.
+    # Transitions. rclpy swallows exceptions in them, so failures are logged here.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._problem = ""
@@ -209,13 +209,13 @@ class InstanceFlowNode(LifecycleNode):
         gc.collect()
 
     def _subscribe_all(self) -> None:
-        """Listen to images, while active and enabled."""
+        """Subscribe to images, while active and enabled."""
         if self._worker is not None and self._enabled:
             for camera in self._cameras:
                 camera.subscribe()
             for name in parameters.unused_qos(self._parameter_overrides, self):
                 topics = ", ".join(topic for camera in self._cameras for topic in camera.topics.values())
-                words = f"parameter {shown(name)} has no effect: this node listens to {topics}"
+                words = f"parameter {shown(name)} has no effect: this node subscribes to {topics}"
                 self.get_logger().warning(shown(words, MESSAGE))
 
     def _unsubscribe_all(self) -> None:

@@ -20,8 +20,8 @@ class NewestItemWorker(Generic[Key, Item]):
 
     Args:
         name: of the threads.
-        finish: second step of the work, if any, in a second thread: it goes on with what ``work`` gave, unless that is
-            None, while ``work`` begins with the next item. Never more than one item ahead of it.
+        finish: second step of the work, if any, in a second thread: it takes the result of ``work``, unless that is
+            None, while ``work`` begins with the next item. ``work`` is never more than one item ahead of it.
     """
 
     def __init__(

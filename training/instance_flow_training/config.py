@@ -73,8 +73,8 @@ class TrainConfig:
     steps: int = setting(90_000, "of the optimizer in all", 1, MOST_STEPS)
     stop_at: int = setting(
         0,
-        "end this run after so many of the steps, 0 = run to the end; the next run resumes, with other settings if they "
-        "have changed",
+        "end this run after so many of the steps, 0 = run to the end; the next run resumes, with other settings if "
+        "they have changed",
         0,
         MOST_STEPS,
     )

@@ -282,7 +282,7 @@ class _Observer:
         return list(self._node.get_publishers_info_by_topic(topic))
 
     def _inputs(self, node: str) -> dict[str, str]:
-        """Type by topic of images that a node subscribes to, without depth; empty while the graph does not know the node."""
+        """Type by topic of images that a node subscribes to, without depth; empty while the graph lacks it."""
         namespace, _, name = node.rpartition("/")
         with suppress(NodeNameNonExistentError):
             topics = self._node.get_subscriber_names_and_types_by_node(name, namespace or "/")

@@ -209,6 +209,20 @@ def eight_bits(bag: BagWriter, k: int, stamp: int) -> None:
     bag.write_image(DEPTH, millimetres(k).astype(np.uint8), stamp, encoding="mono8")
 
 
+def odd(bag: BagWriter, _: int, stamp: int) -> None:
+    bag.write_message(DEPTH, bag.header(stamp, "optical"), stamp)
+
+
+def slowly(write: Write) -> Write:
+    """An image in a second."""
+    return lambda bag, k, stamp: write(bag, k, START + (stamp - START) * 10)
+
+
+def bent(bag: BagWriter, _: int, stamp: int) -> None:
+    """Of a frame that nobody needs."""
+    bag.transforms("/tf", [("optical", "lid", np.full((4, 4), np.nan))], stamp)
+
+
 def uncalibrated(bag: BagWriter, k: int, stamp: int) -> None:
     info(bag, k, stamp, camera=CameraModel(np.zeros((3, 3))))
 
@@ -237,6 +251,17 @@ def uncalibrated(bag: BagWriter, k: int, stamp: int) -> None:
         pytest.param(
             [info, image, but(3, depth), at(3, damaged)], [], COUNT - 1,
             "a message of /camera/depth/image_raw cannot be read: its 11 bytes are no whole", id="one is damaged",
+        ),
+        pytest.param(
+            [info, image, depth, at(3, odd)], [], COUNT,
+            f"a message of {DEPTH} cannot be read: it is a std_msgs/msg/Header", id="another type beside",
+        ),
+        pytest.param(
+            [slowly(image), slowly(depth), slowly(at(COUNT - 1, info))], [], COUNT,
+            "the calibration on /camera/camera_info begins more than 2 s after the images", id="late calibration",
+        ),
+        pytest.param(
+            [info, image, depth, world(), at(1, bent)], ["--target-frame", "map"], COUNT, "", id="a wrong transform"
         ),
         pytest.param([info, small, image], [], COUNT, "has 128 x 48 pixels and the image 128 x 96", id="cut off"),
         pytest.param(
@@ -300,6 +325,19 @@ def test_topics_are_found(
     source = bag_of(tmp_path / "clip.mcap", *writes, count=2)
     (topics,) = DepthSource(open_source(source), source, DepthSettings(**settings)).topics
     assert (topics.depth, topics.camera_info) == found
+
+
+def test_calibrations_of_two_cameras_in_one_place(tmp_path: Path) -> None:
+    """That of the depth camera is below its topic then, as the node has it; never that of the images."""
+    writes = [image, to(depth, "/camera/depth"), info, world()]
+    source = bag_of(tmp_path / "one.mcap", *writes, count=1)
+    with pytest.raises(
+        SourceError, match=r"beside /camera/depth, is expected on /camera/depth/camera_info, which is not"
+    ):
+        DepthSource(open_source(source, IMAGE), source, DepthSettings(registered=False))
+    source = bag_of(tmp_path / "two.mcap", *writes, to(info, "/camera/depth/camera_info"), count=1)
+    (topics,) = DepthSource(open_source(source, IMAGE), source, DepthSettings(registered=False)).topics
+    assert (topics.camera_info, topics.depth_info) == (INFO, "/camera/depth/camera_info")
 
 
 @pytest.mark.parametrize(

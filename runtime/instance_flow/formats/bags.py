@@ -284,7 +284,9 @@ def _count_messages(connections: Iterator[Connection]) -> dict[str, int]:
 
 
 def _topics(readers: list[Reader]) -> dict[str, BagTopic]:
-    types = {connection.topic: connection.msgtype for connection in _connections(readers)}
+    # Where a topic has messages of several types, those of images count.
+    ordered = sorted(_connections(readers), key=_is_image)
+    types = {connection.topic: connection.msgtype for connection in ordered}
     counts, store = _count_messages(iter(_connections(readers))), typestore()
     encodings: dict[str, str] = {}
     for topic in {connection.topic for connection in _connections(readers) if _is_image(connection)}:

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ _AHEAD, _HELD = 2.0, 64
 _PERIOD = 256
 """Images that are summed up at a time, so that a long bag takes no more memory than a short one."""
 _LATE = "a replay looks ahead for 2 s, so record both at the same time"
+_MOST_REFUSED = 20
+"""Frames of which a wrong transform is logged, once for each."""
 _LISTED = 1000
 """Characters of a list of topics in a message."""
 _REGISTERED = ("aligned", "registered")
@@ -81,6 +84,7 @@ class _Held:
     """An image that waits for what belongs to it. request: None where it cannot be used anyway."""
 
     one: BagMessage
+    topics: DepthTopics
     side: _Side
     request: DepthRequest | None = field(default=None)
 
@@ -103,6 +107,7 @@ class DepthSource:
             raise ValueError(f"--depth reads the depth that is recorded in a bag, but {path or source.name} is not one")
         self.name, self.length, self.rate, self.cameras = source.name, source.length, source.rate, source.cameras
         self._source, self._settings, self._now = source, settings, 0.0
+        self._refused: set[str] = set()
         there = bag_topics(source.images.path)
         if settings.needs_transforms:
             _need_transforms(source.images.path, there)
@@ -110,8 +115,11 @@ class DepthSource:
         self.topics = [_find_topics(source.images.path, there, image, images, settings) for image in images]
         _check_distinct(source.images.path, images, self.topics)
         self._sides = self._new_sides()
+        found = {topic for topics in self.topics for topic in topics.facts().values()} | {TF, TF_STATIC}
+        self._types = {topic: there[topic].message_type for topic in found if topic in there}
         for image, topics in zip(images, self.topics, strict=True):
-            _log.info("%s: depth of %s is on %s, its calibration on %s", path, image, topics.depth, topics.camera_info)
+            if not settings.topic:
+                _log.warning("%s: the depth of %s is read from %s", path, shown(image), shown(topics.depth))
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames(_raise)
@@ -120,17 +128,20 @@ class DepthSource:
         """See Source."""
         self._sides = self._new_sides()
         takers, refusing = self._takers(), self._source.refusing(refuse)
-        sides = dict(zip((camera.topic for camera in self.cameras), self._sides, strict=True))
+        beside = zip(self.topics, self._sides, strict=True)
+        sides = dict(zip((camera.topic for camera in self.cameras), beside, strict=True))
         held: deque[_Held] = deque()
         for one in self._source.images.messages(takers.keys() - sides.keys()):
             self._now = one.received / 1e9
-            if (side := sides.get(one.topic)) is not None:
-                held.append(_Held(one, side, _request(one, side)))
-            elif one.message is not None:
+            if (own := sides.get(one.topic)) is not None:
+                held.append(_Held(one, *own, _request(one, own[1])))
+            elif one.message is None:
+                self._note(one.topic, one.problem)
+            elif one.message.__msgtype__ != self._types[one.topic]:
+                self._note(one.topic, f"it is a {shown(one.message.__msgtype__)}")
+            else:
                 for take in takers[one.topic]:
                     take(one.message)
-            else:
-                self._note_damage(one)
             while held and (
                 len(held) > _HELD or self._now - held[0].one.received / 1e9 > _AHEAD or held[0].is_settled()
             ):
@@ -161,7 +172,10 @@ class DepthSource:
         depth, camera = side.input.take(held.request, image.frame_id, size)
         side.count += 1
         side.missing += depth is None
-        side.placing = side.placing or depth_problem(depth, camera, size)[1]
+        problem = depth_problem(depth, camera, size)[1]
+        if problem and camera is None:
+            problem = f"the calibration on {shown(held.topics.camera_info)} begins more than 2 s after the images"
+        side.placing = side.placing or problem
         if side.count % _PERIOD == 0:
             side.sum_up()
         yield replace(self._source.frame(image), depth=depth, calibration=camera)
@@ -184,22 +198,23 @@ class DepthSource:
             takers.setdefault(topics.camera_info, []).append(side.input.add_camera)
             if topics.depth_info:
                 takers.setdefault(topics.depth_info, []).append(side.input.add_depth_camera)
-        if self._frames is not None:
-            takers[TF] = [lambda message: self._add_transforms(message, static=False)]
-            takers[TF_STATIC] = [lambda message: self._add_transforms(message, static=True)]
+        for topic in (TF, TF_STATIC) if self._frames is not None else ():
+            if self._types.get(topic) == TRANSFORMS:
+                takers[topic] = [partial(self._add_transforms, static=topic == TF_STATIC)]
         return takers
 
     def _add_transforms(self, message: Any, static: bool) -> None:
         assert self._frames is not None
-        for _, problem in add_transforms(self._frames, message, static):
-            self._note(shown(problem, MESSAGE))
+        for frame, problem in add_transforms(self._frames, message, static):
+            # If one that is needed is among them, the look-up says so.
+            if frame not in self._refused and len(self._refused) < _MOST_REFUSED:
+                self._refused.add(frame)
+                _log.warning("%s: %s", self._source.images.path, shown(problem, MESSAGE))
 
-    def _note_damage(self, one: BagMessage) -> None:
-        self._note(f"a message of {shown(one.topic)} cannot be read: {one.problem}")
-
-    def _note(self, problem: str) -> None:
-        for side in self._sides:
-            side.problem = side.problem or problem
+    def _note(self, topic: str, damage: str) -> None:
+        for side, topics in zip(self._sides, self.topics, strict=True):
+            if topic in (TF, TF_STATIC, *topics.facts().values()):
+                side.problem = side.problem or f"a message of {shown(topic)} cannot be read: {damage}"
 
 
 def _request(one: BagMessage, side: _Side) -> DepthRequest | None:
@@ -246,8 +261,11 @@ def _find_topics(
         raise SourceError(f"{path}: topic {shown(depth)} has no messages; {_depth_listing(there, images)}")
     info = settings.camera_info or _beside(image)
     _check_info(path, there, info, f"of the images on {shown(image)}", "; name its topic by --camera-info TOPIC")
-    depth_info = "" if settings.registered else _beside(depth)
-    if depth_info:
+    depth_info = ""
+    if not settings.registered:
+        # Beside it, or below it as the node has it.
+        places = [place for place in (_beside(depth), f"{_base(depth)}/camera_info") if place != info]
+        depth_info = next((place for place in places if place in there), places[0])
         _check_info(path, there, depth_info, f"of the depth camera, beside {shown(depth)},", "")
     return DepthTopics(depth, info, depth_info)
 
@@ -314,9 +332,14 @@ def _found(there: Mapping[str, BagTopic], topic: str, wanted: str) -> str:
 
 def _beside(topic: str) -> str:
     """``camera_info`` beside a topic of images."""
+    return f"{_base(topic).rpartition('/')[0]}/camera_info"
+
+
+def _base(topic: str) -> str:
+    """A topic of images without what image_transport adds."""
     for transport in _TRANSPORTS:
         topic = topic.removesuffix(transport)
-    return f"{topic.rpartition('/')[0]}/camera_info"
+    return topic
 
 
 def _common(one: str, other: str) -> int:

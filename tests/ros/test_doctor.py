@@ -25,6 +25,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from instance_flow.commands import cli
 from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
+from instance_flow.formats.depth_messages import compress
 from instance_flow.spatial.pairing import PairingReport
 from instance_flow_ros import frames
 from instance_flow_ros.bridge import ImageBridge
@@ -326,12 +327,15 @@ def feed(
     k: tuple[float, ...] | None = K,
     seconds: float = 0.0,
     frame: str = "camera_optical_frame",
+    packed: bool = False,
 ) -> None:
     """Publish images with depth and calibration, None = without, ten times a second while the probe spins.
 
-    seconds: from the stamp of an image to that of its depth.   frame: of the depth.
+    seconds: from the stamp of an image to that of its depth.   frame: of the depth.   packed: as compressedDepth.
     """
-    images, depths = (probe.node.create_publisher(Image, f"{name}/{topic}", 10) for topic in ("image", "depth"))
+    images = probe.node.create_publisher(Image, f"{name}/image", 10)
+    kind, topic = (CompressedImage, "depth/compressedDepth") if packed else (Image, "depth")
+    depths = probe.node.create_publisher(kind, f"{name}/{topic}", 10)
     infos = probe.node.create_publisher(CameraInfo, f"{name}/camera_info", 10) if k else None
     encoding = "16UC1" if depth.dtype == np.uint16 else "32FC1"
 
@@ -339,7 +343,11 @@ def feed(
         stamp = time_ns()
         header = to_header(stamp + round(seconds * 1e9))
         header.frame_id = frame
-        depths.publish(ImageBridge().cv2_to_imgmsg(depth, encoding, header))
+        if packed:
+            form, data = f"{encoding}; compressedDepth png", array("B", compress(depth))
+            depths.publish(CompressedImage(header=header, format=form, data=data))
+        else:
+            depths.publish(ImageBridge().cv2_to_imgmsg(depth, encoding, header))
         images.publish(to_message(draw([(30, 40, RED)]), stamp))
         if infos is not None:
             infos.publish(CameraInfo(header=to_header(stamp), k=np.array(k), height=96, width=128))
@@ -351,8 +359,10 @@ def test_cameras_with_depth_and_a_trouble_each(start: Callable[..., Probe], blob
     names = ["well", "metres", "bare", "zero", "large", "late", "nothing"]
     node = start(model=blobs_model, provider="cpu", depth="raw", cameras=names)
     lost = start(model=blobs_model, provider="cpu", depth="raw", target_frame="odom")
+    packed = start(model=blobs_model, provider="cpu", depth="compressed")
     right = np.full((96, 128), 1500, np.uint16)
     feed(node, "well", right)
+    feed(node, packed.node.get_namespace(), right, packed=True)
     feed(node, "metres", right.astype(np.float32), frame="camera_depth_optical_frame")
     feed(node, "bare", right, None)
     feed(node, "stray", right)
@@ -361,12 +371,14 @@ def test_cameras_with_depth_and_a_trouble_each(start: Callable[..., Probe], blob
     feed(node, "late", right, seconds=-100)
     feed(node, "nothing", np.zeros((96, 128), np.float32))
     until_state(node, "active")
+    until_state(packed, "active")
     until_state(lost, "unconfigured")
     findings = findings_of(node, *CHECK)
     space = node.node.get_namespace()
     expect(findings, f"depth on {space}/well/depth", OK, "came")
     expect(findings, f"calibration on {space}/well/camera_info", OK, "came")
     expect(findings, f"pairs with {space}/well/depth", OK, "images have depth")
+    expect(findings, f"pairs with {packed.node.get_namespace()}/depth/compressedDepth", OK, "images have depth")
     metres = f"depth on {space}/metres/depth"
     expect(findings, metres, PROBLEM, "its median is 1500 m: these are millimetres")
     expect(findings, metres, PROBLEM, "in the frame 'camera_depth_optical_frame' and the images are in 'camera_optical")

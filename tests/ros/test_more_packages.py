@@ -199,7 +199,7 @@ def test_doctor_finds_transforms_that_are_missing(start: Callable[..., Probe], b
     until_state(apart, "active")
     findings = findings_of(node, *CHECK)
     expect(findings, "transforms", PROBLEM, "no transform of the frame 'doctor_odom' was received Check its name")
-    expect(findings, "transforms", PROBLEM, "no transform of the frame 'doctor_depth_frame' was received")
+    expect(findings, "transforms", PROBLEM, "there is no transform from 'doctor_depth_frame' to")
     info_topic = f"{apart.node.get_namespace()}/depth/camera_info"
     expect(findings, f"calibration on {info_topic}", PROBLEM, "nobody publishes")
     assert not [f for f in findings if "is not registered to them" in f.found]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
@@ -125,11 +125,14 @@ class DepthWatch:
         self._depths = _Depths()
         self._beside: list[tuple[Beside, _Depths | _Calibration]] = []
         self._depth_calibration = _Calibration()
+        kind: Any
+        receive: Callable[[Any], None]
+        listener: _Depths | _Calibration
         for name, topic in topics.items():
             if name.endswith("camera_info"):
                 kind, what = CameraInfo, "calibration"
-                listener = self._depth_calibration if name == "depth/camera_info" else _Calibration()
-                receive = listener.receive
+                calibration = self._depth_calibration if name == "depth/camera_info" else _Calibration()
+                listener, receive = calibration, calibration.receive
             else:
                 kind, what = (CompressedImage if name.endswith("/compressedDepth") else Image), "depth"
                 listener, receive = self._depths, self._on_depth
@@ -211,5 +214,8 @@ class DepthWatch:
 
 def _elsewhere(beside: Beside, kinds: Mapping[str, str]) -> tuple[str, ...]:
     """Topics that could have been meant: of the same type, and depth by its name."""
+    word = {"calibration": "", "depth": "depth"}[beside.what]
+    if beside.expected.endswith("CompressedImage"):
+        word = "/compresseddepth"
     same = [topic for topic, kind in kinds.items() if kind == beside.expected and topic != beside.topic]
-    return tuple(sorted(topic for topic in same if beside.what == "calibration" or "depth" in topic.lower()))
+    return tuple(sorted(topic for topic in same if word in topic.lower()))

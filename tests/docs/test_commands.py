@@ -119,7 +119,7 @@ def test_a_command_of_the_manual_is_understood(text: str) -> None:
         ("# Title\n    instance-flow run VIDEO.mp4 --jobs 2   # words\n", "unrecognized arguments: --jobs 2"),
         ("1. Item\n\n       deploy/run.sh instance-flow doctor --deep\n", "unrecognized arguments: --deep"),
         ("```bash\ninstance-flow-train \\\n  training/configs/worlds.toml --epochs 3\n```\n", "arguments: --epochs 3"),
-        ("```\ninstance-flow-world worlds --clips few\n```\n", "argument --clips: invalid"),
+        ("```\ninstance-flow-world worlds --clips few\n```\n", "argument --clips: 'few' is not a whole number"),
         ("1. Item\n   ```bash\n\n   instance-flow doctor --deep\n   ```\n", "arguments: --deep"),
         ("```text\ninstance-flow: error: x\ninstance-flow run V.mp4 --fast\n```\n", "arguments: --fast"),
         ("Say `instance-flow-export\nCHECKPOINT model.onnx --int8`.\n", "unrecognized arguments: --int8"),

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from instance_flow_training.config import ConfigError, load_config
+from instance_flow.declare import declared
+from instance_flow_training.config import ConfigError, TrainConfig, describe_settings, load_config
+from instance_flow_training.worlds.depth_scenes import DepthSceneConfig
+from instance_flow_training.worlds.synthetic import WorldConfig
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = REPOSITORY / "tests" / "tiny.toml"
@@ -191,6 +195,38 @@ def test_a_model_is_for_the_size_that_it_was_trained_or_validated_at() -> None:
 
 def test_a_number_may_stand_for_a_word() -> None:
     assert load_config(TINY, ["precision=32", "name=2024"]).name == "2024"
+
+
+def tables(config: Any) -> list[Any]:
+    """A configuration and those within it."""
+    inner = [getattr(config, field.name) for field in fields(config)]
+    return [config, *(table for value in inner if is_dataclass(value) for table in tables(value))]
+
+
+ALL_TABLES = [*tables(TrainConfig()), WorldConfig(), DepthSceneConfig()]
+
+
+@pytest.mark.parametrize("config", ALL_TABLES, ids=lambda config: type(config).__name__)
+def test_every_setting_is_declared_with_its_words_and_bounds(config: Any) -> None:
+    for field in fields(config):
+        if is_dataclass(getattr(config, field.name)):
+            continue
+        assert field in declared(config), field.name
+        rules = field.metadata
+        assert rules["description"], field.name
+        if rules["of"] in (int, float) and "choices" not in rules:
+            low, high = rules["range"]
+            assert high is not None, field.name
+            assert low is not None or rules["above"] is not None, field.name
+
+
+def test_every_setting_is_described() -> None:
+    said = describe_settings().splitlines()
+    assert "data.crop = [640, 640]    [height, width], multiples of 32 from 32 to 16384" in said
+    assert "rates = {}    a table; each is a number above 0 and at most 100" in said
+    keys = [line.partition(" = ")[0] for line in said if not line.startswith(" ")]
+    assert len(keys) == len(set(keys)) == sum(len(declared(table)) for table in tables(TrainConfig()))
+    assert max(map(len, said)) < 200
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from instance_flow_training.config import TrainConfig, load_config
+from instance_flow_training.config import TrainConfig, describe_settings, load_config
 from instance_flow_training.datasets import WorldClips, collate
 from instance_flow_training.loop.step import forward_losses
 from instance_flow_training.loop.training import learning_rate, train
@@ -323,6 +323,11 @@ def test_help_and_mistakes_do_not_wait_for_torch(options: list[str], code: int) 
     result = subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True, check=False)
     assert result.returncode == code, result.stderr
     assert "usage: instance-flow-train" in result.stdout + result.stderr
+
+
+def test_the_command_prints_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help-settings"]) == 0
+    assert capsys.readouterr().out == describe_settings() + "\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])

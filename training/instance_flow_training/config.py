@@ -7,6 +7,7 @@ import dataclasses
 import json
 import reprlib
 import sys
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from instance_flow.declare import check, declared, setting
+from instance_flow.declare import check, declared, requirement, setting
 from instance_flow.formats.foreign_text import shown
 from instance_flow.network.execution import MOST_THREADS
 from instance_flow_training.datasets import DataConfig
@@ -68,9 +69,9 @@ class InitConfig:
 class TrainConfig:
     """Section IV-A: Adam 1e-3 with betas .9 and .999, no weight decay, poly 0.9, batches of 32 clips."""
 
-    name: str = setting("worlds", "of the run: its folder is runs/NAME")
-    seed: int = setting(0, "of the weights that begin at random", 0, 2**32 - 1)
-    steps: int = setting(90_000, "of the optimizer in all", 1, MOST_STEPS)
+    name: str = setting("worlds", "name of the run: its folder is runs/NAME unless --out says otherwise")
+    seed: int = setting(0, "seed of the weights that begin at random", 0, 2**32 - 1)
+    steps: int = setting(90_000, "steps of the optimizer in all", 1, MOST_STEPS)
     stop_at: int = setting(
         0,
         "end this run after so many of the steps, 0 = run to the end; the next run resumes, with other settings if "
@@ -97,14 +98,16 @@ class TrainConfig:
         1,
         MOST_CLIPS,
     )
-    learning_rate: float = setting(1e-3, "of Adam, after the warm-up", high=10, above=0)
+    learning_rate: float = setting(1e-3, "learning rate of Adam after the warm-up", high=10, above=0)
     warmup: int = setting(200, "steps over which the learning rate rises", 1, MOST_STEPS)
     poly_power: float = setting(
         0.9, "the learning rate falls with this power of the share that is left; 0 = not at all", 0, 100
     )
-    clip_gradient: float = setting(10.0, "largest norm of the gradient, which is scaled down to it", high=1e9, above=0)
+    clip_gradient: float = setting(
+        10.0, "largest norm of the gradient, which is scaled down to it", high=10**9, above=0
+    )
     precision: str = setting(
-        "32", "of the network; parameters and losses are float32 in all of them", choices=PRECISIONS
+        "32", "of the network's computations; parameters and losses are float32 in all of them", choices=PRECISIONS
     )
     sync_batch_norm: bool = setting(True, "batch statistics over all GPUs (there is no such thing on CPUs)")
     freeze_batch_norm: bool = setting(
@@ -124,7 +127,7 @@ class TrainConfig:
         of=float,
         advice="or name it in frozen",
     )
-    threads: int = setting(0, "of torch on the CPU, 0 = torch's choice", 0, MOST_THREADS)
+    threads: int = setting(0, "threads of torch on the CPU, 0 = torch's choice", 0, MOST_THREADS)
     device: str = setting(
         "auto", "auto, cpu, cuda or cuda:N; under torchrun every process takes the GPU of its local rank"
     )
@@ -198,6 +201,26 @@ def apply(config: Config, changes: dict[str, Any], prefix: str = "") -> Config:
         return dataclasses.replace(config, **new)  # type: ignore[type-var]
     except ValueError as error:
         raise ConfigError(shown(error, 500)) from error
+
+
+def describe_settings(config: Any = None, prefix: str = "") -> str:
+    """Every setting by its key: default, what it may be, and what it does, as their declarations say."""
+    config, lines = TrainConfig() if config is None else config, []
+    for spec in dataclasses.fields(config):
+        value, key = getattr(config, spec.name), prefix + spec.name
+        if dataclasses.is_dataclass(value):
+            lines.append(describe_settings(value, f"{key}."))
+        else:
+            words = textwrap.fill(
+                spec.metadata["description"],
+                110,
+                initial_indent="    ",
+                subsequent_indent="    ",
+                break_on_hyphens=False,
+            )
+            table = "a table; each is " if isinstance(value, dict) else ""
+            lines.append(f"{key} = {json.dumps(value)}    {table}{requirement(spec)}\n{words}")
+    return "\n".join(lines)
 
 
 def parse_override(text: str) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class DataConfig:
     first_seed: int = setting(1_000_000, "sample i is made from this seed and i", 0, MOST_SEEDS)
     sizes: tuple[tuple[int, int], ...] = setting(
         ((192, 320),),
-        "of synthetic worlds, in the order of training, each for an equal share of the steps",
+        "sizes of synthetic worlds in the order of training, each for an equal share of the steps",
         empty=False,
         **INPUT_SIZE,
     )

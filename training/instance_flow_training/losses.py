@@ -29,7 +29,12 @@ class LossConfig:
     center: float = setting(100.0, "weight of the center heat", *_WEIGHT)
     intra: float = setting(0.01, "weight of the offsets within a frame", *_WEIGHT)
     inter: float = setting(0.01, "weight of the offsets between frames", *_WEIGHT)
-    shape: float = setting(0.01, "weight of the difference between the two of a pixel (Eq. 2)", *_WEIGHT)
+    shape: float = setting(
+        0.01,
+        "weight of the shape consistency: the squared error of the difference between a pixel's two offsets (Eq. 2); "
+        "none with object tokens",
+        *_WEIGHT,
+    )
     association: float = setting(
         0.0,
         "ours, not the paper's: weight of what makes a pixel's attention fall on its own object (association_loss)",

@@ -44,6 +44,9 @@ def make_parser() -> argparse.ArgumentParser:
     own.add_argument("--time", default="20m", metavar="20m", help="how long to train (default 20m)")
     own.add_argument("--size", "--imgsz", default="640x384", metavar="WIDTHxHEIGHT", help="of the model's input")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument(
+        "--help-settings", action="store_true", help="print every setting of CONFIG and --set: default, range, meaning"
+    )
     parser.add_argument("--out", type=Path, help="folder for checkpoint and logs (default runs/NAME)")
     parser.add_argument(
         "--dry-run", action="store_true", help="open the data, take two steps, say what they need, write nothing"
@@ -55,17 +58,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    if (options.config is None) == (options.data is None):
+    if not options.help_settings and (options.config is None) == (options.data is None):
         parser.error("give a configuration, or --data with your labels")
 
     # torch takes seconds to load, and neither --help nor a mistyped option needs it.
     from instance_flow.formats.foreign_text import MESSAGE, OneLine, shown
     from instance_flow.structures import InstanceFlowError
-    from instance_flow_training.config import ConfigError, load_config
+    from instance_flow_training.config import ConfigError, describe_settings, load_config
     from instance_flow_training.loop.dry_run import dry_run
     from instance_flow_training.loop.training import Stopped, is_first_process, report_of, train
     from instance_flow_training.own_labels import configure, finish
 
+    if options.help_settings:
+        print(describe_settings())
+        return 0
     logger, handler = logging.getLogger("instance_flow_training"), logging.StreamHandler()
     handler.setFormatter(OneLine())
     logger.addHandler(handler)

@@ -50,7 +50,7 @@ class ValidationConfig:
     )
     images: str = setting("", "folder of the pictures; empty = beside the annotations")
     limit: int = setting(0, "only the first so many videos, 0 = all", 0, MOST_STEPS)
-    clips: int = setting(8, "number of the worlds", 1, 10_000)
+    clips: int = setting(8, "number of worlds", 1, 10_000)
     first_seed: int = setting(500, "first seed of the worlds", 0, MOST_SEEDS)
     size: tuple[int, int] = setting((192, 320), "of the network's input", **INPUT_SIZE)
 

@@ -37,15 +37,19 @@ class ModelConfig:
     training/configs/youtube_vis_2019.toml has neither, everyday.toml beside it is the small network.
     """
 
-    backbone: str = setting("resnet50", "what sees the image first", choices=BACKBONES)
-    output_stride: int = setting(16, "input pixels between two cells of its deepest level", choices=OUTPUT_STRIDES)
-    semantic_channels: int = setting(256, "of the semantic branch's decoder", *_CHANNELS)
-    instance_channels: int = setting(128, "of the intra-frame and the inter-frame decoder", *_CHANNELS)
-    skip_channels: int = setting(64, "what each skip connection is projected to", *_CHANNELS)
-    head_channels: int = setting(32, "hidden ones of the heads of centers and offsets", *_CHANNELS)
-    key_channels: int = setting(64, "of queries and keys", *_CHANNELS)
-    value_channels: int = setting(64, "of values", *_CHANNELS)
-    fusion: str = setting(TCF, "of frames; all but tcf are for comparison (Table II)", choices=FUSIONS)
+    backbone: str = setting("resnet50", "the network whose features all branches start from", choices=BACKBONES)
+    output_stride: int = setting(
+        16, "input pixels between two cells of the backbone's deepest level", choices=OUTPUT_STRIDES
+    )
+    semantic_channels: int = setting(256, "channels of the semantic branch's decoder", *_CHANNELS)
+    instance_channels: int = setting(128, "channels of the intra-frame and the inter-frame decoder", *_CHANNELS)
+    skip_channels: int = setting(64, "channels that each skip connection is projected to", *_CHANNELS)
+    head_channels: int = setting(32, "hidden channels of the heads", *_CHANNELS)
+    key_channels: int = setting(64, "channels of queries and keys", *_CHANNELS)
+    value_channels: int = setting(64, "channels of values", *_CHANNELS)
+    fusion: str = setting(
+        TCF, "how the target frame meets a reference; all but tcf are for comparison (Table II)", choices=FUSIONS
+    )
     flow: str = setting(
         OFFSET,
         "what the inter-frame branch says of a pixel: offset, the way to its object's center in the reference frame; "
@@ -92,7 +96,7 @@ class ModelConfig:
         "false = the semantic branch has the ASPP of DeepLab's own MobileNetV2, a 1x1 convolution and the global mean "
         "alone",
     )
-    semantic_aspp_channels: int = setting(0, "of the semantic branch's ASPP, 0 = semantic_channels", 0, 4096)
+    semantic_aspp_channels: int = setting(0, "channels of the semantic branch's ASPP, 0 = semantic_channels", 0, 4096)
     aspp_logits: bool = setting(
         False, "class logits from the semantic branch's ASPP too, as in DeepLab, beside those of the decoder's levels"
     )

@@ -100,7 +100,7 @@ BAD_CONFIGS = {
     "a network without channels": (
         "",
         ["model.skip_channels=0"],
-        "model.skip_channels is 0; it must be a whole number from 1 to 4096",
+        "model.skip_channels is 0; it must be a whole number from 1 to 65536",
     ),
     "a stride between two levels": (
         "",

@@ -135,3 +135,25 @@ def test_velocities_from_the_camera_are_how_its_positions_change() -> None:
     np.testing.assert_allclose(velocities[1:-1], (positions[2:] - positions[:-2]) * 500, atol=1e-5)
     turned = np.einsum("tji,tnj->tni", fast.poses[:, :3, :3], fast.velocities)
     assert np.abs(velocities - turned).max() > 0.3, "the camera's own motion is in them"
+
+
+BAD_SCENES: dict[str, tuple[dict[str, Any], str]] = {
+    "no frame": ({"frames": 0}, "frames is 0; it must be a whole number from 1"),
+    "no object": ({"objects": 0}, "objects is 0; it must be a whole number from 1"),
+    "a rate of nothing": ({"rate": 0}, "rate is 0; it must be a number above 0"),
+    "the farthest first": ({"distance": (6.0, 2.0)}, "distance is [6.0, 2.0]; the first must be at most the second"),
+    "behind the camera": (
+        {"distance": (-1.0, 2.0)},
+        "distance is [-1.0, 2.0]; it must be [nearest, farthest], numbers",
+    ),
+    "more holes than depth": ({"holes": 1.5}, "holes is 1.5; it must be a number from 0 to 1"),
+    "farther than 16 bits": ({"max_range": 70.0}, "max_range is 70.0; it must be a number above 0 and at most 65"),
+    "a lens of three": ({"distortion": (0.1, 0.0, 0.0)}, "distortion has 3 coefficients; OpenCV's models have one of"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), BAD_SCENES.values(), ids=BAD_SCENES)
+def test_a_scene_that_there_cannot_be(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=r"must be|models") as caught:
+        DepthSceneConfig(**values)
+    assert message in str(caught.value)

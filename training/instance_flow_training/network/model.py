@@ -27,7 +27,7 @@ FLOWS = (OFFSET, AFFINITY)
 
 INPUT_SIZE: dict[str, Any] = {"low": 32, "high": 16_384, "step": 32, "parts": SIZE}
 """What a ``setting`` is that holds a (height, width) that the network takes."""
-_CHANNELS = (1, 4096)
+_CHANNELS = (1, 65_536)
 _RGB = ("red", "green", "blue")
 
 
@@ -96,7 +96,7 @@ class ModelConfig:
         "false = the semantic branch has the ASPP of DeepLab's own MobileNetV2, a 1x1 convolution and the global mean "
         "alone",
     )
-    semantic_aspp_channels: int = setting(0, "channels of the semantic branch's ASPP, 0 = semantic_channels", 0, 4096)
+    semantic_aspp_channels: int = setting(0, "channels of the semantic branch's ASPP, 0 = semantic_channels", 0, 65_536)
     aspp_logits: bool = setting(
         False, "class logits from the semantic branch's ASPP too, as in DeepLab, beside those of the decoder's levels"
     )

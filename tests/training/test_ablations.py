@@ -17,7 +17,7 @@ from instance_flow.structures import Image, ModelInfo, Prediction
 from instance_flow_training.ablating import ablations
 from instance_flow_training.ablating.ablation_tables import OURS, PRETRAINING, TABLES, VARIANTS, Row
 from instance_flow_training.config import load_config
-from instance_flow_training.targets import frame_targets, offset_map
+from instance_flow_training.targets import frame_targets, target_offset_map
 from instance_flow_training.worlds.synthetic import Clip, WorldConfig, generate_clip
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -105,9 +105,9 @@ class Truthful(Network):
     def predict(self, image: Image, references: Sequence[int]) -> Prediction:
         number = self._numbers[image.tobytes()]
         target = self._targets[number]
-        offset = offset_map(target.labels, target.centers)
+        offset = target_offset_map(target.labels, target.centers)
         to = [self._targets[r if self._sees_motion else number].centers for r in references]
-        reference_offset = np.array([offset_map(target.labels, centers) for centers in to], np.float32)
+        reference_offset = np.array([target_offset_map(target.labels, centers) for centers in to], np.float32)
         return Prediction(offset, target.center, offset, reference_offset.reshape(-1, *offset.shape), number)
 
 

@@ -23,7 +23,7 @@ from instance_flow_training.losses import (
 )
 from instance_flow_training.network.maps import FlowMaps, IntraMaps
 from instance_flow_training.network.model import AFFINITY, OFFSET
-from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets, offset_map, snapped_center
+from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets, snapped_center, target_offset_map
 from instance_flow_training.worlds.synthetic import SITUATIONS, World, WorldConfig
 
 
@@ -59,13 +59,13 @@ def test_targets_fed_back_give_the_same_instances_and_identities(situation: str,
     assert sorted(map(tuple, centers.tolist())) == sorted(map(tuple, here.centers[present].tolist()))
     assert (scores == 1).all()
 
-    offset = offset_map(here.labels, here.centers)
+    offset = target_offset_map(here.labels, here.centers)
     labels = group_pixels(offset, foreground, centers)
     row_of = {tuple(here.centers[row]): row for row in present}
     rows = np.array([row_of[tuple(center)] for center in centers], int)
     np.testing.assert_array_equal(np.where(labels > 0, rows[labels - 1] + 1, 0), here.labels)
 
-    towards = np.nan_to_num(offset_map(here.labels, before.centers), nan=-1e4)
+    towards = np.nan_to_num(target_offset_map(here.labels, before.centers), nan=-1e4)
     flows = instance_flows(offset, towards[None], labels, len(centers))
     others = np.flatnonzero(np.isfinite(before.centers[:, 0]))
     ids, _, distances = match_instances(centers, flows, [before.centers[others]], [others + 1], 1.0)
@@ -135,7 +135,7 @@ def test_batched_offsets_equal_the_plain_formula() -> None:
     frames, targets = batch()
     batched = offset_maps(targets.labels, targets.centers).numpy()
     for row, frame in enumerate(frames):
-        plain = offset_map(frame.labels, frame.centers)
+        plain = target_offset_map(frame.labels, frame.centers)
         known = frame.labels > 0
         np.testing.assert_allclose(batched[row][:, known], plain[:, known])
 

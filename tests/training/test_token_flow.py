@@ -16,7 +16,7 @@ from instance_flow_training.losses import token_losses
 from instance_flow_training.network.maps import FlowMaps, Frames, IntraMaps, Pyramid
 from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.network.token_flow import TokenFlow
-from instance_flow_training.targets import frame_targets, offset_map
+from instance_flow_training.targets import frame_targets, target_offset_map
 
 SMALL = replace(load_config(Path(__file__).parents[1] / "tiny.toml", []).model, object_tokens=24, center_sigmoid=True)
 HEIGHT, WIDTH = 96, 128
@@ -38,7 +38,7 @@ def frames_of(*names: str) -> Frames:
     labels = torch.tensor(np.stack([t.labels for t in found])).long()
     look = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
     looks = [look[:, :, ::4, ::4], look[:, :, ::2, ::2], look]
-    offset = torch.tensor(np.stack([offset_map(t.labels, t.centers) for t in found]))
+    offset = torch.tensor(np.stack([target_offset_map(t.labels, t.centers) for t in found]))
     maps = IntraMaps(torch.zeros(len(found), 2, h, w), torch.tensor(np.stack([t.center for t in found])), offset)
     return Frames(Pyramid(looks[0], looks, looks[0], {}), looks, maps, (labels > 0).float())
 
@@ -59,7 +59,7 @@ def test_every_pixel_is_led_to_its_objects_center_in_the_reference_frame() -> No
     with torch.no_grad():
         said = net(here, net.features(there)).reference_offset[0].numpy()
     targets = [frame_targets(labels_of(name), np.array([0, 1])) for name in ("second", "first")]
-    true = offset_map(targets[0].labels, targets[1].centers)
+    true = target_offset_map(targets[0].labels, targets[1].centers)
     inside = targets[0].labels > 0
     assert np.abs(said - true)[:, inside].max() < 0.25  # cells of 4 pixels
 

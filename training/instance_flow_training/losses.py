@@ -110,7 +110,7 @@ def object_values(labels: Tensor, values: Tensor) -> Tensor:
 
 
 def offset_maps(labels: Tensor, centers: Tensor) -> Tensor:
-    """``targets.offset_map`` of a batch, on its device: (B, 2, h, w) in cells, NaN where the object has no center."""
+    """``targets.target_offset_map`` of a batch, on its device: (B, 2, h, w) in cells, NaN without a center."""
     h, w = labels.shape[-2:]
     y = torch.arange(h, dtype=torch.float32, device=labels.device)[:, None].expand(h, w)
     x = torch.arange(w, dtype=torch.float32, device=labels.device)[None, :].expand(h, w)

@@ -78,6 +78,6 @@ def frame_targets(
     return FrameTargets(lookup[labels.astype(np.uint8)], cells, heat, centers, weight)
 
 
-def offset_map(labels: NDArray[np.integer], centers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``grouping.offset_map`` of a label map with pixels to ignore: 0 there, as on background."""
+def target_offset_map(labels: NDArray[np.integer], centers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``grouping.offset_map`` of a label map with pixels to ignore, whose offset is 0, as that of background."""
     return grouping.offset_map(np.where(labels == IGNORE, 0, labels), centers)

@@ -11,7 +11,7 @@ import numpy as np
 
 from instance_flow.network.protocol import Network
 from instance_flow.structures import FloatArray, Image, ModelInfo, Prediction
-from instance_flow_training.targets import frame_targets, offset_map
+from instance_flow_training.targets import frame_targets, target_offset_map
 from instance_flow_training.worlds.synthetic import CLASS_NAMES, Clip
 
 NOWHERE = -1e4
@@ -50,14 +50,14 @@ class OracleNetwork(Network):
         return Prediction(
             semantic,
             truth.center,
-            offset_map(truth.labels, truth.centers),
+            target_offset_map(truth.labels, truth.centers),
             np.stack(towards) if towards else np.empty((0, 2, *truth.labels.shape), np.float32),
             self._next - 1,
         )
 
     @staticmethod
     def _towards(labels: Image, centers: FloatArray) -> FloatArray:
-        return np.nan_to_num(offset_map(labels, centers), nan=NOWHERE)
+        return np.nan_to_num(target_offset_map(labels, centers), nan=NOWHERE)
 
 
 class TrueMasksNetwork(Network):
@@ -88,6 +88,6 @@ class TrueMasksNetwork(Network):
         classes = np.concatenate([[0], self._clip.class_ids + 1])[truth.labels]
         semantic = np.zeros_like(model.semantic)
         np.put_along_axis(semantic, classes[None].astype(np.int64), 1.0, axis=0)
-        offset = offset_map(truth.labels, truth.centers)
+        offset = target_offset_map(truth.labels, truth.centers)
         residual = model.reference_offset - model.offset
         return Prediction(semantic, truth.center, offset, offset + residual, model.features)

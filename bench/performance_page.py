@@ -52,7 +52,7 @@ def _head(report: Mapping[str, Any]) -> str:
         f"{quick} Absolute times belong to this machine and to what else it did; ratios are of the same run, turn by "
         "turn."
     )
-    return "\n".join([said, "", "```", *kept, "```"])
+    return "\n".join([said, "", "```text", *kept, "```"])
 
 
 def _pipeline(report: Mapping[str, Any]) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _pipeline(report: Mapping[str, Any]) -> Iterator[str]:
     )
     for name, bench in report["benches"].items():
         lines = [line for line in describe(bench).splitlines() if line.split()[0] in ("model", "provider", "memory")]
-        yield "\n".join([f"## {name}", "", "```", *lines, "```"])
+        yield "\n".join([f"## {name}", "", "```text", *lines, "```"])
         yield from (table.markdown() for table in tables(bench))
 
 
@@ -117,7 +117,7 @@ def _memory_tables(memory: Mapping[str, Any]) -> list[Table]:
 def _ros(parts: Mapping[str, Any]) -> Iterator[str]:
     if parts:
         yield "## The ROS 2 node"
-        yield "Real nodes on this machine, with the sender and the listener beside them on the same cores."
+        yield "Real nodes on this machine, with the publisher and the subscriber beside them on the same cores."
     for title, part in parts.items():
         yield _rows_table(title, part["rows"], f"Repeat with `{part['command']}`.").markdown()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from instance_flow.formats.video import open_source
 from instance_flow.network.onnx import OnnxNetwork
-from instance_flow.network.protocol import Network
+from instance_flow.network.protocol import DeviceFeatures, Network
 from instance_flow.pipeline import Pipeline
 from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import MAPS, Image, InstanceFlowError, ModelInfo, Prediction, Tracks
@@ -170,6 +170,7 @@ def _errors(ours: Prediction, theirs: Prediction, ties: float) -> dict[str, floa
 def output_arrays(prediction: Prediction) -> dict[str, NDArray[np.float32]]:
     """All outputs by name, in float32; features of ONNX Runtime's network or of torch's."""
     features = prediction.features
-    levels = features.to_arrays() if hasattr(features, "to_arrays") else [value.cpu().numpy() for value in features]
+    on_device = isinstance(features, DeviceFeatures)
+    levels = features.to_arrays() if on_device else [value.cpu().numpy() for value in features]
     arrays = {name: getattr(prediction, name) for name in MAPS}
     return arrays | {f"features_{level}": np.asarray(value, np.float32) for level, value in enumerate(levels)}

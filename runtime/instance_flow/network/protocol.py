@@ -6,10 +6,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
 
 from instance_flow.network.stages import Stopwatch
 from instance_flow.structures import Image, ModelInfo, Prediction
+
+
+@runtime_checkable
+class DeviceFeatures(Protocol):
+    """Features of a frame that lie on the network's device. All others are arrays, numbers, or tuples of features."""
+
+    def to_arrays(self) -> tuple[NDArray[Any], ...]:
+        """A copy on the host, which the network takes as features, too."""
 
 
 class Launched(Protocol):

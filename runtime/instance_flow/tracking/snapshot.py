@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import shown
+from instance_flow.network.protocol import DeviceFeatures
 from instance_flow.structures import InstanceFlowError
 
 Snapshot = dict[str, NDArray[Any]]
@@ -71,10 +72,9 @@ def unpack_stamp(value: Any) -> int | None:
 def pack_features(name: str, features: Any) -> Snapshot:
     """A network's features: an array or a number under ``name``, the parts of a tuple under name.0, name.1 and so on.
 
-    Features that lie on a device say by ``to_arrays()`` what they are.
-    Raises InstanceFlowError for features that are nothing of the kind.
+    ``DeviceFeatures`` are copied to the host. Raises InstanceFlowError for features of any other type.
     """
-    if hasattr(features, "to_arrays"):
+    if isinstance(features, DeviceFeatures):
         features = features.to_arrays()
     if isinstance(features, tuple):
         parts = [pack_features(f"{name}.{k}", part) for k, part in enumerate(features)]

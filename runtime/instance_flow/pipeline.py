@@ -49,7 +49,7 @@ from instance_flow.tracking.tracker import Tracker
 
 @dataclass(frozen=True)
 class MatchInput:
-    """What a matcher decides on.
+    """The input of a matcher.
 
     prediction: maps of the picture's cells, padding cut off.   references: those that ``instances.flows`` lead to.
     max_distance: the paper's epsilon, in cells.
@@ -67,7 +67,7 @@ Matcher = Callable[[MatchInput], Matches]
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything that led to one frame's tracks, for pictures and for those who look for a fault.
+    """Everything that led to one frame's tracks, for drawing and for debugging.
 
     prediction: maps of the picture's cells, padding cut off.   references: those that the frame was matched with.
     ids: (M,) int64 track id of every row of ``instances``; those without a pixel in the image are not in ``tracks``.
@@ -83,11 +83,11 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class Perceived:
-    """What the network made of a frame, before its objects are put together.
+    """The network's result for a frame, before grouping.
 
     references: features of the references that it was given.
     launched: its maps; still on its device if it can leave them there.
-    features: what the frame will be a reference by; they depend on its image alone.
+    features: passed to the network again when the frame is a reference; they depend on its image alone.
     """
 
     fitted: Fit
@@ -100,21 +100,21 @@ class Perceived:
 class Pipeline:
     """Masks, classes, ids and motion of every object, one call per frame.
 
-    ``step`` is ``perceive``, the network's part, which changes nothing, and ``track``. ``overlap`` runs the one on the
-    next frame while the other works on this one.
+    ``step`` is ``perceive``, which runs the network and changes no state, then ``track``. ``overlap`` runs ``perceive``
+    of the next frame beside ``track`` of this one.
 
     Args:
         network: a ``network.protocol.Network``, or any object with its ``info`` and ``predict``; several pipelines may
             share it.
         config: settings; those left at 0 come from ``network.info``.
-        matcher: who decides which identities are kept, for comparison; None = as ``config.matching`` says.
+        matcher: a function that decides which identities are kept, for comparison; None = as ``config.matching`` says.
 
     Attributes:
         observer: called with an ``Observation`` at the end of every step, if set.
-        spatial: the depth sensor, and what is expected of objects (docs/spatial.md).
-        spatial_problem: why the latest frame's depth placed nothing, in one sentence; empty without depth or fault.
-        seconds, cpu_seconds: where the time of the latest frame went, by ``stages.STAGES``: by the clock, and by the
-            processor for all threads of the process.
+        spatial: parameters of the depth sensor and of the objects' motion in metres (docs/spatial.md).
+        spatial_problem: why the latest frame has no positions in metres, in one sentence; empty without depth or fault.
+        seconds, cpu_seconds: time of each of ``stages.STAGES`` in the latest frame, in seconds: wall time, and CPU time
+            of all threads of the process.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Pipeline:
         self.configure(config or AssemblyConfig())
 
     def configure(self, config: AssemblyConfig) -> None:
-        """Take other settings; they count from the next frame on, and no id is lost.
+        """Replace the settings, from the next frame on; no id is lost.
 
         Raises:
             ValueError: for settings that this model cannot have; everything stays as it was then.
@@ -322,7 +322,7 @@ class Pipeline:
         self._memory = self._memory.cleared()
 
     def snapshot(self) -> Snapshot:
-        """All that decides about the next frames, but for the settings, as copies: plain arrays for ``np.savez``.
+        """The state of the stream, without the settings: copies as plain arrays, for ``np.savez``.
 
         Raises:
             InstanceFlowError: when the network's features are no arrays.
@@ -379,7 +379,7 @@ class Pipeline:
     def warmup(
         self, image_shape: tuple[int, ...], progress: Callable[[str], None] = lambda _: None, *, depth: bool = False
     ) -> None:
-        """Compile the kernels and settle the network for images of this (height, width): afterwards frames cost alike.
+        """Compile the kernels and warm the network up for images of (height, width): later frames take equally long.
 
         The stream is reset, and the observer not called.
 

@@ -18,7 +18,8 @@ LETTERBOX, STRETCH = FITS = ("letterbox", "stretch")
 
 @dataclass(frozen=True)
 class AssemblyConfig:
-    """What an engineer may turn. 0 leaves a setting to the model file, which knows what it was validated with."""
+    """Settings of the assembly and of the tracking. Defaults of 0 or -1 take the model file's own value, with which the
+    model was validated, where the setting's description says so."""
 
     center_threshold: float = setting(
         0.0, "Least heat of an object's center. Lower finds more objects and more ghosts", 0.0, 1.0, own=True

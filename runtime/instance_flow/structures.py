@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What crosses the boundaries between the parts, and every convention, written once.
+"""The types that cross the boundaries between the parts, and every convention, written once.
 
 Conventions
 -----------
@@ -155,15 +155,15 @@ class Instances:
 
 @dataclass(frozen=True)
 class MatchCosts:
-    """What ``matching.match_by_evidence`` weighs with: how far a model's flow and colours can be trusted.
+    """Weights of the costs in ``matching.match_by_evidence``: how reliable a model's flow and colours are.
 
     flow_error: what flow misses by where the pixels of an object agree on it, as a fraction of sqrt(height * width).
-    look_weight, look_gain: of unlike colours.
-    motion_weight: of where the last motion leads.   motion_error: how far an object strays from there in one frame, in
-        units of the flow's own error.
-    class_weight: of another class than the votes for the identity say; 0 = classes do not count.
-    lost_cost: evidence against an identity that no reference shows, in place of the flow's.
-    max_cost: of an identity that is still kept.
+    look_weight, look_gain: weight of the difference of colours, and how soon colours count as different.
+    motion_weight: weight of the distance to the center extrapolated by the last motion.   motion_error: error of that
+        extrapolation per frame, in units of ``flow_error``.
+    class_weight: weight of a class that differs from the identity's votes; 0 = classes do not count.
+    lost_cost: cost of an identity that no reference shows, in place of the flow's.
+    max_cost: largest cost at which an identity is still kept.
     """
 
     flow_error: float = 1 / 62

@@ -21,8 +21,8 @@ NEW = -1
 """Value of ``Tracks.reference_frames`` for an identity that begins in this frame."""
 
 STATES = ("new", "tracked", "recovered")
-"""What ``Tracks.states`` counts through: the id is published for the first time; it was in the frame before as well; it
-was not in the frame before, or the stream was interrupted, and it is found again."""
+"""Names of the values of ``Tracks.states``. new: the id is published for the first time; tracked: it was in the frame
+before as well; recovered: it is found again after a frame without it, or after an interruption of the stream."""
 
 SPATIAL_STATES = (
     "measured",
@@ -33,9 +33,9 @@ SPATIAL_STATES = (
     "too few points",
     "too far",
 )
-"""What ``Tracks.spatial_states`` counts through: the object was placed by this frame's depth, or why it was not. There
-was no depth image; one of another type; of another size than the image; no calibration, or a wrong one; too few valid
-depths in the object's mask; or it is beyond ``SpatialConfig.max_depth``."""
+"""Names of the values of ``Tracks.spatial_states``: the position was measured in this frame's depth, or why it was not.
+There was no depth image; one of another type; of another size than the image; no calibration, or a wrong one; too few
+valid depths in the object's mask; or it is beyond ``SpatialConfig.max_depth``."""
 
 
 _UNKNOWN: Any = None
@@ -75,9 +75,9 @@ class Tracks:
 
     velocity_covariances: (N, 2, 2) float32 (pixels per second)^2, rows and columns dy, dx.
     spatial_states: (N,) int64, index into ``SPATIAL_STATES``: all else is known where it is 0, "measured".
-    points: (N,) int64 depths that the position is from.
+    points: (N,) int64, number of depth samples that the position was measured from.
     positions: (N, 3) float32, the middle of the surface that is seen, filtered.
-    spatial_velocities: (N, 3) float32 m/s; NaN until two depths, or depth and instance flow, tell it.
+    spatial_velocities: (N, 3) float32 m/s; NaN until measured by two depths, or by depth and instance flow.
     spatial_covariances: (N, 6, 6) float32, of position and velocity.
     box_centers: (N, 3) float32, extents: (N, 3) float32, longest first, rotations: (N, 3, 3) float32: oriented box of
         the surface that is seen in this frame, its axes in the columns of the rotation.
@@ -234,7 +234,7 @@ _MOST_SHOWN = 10
 
 
 def unknown_in_space(count: int) -> dict[str, NDArray[Any]]:
-    """The fields of :class:`Tracks` that have a default, of so many objects of which nothing is known."""
+    """Values of the fields of :class:`Tracks` that have a default, for ``count`` objects: NaN, 0 points, no depth."""
     shapes = {
         "velocity_covariances": (2, 2),
         "positions": (3,),

@@ -27,7 +27,7 @@ from instance_flow.structures import (
 
 
 class Assembly:
-    """A model's settings in cells, and what they are applied to. It remembers nothing of a frame.
+    """The settings of a model, converted to cells, and the steps that use them. It holds no state of a frame.
 
     Attributes:
         max_distance: the paper's epsilon, in cells.

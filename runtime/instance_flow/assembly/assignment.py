@@ -90,9 +90,9 @@ def _cheapest_path(
 def cheapest_pairs(
     cost: NDArray[np.floating[Any]], limit: float, identities: IntArray, rank: IntArray | None = None
 ) -> list[tuple[int, int]]:
-    """Rows and columns of a cost table (M, K) of at most ``limit``, lowest first, every row and every identity once.
+    """Greedy pairs (row, column) of a cost table (M, K): lowest cost first, each row and each identity at most once.
 
-    cost: an infinite one is too high for any limit.
+    limit: largest cost of a pair; an infinite cost is above any limit.
     identities: (K,) of the columns; may hold one several times.
     rank: (M, N), which of equal costs in a row comes first, before the order of the columns; where N < K, that of the
         others is -1.

@@ -36,10 +36,10 @@ class Matches(NamedTuple):
 
 @dataclass(frozen=True)
 class KnownIdentities:
-    """K identities that an object may still be.
+    """The K identities that an object of this frame may be given.
 
     ids: (K,) int64.   appearance: (K, 512) float32, see ``appearance``.
-    expected: (K, 2) float32 cells where the identity would be if it went on as it last did.
+    expected: (K, 2) float32 cells, the center extrapolated by the identity's last motion.
     gaps: (K,) int64 frames since it was seen.
     votes: (K, C) float64 sums of class probabilities, none where classes do not count.
     """

@@ -13,7 +13,7 @@ from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import MatchCosts, ModelInfo
 
 LARGEST_SIDE = 4096
-"""Of an input, in pixels: what is larger is a slip of the hand that takes all of the memory."""
+"""Largest side of an input, in pixels. A larger one is most likely a typing error, and would use up the memory."""
 SMALLEST_STEP = 32
 """Input sizes are multiples of it, and of every stride."""
 

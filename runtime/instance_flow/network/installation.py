@@ -44,7 +44,7 @@ def message_definitions() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the runtime stands on."""
+    """Versions of the runtime and of the packages that it depends on."""
     packages = {package: _version(package) for package in _PACKAGES}
     return {"python": platform.python_version(), "platform": platform.platform(), **packages, "opencv": cv2.__version__}
 

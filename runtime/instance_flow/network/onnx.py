@@ -33,7 +33,7 @@ FORMAT_VERSION = 3
 OLDEST_VERSION = 2
 METADATA_KEY = "instance_flow"
 MOST_GRAPHS = 64
-"""CUDA graphs of one session at most: each takes memory of the device. A stream in its stride needs four or five."""
+"""CUDA graphs of one session at most: each takes memory of the device. A steady stream needs four or five."""
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a network is to everything else: ONNX file, torch network in training, oracle, several scales of another one."""
+"""The interface of every network: ONNX file, torch network in training, oracle, several scales of another one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class DeviceFeatures(Protocol):
 
 
 class Launched(Protocol):
-    """A frame that the network is done with; its maps may still be on the network's device."""
+    """A frame that was handed to the network; its maps may still be on the network's device."""
 
     @property
     def features(self) -> Any:
-        """What the frame will be a reference by; they depend on its image alone."""
+        """Passed to the network again when the frame is a reference; they depend on the frame's image alone."""
 
     def download(self) -> Prediction:
         """The maps, on the host."""
@@ -84,7 +84,7 @@ class _OnHost:
 
 
 class Predictor(Protocol):
-    """The least that a network of the user's own has to be."""
+    """The minimal interface of a user's own network."""
 
     info: ModelInfo
 
@@ -105,5 +105,5 @@ class _OwnNetwork(Network):
 
 
 def as_network(network: Network | Predictor) -> Network:
-    """The network itself, or an object that only predicts as one; so users need no base class. Nothing else asks."""
+    """The network itself, or a ``Predictor`` wrapped as one, so that users need no base class."""
     return network if isinstance(network, Network) else _OwnNetwork(network)

@@ -93,8 +93,8 @@ class CameraModel:
         return float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]), float(k[0, 1])
 
     def rays(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Of every ``RAY_STEP``-th row and column of an image (height, width), from 0 to beyond the last: (h, w, 2)
-        float32, x / z and y / z. Empty without distortion, as then they follow from the intrinsics."""
+        """Rays of every ``RAY_STEP``-th row and column of an image (height, width), from 0 to beyond the last: (h, w,
+        2) float32, x / z and y / z. Empty without distortion, as then they follow from the intrinsics."""
         distortion = np.asarray(self.distortion, np.float64)
         if not distortion.any():
             return np.zeros((0, 0, 2), np.float32)
@@ -102,9 +102,11 @@ class CameraModel:
         return _undistorted(matrix.tobytes(), distortion.tobytes(), self.distortion_model, *size)
 
     def pixels(self, size: tuple[int, int]) -> tuple[Array, NDArray[np.float32]]:
-        """Of rays on an even grid that holds all of an image (height, width), and a little more, the pixels where the
-        camera sees them: x / z and y / z of the first ray and from one to the next, (4,), and (h, w, 2) float32 x and
-        y, NaN outside of the image. Empty without distortion, as then they follow from the intrinsics.
+        """Pixels of the rays on a regular grid that covers an image (height, width) and a small margin.
+
+        Returns:
+            x / z and y / z of the first ray, then their steps from ray to ray, (4,); and the pixel x, y of every ray,
+            (h, w, 2) float32, NaN outside of the image. Empty without distortion: they follow from the intrinsics.
         """
         distortion = np.asarray(self.distortion, np.float64)
         if not distortion.any():

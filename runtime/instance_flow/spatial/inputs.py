@@ -20,9 +20,9 @@ from instance_flow.spatial.transforms import TransformBuffer, TransformUnknown
 
 @dataclass(frozen=True)
 class DepthReport:
-    """What happened in one period.
+    """The input since the last report.
 
-    depths: that came.   calibrated: whether a calibration has ever come, of each camera that one is needed of.
+    depths: number of depth images.   calibrated: for each camera that needs a calibration, whether one has ever come.
     problem: why nothing is known in metres, in one sentence; empty where nothing is wrong, or nothing came.
     """
 
@@ -32,13 +32,14 @@ class DepthReport:
 
 
 class DepthInput:
-    """All that comes beside the images of one camera. ``take`` and ``placed`` belong to one thread, the rest to any.
+    """Depth, calibration and transforms for the images of one camera. ``take`` and ``placed`` are for one thread, the
+    rest for any.
 
     Args:
         aligned: whether depth is registered to the image. Otherwise it is registered here, by the calibration of the
             depth camera (``add_depth_camera``) and the transform between the frames of the two.
-        target_frame: of all answers in metres; empty = the image's own.
-        transforms: where the frames are, None only if neither of the two needs them.
+        target_frame: frame of all results in metres; empty = the image's own.
+        transforms: poses of the frames; None only with ``aligned`` and without a ``target_frame``.
         clock: as of ``DepthPairing``.   late: what to do where depth comes too late.
     """
 
@@ -105,7 +106,8 @@ class DepthInput:
     ) -> tuple[Any, CameraModel | None]:
         """Depth and camera of an image of (height, width) for ``Pipeline.track``; never raises.
 
-        What cannot be read is given as it is and counts as bad depth; without a transform there is no camera.
+        Depth that cannot be decoded is given as it came, and counts as bad depth; without a transform the camera is
+        None.
 
         frame_id: of the image.   deadline: as of ``DepthPairing.take``.
         """
@@ -130,7 +132,7 @@ class DepthInput:
             return depth, None
 
     def placed(self, problem: str) -> None:
-        """Tell what ``Pipeline.spatial_problem`` says of an image."""
+        """Take ``Pipeline.spatial_problem`` of an image, for the next report."""
         self._unplaced = problem
 
     def clear(self) -> None:
@@ -138,7 +140,7 @@ class DepthInput:
         self.pairing.clear()
 
     def report(self) -> DepthReport:
-        """Sum up the period that ends now; the next one begins."""
+        """The report since the last call; the counts start again."""
         pairs = self.pairing.report()
         unreadable, self._unreadable = self._unreadable, ""
         causes = (*self._unusable, unreadable, pairs.problem(self.pairing.tolerance, self._late), self._unplaced)

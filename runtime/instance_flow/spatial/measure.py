@@ -29,8 +29,8 @@ _TAIL = 0.02
 
 @dataclass(frozen=True)
 class SpatialConfig:
-    """The depth sensor, and what is expected of objects. The sensor's defaults are those of a stereo camera of 50 mm
-    baseline at 640 pixels."""
+    """Parameters of the depth sensor and of the objects' motion. The sensor's defaults are those of a stereo camera of
+    50 mm baseline at 640 pixels."""
 
     max_depth: float = setting(
         20.0,
@@ -79,8 +79,8 @@ class Places:
 
 
 def depth_problem(depth: Any, camera: CameraModel | None, size: tuple[int, int]) -> tuple[int, str]:
-    """Why a depth image and its camera say nothing of an image (height, width): an index into ``SPATIAL_STATES`` and
-    one sentence; MEASURED and nothing where they are right."""
+    """Why depth and camera cannot be used for an image (height, width): an index into ``SPATIAL_STATES`` and one
+    sentence; MEASURED and "" where they can."""
     if depth is None:
         return NO_DEPTH, ""
     if (
@@ -161,9 +161,9 @@ def measure(
 
 
 def depth_units(depth: NDArray[Any]) -> tuple[NDArray[Any], float, float]:
-    """A depth image as kernels take it: uint16 or float32, metres of one unit of it, and the value that is none.
+    """A depth image for the kernels: its array as uint16 or float32, metres per unit, and the value that means unknown.
 
-    Infinite is "too far to measure" (REP 117), and no number that is not above 0 counts.
+    +inf means "too far to measure" (REP 117); NaN, 0 and negative values are unknown.
     """
     if depth.dtype.kind == "u":
         return kernel_input(depth, np.uint16), 1e-3, 65535.0

@@ -43,9 +43,9 @@ class DepthRequest:
 
 @dataclass(frozen=True)
 class PairingReport:
-    """What happened in one period.
+    """The pairing since the last report.
 
-    depths: that came.   paired, unpaired: images that had depth or not when they were answered.
+    depths: number of depth images.   paired, unpaired: numbers of images answered with and without depth.
     differences: seconds from the stamps of the unpaired images to that of the depth nearest to each.
     late: seconds after its image's answer at which a depth came that belonged to it.
     """
@@ -168,7 +168,7 @@ class DepthPairing:
             return request.depth
 
     def report(self) -> PairingReport:
-        """Sum up the period that ends now; the next one begins."""
+        """The report since the last call; the counts start again."""
         with self._changed:
             report = PairingReport(
                 self._depths,

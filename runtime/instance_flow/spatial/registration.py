@@ -43,7 +43,7 @@ def registered(
     Args:
         depth: (H, W) uint16 millimetres or floating point metres; 0, 65535 (of uint16), NaN and negative values are
             unknown, +inf is too far, and lies where its ray points to.
-        depth_camera: what took it; its ``pose`` is of no account, nor is that of ``camera``.
+        depth_camera: what took it; its ``pose`` and that of ``camera`` are ignored.
         size: (height, width) of the colour image.
         transform: (4, 4), T_camera_depth_camera in metres: takes points from the optical frame of the depth image to
             that of the colour image (``TransformBuffer.lookup``).

@@ -41,10 +41,10 @@ class ReferenceMemory:
     """At most ``capacity`` references: one anchor and the latest frames, each frame once.
 
     The anchor is the first frame in which anything was seen; until then the newest frame stands in for it. It keeps one
-    error from being handed on from frame to frame (Table III), as long as the scene is still that of the anchor. On a
-    stream without an end it is not: flow that leads so far back gives the ids of those who left to others who look like
-    them. So an object that was out of sight for more than ``anchor_frames`` frames is removed from the anchor, and an
-    anchor that has lost more than half of its objects is released: from then on all references are the latest frames
+    error from being handed on from frame to frame (Table III), as long as the scene is still that of the anchor. On an
+    endless stream it is not: flow over such a long time gives the ids of objects that left to similar ones. So an
+    object that was out of sight for more than ``anchor_frames`` frames is removed from the anchor, and an anchor that
+    has lost more than half of its objects is released: from then on all references are the latest frames
     (docs/streams.md). Which ids live is decided here alone; the tracker keeps what the references show.
 
     Memory does not grow with the stream. What a memory holds is never changed in place: a copy stays as it was.
@@ -75,9 +75,9 @@ class ReferenceMemory:
         return [*anchor, *(r for r in self._recent if r is not self._anchor)]
 
     def predicted_references(self, unfinished: Sequence[Any]) -> list[Any]:
-        """Features of the references that there will be when frames with these features are added, in their order.
+        """Features of the references that there will be once frames with these features are added, in order.
 
-        All that cannot be known before their objects are is whether the anchor will be released: it seldom is.
+        Whether one of these frames releases the anchor depends on its objects; here it is assumed to stay.
         """
         memory = self.resized(self.capacity, self._anchored, self._anchor_frames)
         for features in unfinished:

@@ -74,13 +74,13 @@ class Motions:
         return state, covariance, known
 
     def reaches(self, ids: Sequence[int]) -> Array:
-        """(N,), 0 for an identity that is not known."""
+        """The last ``Places.reaches`` of each identity, (N,) metres; 0 for an unknown identity."""
         return np.array([self._held[i].reach if i in self._held else 0.0 for i in ids])
 
     def keep(
         self, ids: Sequence[int], state: Array, covariance: Array, stamp: int, reaches: Array | None = None
     ) -> None:
-        """Remember what was measured at a stamp."""
+        """Store states (N, 2D) and covariances (N, 2D, 2D) at a stamp in nanoseconds; reaches as of ``reaches``."""
         for row, identity in enumerate(ids):
             reach = 0.0 if reaches is None else float(reaches[row])
             self._held[identity] = _Motion(state[row].copy(), covariance[row].copy(), stamp, reach)

@@ -26,8 +26,8 @@ NO_STAMP = int(np.iinfo(np.int64).min)
 
 
 def take(snapshot: Mapping[str, NDArray[Any]], name: str, kind: Any, *shape: int | None) -> NDArray[Any]:
-    """An array of a snapshot, once it is sure that it is one of this kind (np.integer, np.floating, np.bool_, np.str_)
-    and shape, None = any length. Raises InstanceFlowError otherwise."""
+    """An array of a snapshot, its kind (np.integer, np.floating, np.bool_, np.str_) and shape (None = any length)
+    checked. Raises InstanceFlowError where it is missing or of another kind or shape."""
     if name not in snapshot:
         raise InstanceFlowError(f"the snapshot is incomplete: it has no {name!r}; start the stream anew")
     array = snapshot[name]

@@ -190,8 +190,8 @@ class Tracker:
             self._tracks[identity].see(frame_index, votes, appearance, center)
 
     def forget(self, references: Sequence[Reference], frame_index: int) -> None:
-        """Drop ids that nothing can claim any more: in none of the references that there are after a frame, and unseen
-        for too long, or too many of them."""
+        """Drop ids that can no longer be matched: no reference shows them, and they were last seen more than
+        ``lost_frames`` ago, or more than ``MOST_LOST`` others were seen later."""
         held = set[int]().union(*(r.ids.tolist() for r in references))
         lost = [i for i in self._tracks if i not in held]
         fresh = [i for i in lost if frame_index - self._tracks[i].last_frame <= self.lost_frames]

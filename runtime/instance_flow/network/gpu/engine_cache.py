@@ -3,8 +3,8 @@
 
 An engine serves the very GPU and the very versions that it was built with, and building one takes minutes. So each lies
 in a folder of its own, named by a hash of ``EngineFacts``, which lie beside it as key.json. One that fits is used; else
-one is built beside the others, and it is said what has changed since. A folder appears when its engine is whole; who
-builds holds a lock, so a second process waits for the first one's engine.
+one is built beside the others, and the differences are logged. A folder appears when its engine is complete; the
+process that builds holds a lock, so a second process waits for the first one's engine.
 """
 
 from __future__ import annotations

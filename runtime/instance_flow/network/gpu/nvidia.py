@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is of an NVIDIA GPU and its software, learnt without any package: the libraries themselves are asked."""
+"""Facts about an NVIDIA GPU and its software, read from the libraries themselves, without any Python package."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class ProviderError(ModelError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a provider stands on.
+    """What decides whether a provider can start.
 
     version: of ONNX Runtime.   available: names of the providers that it was built with, in its own words.
     cuda: version that it was built for, "" if unknown.   tensorrt: major version that it was built for, 0 if unknown.
@@ -79,7 +79,7 @@ def inspect_provider(runtime: Any, name: str) -> Facts:
 
 
 def why_unavailable(name: str, facts: Facts) -> str:
-    """What stands in the way of cuda or tensorrt, and what to do; "" where nothing is known to."""
+    """Why cuda or tensorrt cannot start, and what to do; "" where no reason is known."""
     runtime, needed = f"ONNX Runtime {facts.version}", int(facts.cuda.split(".")[0] or 0)
     if PROVIDERS[name] not in facts.available:
         kind = "is a build without TensorRT" if PROVIDERS["cuda"] in facts.available else "is the build for CPUs"

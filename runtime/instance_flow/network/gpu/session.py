@@ -184,12 +184,12 @@ def engine_facts(path: Path, graph: GraphFacts, runtime: Any) -> engine_cache.En
 
 
 def unreadable(path: Path, error: Exception) -> ModelError:
-    """What to say of a file that ONNX Runtime does not take."""
+    """The error for a file that ONNX Runtime cannot load."""
     return ModelError(f"{path}: not a readable ONNX model ({first_line(error)}); download or export it again")
 
 
 def first_line(error: Exception) -> str:
-    """What ONNX Runtime says, without what follows."""
+    """The first line of an error of ONNX Runtime."""
     return shown((str(error).strip().splitlines() or [type(error).__name__])[0], _SAID)
 
 

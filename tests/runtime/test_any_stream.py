@@ -49,7 +49,7 @@ class Places:
 
 
 class AnyStream(StateMachine):
-    """Two pipelines, so that a snapshot may go on elsewhere and under other settings."""
+    """Two pipelines, so that a snapshot may be restored elsewhere and under other settings."""
 
     snapshots = stateful.Bundle("snapshots")
 

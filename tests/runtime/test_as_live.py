@@ -148,7 +148,7 @@ def test_cost_against_the_full_run(ids: list[int], switches: int, idf1: float) -
 
 
 def test_cost_against_the_truth_is_that_of_the_frames_worked_on() -> None:
-    """The truth has a second object, which neither finds, and other ids change where nobody looks."""
+    """The truth has a second object, which neither finds, and other ids change in frames that are not compared."""
     annotations = (
         Annotation(1, 5, 1, [square(2 * k) for k in range(8)]),
         Annotation(2, 5, 1, [square(30) if k % 2 == 0 else None for k in range(8)]),
@@ -213,7 +213,7 @@ def test_a_bag_as_live(tmp_path: Path, model: Path, capsys: pytest.CaptureFixtur
 def test_the_machine_drops_frames_for_those_after_the_last_one_that_is_run(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where a run is told to stop early decides nothing about the frames before, so that another may go on with it."""
+    """Where a run is stopped early changes nothing about the frames before, so that another run may resume it."""
     pytest.importorskip("rosbags")
     source, out = write_source(tmp_path / "clip.mcap", frames(7)), tmp_path / "out"
     command = ["run", str(source), "--model", str(model), "--out", str(out), "--json", "--no-video", "--as-live", "5"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Buffers come back when nobody holds them, never before, and there are no more than were ever held at once."""
+"""Buffers are reused when they are no longer held, never before, and there are no more than were ever held at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def numbered() -> Pool[int]:
     return Pool(lambda: next(numbers))
 
 
-def test_a_held_buffer_is_nobody_elses() -> None:
+def test_a_held_buffer_is_not_given_again() -> None:
     pool = numbered()
     held = [pool.take() for _ in range(3)]
     assert [h.item for h in held] == [h.number for h in held] == [0, 1, 2]

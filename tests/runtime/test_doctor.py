@@ -378,7 +378,7 @@ def test_message_that_was_never_built_is_stale() -> None:
     assert "ClassTable" in judge_messages({}, message_definitions())[0].found
 
 
-def test_left_over_segments_are_those_whose_lock_nobody_holds(tmp_path: Path) -> None:
+def test_left_over_segments_are_those_whose_lock_is_free(tmp_path: Path) -> None:
     for name in ("0" * 16, "1" * 16):
         (tmp_path / f"fastrtps_{name}").write_bytes(bytes(1000))
         (tmp_path / f"fastrtps_{name}_el").touch()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TensorRT engines on disk: which one fits, why one is built, and that nobody ever sees half of one."""
+"""TensorRT engines on disk: which one fits, why one is built, and that no process ever sees half of one."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def command(folder: Path, model: Path, *options: str) -> list[str]:
 def test_a_folder_of_bags_in_processes(
     folder: Path, model: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Run, mend the bag that was wrong, run again: only that one is worked on; then nothing is."""
+    """Run, fix the bag that was wrong, run again: only that one is worked on; then nothing is."""
     out = tmp_path / "out"
     assert main(command(folder, model, "--jobs", "2")) == 2
     said = capsys.readouterr().out.splitlines()
@@ -165,10 +165,10 @@ def test_a_folder_of_bags_in_processes(
 
     write_source(folder / "b.db3", frames(COUNT))
     states = {}
-    for attempt in ("mended", "again"):
+    for attempt in ("fixed", "again"):
         assert main(command(folder, model)) == 0
         states[attempt] = [line.split(maxsplit=4)[4] for line in capsys.readouterr().out.splitlines()[1:4]]
-    assert states == {"mended": ["finished before", "run", "finished before"], "again": ["finished before"] * 3}
+    assert states == {"fixed": ["finished before", "run", "finished before"], "again": ["finished before"] * 3}
     assert main(command(folder, model, "--set", "max_instances=5")) == 0
     assert [line.split(maxsplit=4)[4] for line in capsys.readouterr().out.splitlines()[1:4]] == ["run"] * 3
     results = json.loads((out / "results.json").read_text())
@@ -389,7 +389,7 @@ def told_on(terminal: int) -> str:
 
 
 def test_a_worker_of_a_cluster_is_killed(fleet: Path, model: Path, cluster: Cluster) -> None:
-    """Another one goes on with its bag from the journal, and the files are those of --jobs."""
+    """Another one resumes its bag from the journal, and the files are those of --jobs."""
     parent = fleet.parent
     process, terminal = begin(fleet, model, "--out", "over", "--scheduler", cluster.address)
     workers = [cluster.add_worker() for _ in range(2)]

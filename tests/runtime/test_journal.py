@@ -129,7 +129,7 @@ class Pictures:
 
 
 def test_time_that_went_before_counts(tmp_path: Path) -> None:
-    """A run that goes on is no faster than one that was never stopped."""
+    """A resumed run is no faster than one that was never stopped."""
     write(tmp_path / "journal", 4, seconds=1000.0)
     lane = Lane(Pipeline(Squares()), [], Statistics())
     with Journal(tmp_path / "journal", FACTS) as journal:

@@ -22,7 +22,7 @@ READ_ONLY, WRITABLE = False, True
 
 @pytest.fixture
 def no_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
-    """Nobody has chosen a folder, and files for the moment go to tmp_path."""
+    """No folder is set, and temporary files go to tmp_path."""
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     yield monkeypatch
@@ -77,7 +77,7 @@ def make_foreign(usual: Path, _: Path) -> None:
         ),
     ],
 )
-def test_what_somebody_else_has_put_there_is_not_used(
+def test_files_of_another_user_are_not_used(
     no_choice: pytest.MonkeyPatch, tmp_path: Path, prepare: Callable[[Path, Path], object]
 ) -> None:
     no_choice.setattr(kernel_cache, "_can_write", lambda _: READ_ONLY)

@@ -304,7 +304,7 @@ EVIDENCE: dict[str, tuple[dict[str, Any], list[int]]] = {
         {"now": [(5, 5), (5, 6)], "appearance_now": [RED, RED], "before": [[(5, 6)]], "ids": [[1]], "known": {1: RED}},
         [0, 1],
     ),
-    "one flow astray is outvoted": (
+    "one wrong flow is outvoted": (
         {
             "now": [(5, 5)],
             "appearance_now": [RED],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The anchor on a stream without an end: who is struck off it, when it is let go, and that nothing piles up."""
+"""The anchor on an endless stream: which objects are removed from it, when it is released; memory stays bounded."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ ANCHORS: dict[str, tuple[int, Frames, list[tuple[int, list[int]]]]] = {
     "away for two frames": (2, [[1, 2], [1], [1], [1, 2]], [(0, [1, 2]), (2, [1]), (3, [1, 2])]),
     "away twice for two frames": (2, [[1, 2], [1], [1], [1, 2], [1], [1]], [(0, [1, 2]), (4, [1]), (5, [1])]),
     "away for three frames": (2, [[1, 2], [1], [1], [1]], [(0, [1]), (2, [1]), (3, [1])]),
-    "struck off, and back": (2, [[1, 2], [1], [1], [1], [1, 2]], [(0, [1]), (3, [1]), (4, [1, 2])]),
-    "half of them struck off": (2, [[1, 2, 3, 4], *[[1, 2]] * 4], [(0, [1, 2]), (3, [1, 2]), (4, [1, 2])]),
-    "more than half, let go": (2, [[1, 2, 3], *[[1]] * 4], [(2, [1]), (3, [1]), (4, [1])]),
-    "the only one, let go": (2, [[1], [2], [2], [2]], [(1, [2]), (2, [2]), (3, [2])]),
-    "let go for good": (2, [[1], [2], [2], [2], [1], [3], [3]], [(4, [1]), (5, [3]), (6, [3])]),
+    "removed, and back": (2, [[1, 2], [1], [1], [1], [1, 2]], [(0, [1]), (3, [1]), (4, [1, 2])]),
+    "half of them removed": (2, [[1, 2, 3, 4], *[[1, 2]] * 4], [(0, [1, 2]), (3, [1, 2]), (4, [1, 2])]),
+    "more than half, released": (2, [[1, 2, 3], *[[1]] * 4], [(2, [1]), (3, [1]), (4, [1])]),
+    "the only one, released": (2, [[1], [2], [2], [2]], [(1, [2]), (2, [2]), (3, [2])]),
+    "released for good": (2, [[1], [2], [2], [2], [1], [3], [3]], [(4, [1]), (5, [3]), (6, [3])]),
     "empty frames count": (2, [[1], [], [], [], [4]], [(2, []), (3, []), (4, [4])]),
     "never": (0, [[1, 2], *[[3]] * 9], [(0, [1, 2]), (8, [3]), (9, [3])]),
 }

@@ -156,7 +156,7 @@ def short_weights() -> bytes:
 def test_a_damaged_model_is_refused_once_and_nothing_is_printed(
     tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """ONNX Runtime prints and tries again on its own, unless it is told not to."""
+    """ONNX Runtime prints and tries again on its own, unless that is switched off."""
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(ModelError, match="not a readable ONNX model"):
         OnnxNetwork(tmp_path / "model.onnx", "cpu")
@@ -259,7 +259,7 @@ def test_features_stay_where_they_are_and_come_back_bit_by_bit(bundled_model: Pa
             np.testing.assert_array_equal(now, then)
 
 
-def test_maps_are_nobody_elses(bundled_model: Path) -> None:
+def test_maps_do_not_share_memory(bundled_model: Path) -> None:
     network = OnnxNetwork(bundled_model, "cpu")
     images = np.random.default_rng(1).integers(0, 255, (2, 64, 96, 3), dtype=np.uint8)
     first = network.predict(images[0], [])
@@ -294,7 +294,7 @@ class Plain:
 
 
 class OnDevice(Plain, Network):
-    """One whose maps have to be fetched, and which knows its features again."""
+    """One whose maps have to be fetched, and which checks the features of a snapshot."""
 
     fixed_size = (32, 64)
 

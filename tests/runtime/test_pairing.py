@@ -85,7 +85,7 @@ def test_waiting_for_depth(comes: list[tuple[float, int]], waits: float, paired:
         timer.join()
 
 
-def test_nobody_waits_where_no_depth_ever_came() -> None:
+def test_there_is_no_wait_where_no_depth_ever_came() -> None:
     pairs, began = pairing(), monotonic()
     assert pairs.take(pairs.request(100 * MS), began + 5) is None
     assert monotonic() - began < 2

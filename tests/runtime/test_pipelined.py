@@ -43,7 +43,7 @@ def gap() -> Frames:
 STREAMS: dict[str, Frames] = {
     "a film": film(),
     "nothing at first": stamped([EMPTY] * 4 + frames(6)),
-    "the anchor is let go": stamped([*frames(3), *[EMPTY] * 6, *frames(5)]),
+    "the anchor is released": stamped([*frames(3), *[EMPTY] * 6, *frames(5)]),
     "a recording that begins again": [*film()[:5], *film()],
     "a gap": gap(),
     "another encoding": [(image, stamp, "rgb8" if k < 5 else "bgr8") for k, (image, stamp, _) in enumerate(film())],
@@ -73,8 +73,8 @@ def test_the_tracks_are_those_of_one_frame_after_the_other(pipeline: Pipeline, s
 def test_references_that_were_predicted_wrongly_are_put_right(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The anchor is let go by a frame that is not finished when the next one begins."""
-    stream = STREAMS["the anchor is let go"]
+    """The anchor is released by a frame that is not finished when the next one begins."""
+    stream = STREAMS["the anchor is released"]
     seen: list[int] = []
     pipeline.observer = lambda observation: seen.append(len(observation.references))
     plain = Stream(pipeline)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that are stopped in any way, and go on: their files are those of a run that was not."""
+"""Runs that are stopped in any way, and resumed: their files are those of a run that was not stopped."""
 
 from __future__ import annotations
 

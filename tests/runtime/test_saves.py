@@ -291,7 +291,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path: Path, form: str
     write(2)
 
 
-def test_a_folder_of_somebody_elses_stays(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_no_run_wrote_stays(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = write_source(tmp_path / "pictures", frames(2)), tmp_path / "out"
     own = out / "labels" / "a.txt"
     own.parent.mkdir(parents=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stream that stops and goes on elsewhere: what it gives must be what it would have given without the stop."""
+"""A stream that stops and is resumed elsewhere: its results must be those of a stream without the stop."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_new_process_goes_on_to_the_last_bit(bundled_model: Path, clip: DrawnC
             np.testing.assert_array_equal(out[f"{t} {name}"], value, err_msg=f"frame {frame.frame_index}: {name}")
 
 
-@pytest.mark.parametrize("anchor_frames", [0, 2], ids=["anchor for good", "anchor let go"])
+@pytest.mark.parametrize("anchor_frames", [0, 2], ids=["anchor for good", "anchor released"])
 def test_every_frame_is_one_to_stop_at(clip: DrawnClip, anchor_frames: int) -> None:
     """The network counts its frames itself, so it goes along; all else comes from the snapshot."""
     network, config = TrueNetwork(clip), AssemblyConfig(anchor_frames=anchor_frames)
@@ -216,7 +216,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_damaged_snapshot_is_refused_or_does_no_harm(change: Callable[[Any], Any], bundled_model: Path) -> None:
-    """Whatever was changed, either nothing is restored, or the stream goes on."""
+    """Whatever was changed, either nothing is restored, or the stream continues."""
     clip = SITUATIONS["the first frame's only object is away, a look-alike is not"]
     stream = Stream(Pipeline.load(bundled_model, "cpu", AssemblyConfig(confirm_frames=1)))
     for t, image in enumerate(clip.images[:5]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The live page: who may see it, what it shows, and that nobody who looks holds up the tracking."""
+"""The live page: who may see it, what it shows, and that no client holds up the tracking."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_cameras_are_apart(board: Board, port: int) -> None:
     assert "dropped" not in found[0]
 
 
-def test_a_client_that_does_not_read_holds_nobody_up(board: Board, port: int) -> None:
+def test_a_client_that_does_not_read_holds_nothing_up(board: Board, port: int) -> None:
     """Noise, so that a frame is larger than what the system takes for the client."""
     board.add(frame(0), tracks(0))
     noise = np.random.default_rng(0).integers(0, 255, (1080, 1280, 3), np.uint8)

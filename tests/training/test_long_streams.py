@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worlds of hundreds of frames: who comes and goes, and how often an id ends up on somebody else."""
+"""Worlds of hundreds of frames: objects that come and go, and how often an id ends up on another object."""
 
 from __future__ import annotations
 

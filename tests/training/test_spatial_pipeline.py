@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth through the whole pipeline: places and velocities of tracked objects, and what goes on when depth is wrong."""
+"""Depth through the whole pipeline: places and velocities of tracked objects, and results when depth is wrong."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_the_overlapped_stream_gives_the_same(clip: DepthClip) -> None:
         assert_same(overlap.finish(pending, depth=clip.depths[t], camera=camera(clip, t)), whole[t])
 
 
-def test_tracks_that_nobody_placed_are_unknown(clip: DepthClip) -> None:
+def test_tracks_without_depth_are_unknown(clip: DepthClip) -> None:
     tracks = Pipeline(OracleNetwork(clip.clip())).step(clip.images[0])
     nothing: dict[str, Any] = dict.fromkeys(IN_SPACE)
     bare = replace(tracks, **nothing)

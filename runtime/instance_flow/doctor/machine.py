@@ -109,7 +109,7 @@ def _user_name(uid: int) -> str:
 
 
 def _is_left_over(segment: Path) -> bool:
-    """Whether nobody holds the lock that the owner of a segment keeps as long as it lives."""
+    """Whether the lock is free that the owner of a segment keeps as long as it lives."""
     try:
         with segment.with_name(f"{segment.name}_el").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

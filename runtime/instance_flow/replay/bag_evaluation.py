@@ -56,7 +56,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one bag: a summary, or the problem. ``before``: it had been finished by an earlier command."""
+    """The result of one bag: a summary, or the problem. ``before``: it had been finished by an earlier command."""
 
     summary: Mapping[str, Any] | None
     problem: str = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that a run leaves behind, each of them whole or not there at all.
+"""The output files of a run. Each is written completely or not at all.
 
 An output is a context manager that gives a function to call with every frame and its tracks. Leaving it finishes its
 files; leaving it with an exception drops them.
@@ -122,7 +122,7 @@ def sheet_output(folder: Path, class_names: Sequence[str]) -> Iterator[Add]:
 
 @contextmanager
 def panels_output(folder: Path, pipeline: Pipeline, rate: float) -> Iterator[Add]:
-    """``panels.mp4``, what the network said and what came of it, frame by frame; and ``panels.png``, a few of them.
+    """``panels.mp4``, the network's maps and the results, frame by frame; and ``panels.png``, a few of them.
 
     The pipeline's observer is this output's until it ends.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Streams over a whole source, with their outputs, the progress bar and what there is to say about it."""
+"""Streams over a whole source, with their outputs, the progress bar and warnings."""
 
 from __future__ import annotations
 

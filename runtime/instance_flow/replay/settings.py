@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decides about a run's tracks, and what is written of them."""
+"""The settings of a run: those that its tracks depend on, and those of its outputs."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class DepthSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides about the tracks of a frame.
+    """The settings that the tracks of a frame depend on.
 
-    execution: how the network runs; it alone decides about nothing.
+    execution: how the network runs; no track depends on it.
     size: (height, width) of the network's input, None = the model's own.
     depth: None = nothing is placed in metres.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run says of itself at its end: for the terminal, for machines, and for the report."""
+"""The summary at the end of a run: for the terminal, as JSON, and for the report."""
 
 from __future__ import annotations
 

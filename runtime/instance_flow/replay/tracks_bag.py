@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tracks of a bag's images as a bag of their own, with the messages that the live node would have sent: played
-beside the recording, it stands in for the node."""
+beside the recording, it replaces the node."""
 
 from __future__ import annotations
 

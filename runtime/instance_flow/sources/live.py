@@ -122,7 +122,7 @@ class LiveSource:
         self._thread.join(READ_SECONDS + 1)
 
     def facts(self) -> dict[str, Any]:
-        """What there is to say of it at the end of a run."""
+        """Its entries in the summary of a run."""
         if self.recorded:
             return {}
         return {

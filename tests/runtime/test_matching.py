@@ -187,12 +187,14 @@ def appearance_of(*colours: int) -> FloatArray:
     return vector
 
 
+RED, BLUE, MIXED = appearance_of(1), appearance_of(2), appearance_of(1, 2)
+
+
 def evidence(
-    now: list[tuple[float, float]],
-    appearance_now: list[FloatArray],
-    before: list[list[tuple[float, float]]],
-    ids: list[list[int]],
-    known: dict[int, FloatArray],
+    before: list[dict[int, tuple[float, float]]],
+    known: dict[int, FloatArray] | None = None,
+    now: tuple[tuple[float, float], ...] = ((5, 5),),
+    looks: FloatArray = RED,
     flows: list[list[tuple[float, float]]] | None = None,
     flow_std: list[list[float]] | None = None,
     max_cost: float = 8.0,
@@ -202,15 +204,21 @@ def evidence(
     votes: dict[int, tuple[float, ...]] | None = None,
     class_weight: float = 0.0,
 ) -> list[int]:
-    """Ids by evidence; flows are 0 unless given, the unit is one cell."""
+    """Ids by evidence; flows are 0 unless given, the unit is one cell.
+
+    before: where each reference shows which identities.   known: how identities look; all of the references are red
+    unless given.   now, looks: where the objects are, and how all of them look.
+    """
     shape = (len(before), len(now))
+    if known is None:
+        known = {identity: RED for places in before for identity in places}
     return match_by_evidence(
         points(*now),
         np.array(flows, np.float32) if flows else np.zeros((*shape, 2), np.float32),
         np.array(flow_std, np.float32) if flow_std else np.zeros(shape, np.float32),
-        np.array(appearance_now, np.float32).reshape(len(now), APPEARANCE_SIZE),
-        [points(*b) for b in before],
-        [np.array(i, np.int64) for i in ids],
+        np.tile(looks, (len(now), 1)),
+        [points(*places.values()) for places in before],
+        [np.array(list(places), np.int64) for places in before],
         KnownIdentities(
             np.array(list(known), np.int64),
             np.array(list(known.values())).reshape(len(known), APPEARANCE_SIZE),
@@ -224,168 +232,44 @@ def evidence(
     ).ids.tolist()
 
 
-RED, BLUE, MIXED = appearance_of(1), appearance_of(2), appearance_of(1, 2)
-OTHER_CLASS: dict[str, Any] = {
-    "now": [(5, 5)],
-    "appearance_now": [RED],
-    "before": [[(5, 6)]],
-    "ids": [[1]],
-    "known": {1: RED},
-    "class_scores": [(0, 1)],
-    "votes": {1: (9, 0)},
-}
+CLASS: dict[str, Any] = {"class_scores": [(0.1, 0.8)], "class_weight": 3.0}
+OTHER_CLASS: dict[str, Any] = {"before": [{1: (5, 6)}], "class_scores": [(0, 1)], "votes": {1: (9, 0)}}
+EQUALS: dict[str, Any] = {"before": [{1: (5, 4), 2: (5, 6)}]}
 EVIDENCE: dict[str, tuple[dict[str, Any], list[int]]] = {
-    "class decides between equals": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [RED],
-            "before": [[(5, 6), (5, 6)]],
-            "ids": [[1, 2]],
-            "known": {1: RED, 2: RED},
-            "class_scores": [(0.1, 0.8)],
-            "votes": {1: (9, 1), 2: (0, 1)},
-            "class_weight": 3.0,
-        },
-        [2],
-    ),
-    "nothing is known yet": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [RED],
-            "before": [],
-            "ids": [],
-            "known": {},
-            "class_scores": [(0.1, 0.8)],
-            "class_weight": 3.0,
-        },
-        [0],
-    ),
+    "class decides between equals": ({**EQUALS, **CLASS, "votes": {1: (9, 1), 2: (0, 1)}}, [2]),
+    "nothing is known yet": ({"before": [], **CLASS}, [0]),
     "another class does not take over": ({**OTHER_CLASS, "class_weight": 9.0}, [0]),
     "classes count by their weight alone": (OTHER_CLASS, [1]),
-    "flow decides between equals": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [RED],
-            "before": [[(5, 9), (5, 6)]],
-            "ids": [[1, 2]],
-            "known": {1: RED, 2: RED},
-        },
-        [2],
-    ),
-    "colours decide at equal distance": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [BLUE],
-            "before": [[(5, 4), (5, 6)]],
-            "ids": [[1, 2]],
-            "known": {1: RED, 2: BLUE},
-        },
-        [2],
-    ),
+    "flow decides between equals": ({"before": [{1: (5, 9), 2: (5, 6)}]}, [2]),
+    "colours decide at equal distance": ({**EQUALS, "known": {1: RED, 2: BLUE}, "looks": BLUE}, [2]),
     "colours outweigh a few cells": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [BLUE],
-            "before": [[(5, 5), (5, 8)]],
-            "ids": [[1, 2]],
-            "known": {1: RED, 2: BLUE},
-        },
+        {"before": [{1: (5, 5), 2: (5, 8)}], "known": {1: RED, 2: BLUE}, "looks": BLUE},
         [2],
     ),
-    "neither near nor alike is new": (
-        {"now": [(5, 5)], "appearance_now": [BLUE], "before": [[(5, 30)]], "ids": [[1]], "known": {1: RED}},
-        [0],
-    ),
-    "far but alike": (
-        {"now": [(5, 5)], "appearance_now": [RED], "before": [[(5, 30)]], "ids": [[1]], "known": {1: RED}},
-        [1],
-    ),
-    "each identity once": (
-        {"now": [(5, 5), (5, 6)], "appearance_now": [RED, RED], "before": [[(5, 6)]], "ids": [[1]], "known": {1: RED}},
-        [0, 1],
-    ),
+    "neither near nor alike is new": ({"before": [{1: (5, 30)}], "looks": BLUE}, [0]),
+    "far but alike": ({"before": [{1: (5, 30)}]}, [1]),
+    "each identity once": ({"before": [{1: (5, 6)}], "now": ((5, 5), (5, 6))}, [0, 1]),
     "one wrong flow is outvoted": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [RED],
-            "before": [[(5, 5), (5, 25)]] * 3,
-            "ids": [[1, 2]] * 3,
-            "known": {1: RED, 2: RED},
-            "flows": [[(0, 20)], [(0, 0)], [(0, 0)]],
-        },
+        {"before": [{1: (5, 5), 2: (5, 25)}] * 3, "flows": [[(0, 20)], [(0, 0)], [(0, 0)]]},
         [1],
     ),
     "an uncertain flow has little say": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [MIXED],
-            "before": [[(5, 5), (5, 8)]],
-            "ids": [[1, 2]],
-            "known": {1: BLUE, 2: MIXED},
-            "flow_std": [[9.0]],
-        },
+        {"before": [{1: (5, 5), 2: (5, 8)}], "known": {1: BLUE, 2: MIXED}, "looks": MIXED, "flow_std": [[9.0]]},
         [2],
     ),
-    "lost and alike comes back": (
-        {"now": [(5, 5)], "appearance_now": [RED], "before": [[]], "ids": [[]], "known": {7: RED}},
-        [7],
-    ),
-    "lost but unlike stays lost": (
-        {"now": [(5, 5)], "appearance_now": [RED], "before": [[]], "ids": [[]], "known": {7: BLUE}},
-        [0],
-    ),
-    "shown goes before lost": (
-        {"now": [(5, 5)], "appearance_now": [RED], "before": [[(5, 6)]], "ids": [[3]], "known": {7: RED, 3: RED}},
-        [3],
-    ),
-    "motion decides between equals": (
-        {
-            **{"now": [(5, 5)], "appearance_now": [RED], "before": [[(5, 4), (5, 6)]], "ids": [[1, 2]]},
-            **{"known": {1: RED, 2: RED}, "expected": {1: (5, 30)}},
-        },
-        [2],
-    ),
+    "lost and alike comes back": ({"before": [{}], "known": {7: RED}}, [7]),
+    "lost but unlike stays lost": ({"before": [{}], "known": {7: BLUE}}, [0]),
+    "shown goes before lost": ({"before": [{3: (5, 6)}], "known": {7: RED, 3: RED}}, [3]),
+    "motion decides between equals": ({**EQUALS, "expected": {1: (5, 30)}}, [2]),
     "who was away for longer may have strayed farther": (
-        {
-            **{"now": [(5, 5)], "appearance_now": [RED], "before": [[(5, 4), (5, 6)]], "ids": [[1, 2]]},
-            **{"known": {1: RED, 2: RED}, "expected": {1: (5, 25), 2: (5, 30)}, "gaps": {2: 16}},
-        },
+        {**EQUALS, "expected": {1: (5, 25), 2: (5, 30)}, "gaps": {2: 16}},
         [2],
     ),
-    "flow goes before motion": (
-        {
-            **{"now": [(5, 5)], "appearance_now": [RED], "before": [[(5, 5), (5, 10)]], "ids": [[1, 2]]},
-            **{"known": {1: RED, 2: RED}, "expected": {1: (5, 30)}},
-        },
-        [1],
-    ),
-    "no reference, nothing known": (
-        {"now": [(5, 5)], "appearance_now": [RED], "before": [], "ids": [], "known": {}},
-        [0],
-    ),
-    "nothing here": ({"now": [], "appearance_now": [], "before": [[(5, 6)]], "ids": [[3]], "known": {3: RED}}, []),
-    "the bound is kept": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [RED],
-            "before": [[(5, 7)]],
-            "ids": [[3]],
-            "known": {3: RED},
-            "max_cost": 1.6,
-        },
-        [0],
-    ),
-    "at the bound": (
-        {
-            "now": [(5, 5)],
-            "appearance_now": [RED],
-            "before": [[(5, 7)]],
-            "ids": [[3]],
-            "known": {3: RED},
-            "max_cost": 1.61,
-        },
-        [3],
-    ),
+    "flow goes before motion": ({"before": [{1: (5, 5), 2: (5, 10)}], "expected": {1: (5, 30)}}, [1]),
+    "no reference, nothing known": ({"before": []}, [0]),
+    "nothing here": ({"before": [{3: (5, 6)}], "now": ()}, []),
+    "the bound is kept": ({"before": [{3: (5, 7)}], "max_cost": 1.6}, [0]),
+    "at the bound": ({"before": [{3: (5, 7)}], "max_cost": 1.61}, [3]),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -193,25 +193,6 @@ VAL_ERRORS = {
     "no such labels": (["{run}", "nowhere"], "nowhere"),
     "no such setting": (["{run}", "{labels}", "--set", "min_scor=1"], "min_scor"),
 }
-
-
-@pytest.mark.parametrize(("arguments", "words"), VAL_ERRORS.values(), ids=VAL_ERRORS)
-def test_val_says_what_is_wrong(
-    trained: tuple[Path, str],
-    labels: Path,
-    tmp_path: Path,
-    arguments: list[str],
-    words: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    places = {"run": trained[0], "labels": labels, "empty": tmp_path}
-    assert instance_flow(["val", *(a.format(**places) for a in arguments)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("instance-flow val: error: ")
-    assert words in error
-    assert error.count("\n") == 1
-
-
 TRAIN_ERRORS = {
     "no time": (["--time", "soon"], "'soon' is no time; write it as 20m"),
     "no size": (["--size", "big"], "big"),
@@ -220,22 +201,31 @@ TRAIN_ERRORS = {
     "no such labels": (["--data", "nowhere"], "nowhere"),
     "no such setting": (["--set", "model.depth=3"], "unknown key 'model.depth'"),
 }
+TRAIN = ["--data", "{labels}", "--from", "{start}", "--out", "{empty}/out"]
+ERRORS = {
+    **{f"val: {name}": (instance_flow, "instance-flow val", ["val", *a], w) for name, (a, w) in VAL_ERRORS.items()},
+    **{f"train: {name}": (main, "instance-flow-train", [*TRAIN, *a], w) for name, (a, w) in TRAIN_ERRORS.items()},
+}
 
 
-@pytest.mark.parametrize(("arguments", "words"), TRAIN_ERRORS.values(), ids=TRAIN_ERRORS)
-def test_training_on_labels_says_what_is_wrong(
+@pytest.mark.parametrize(("command", "program", "arguments", "words"), ERRORS.values(), ids=ERRORS)
+def test_what_is_wrong_is_one_sentence(
     trained: tuple[Path, str],
     labels: Path,
     tmp_path: Path,
+    command: Callable[[Sequence[str]], int],
+    program: str,
     arguments: list[str],
     words: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    start = str(trained[0].parent / "start.safetensors")
-    assert main(["--data", str(labels), "--from", start, "--out", str(tmp_path / "out"), *arguments]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("instance-flow-train: error: ")
+    run, start = trained[0], trained[0].parent / "start.safetensors"
+    places = {"run": run, "labels": labels, "empty": tmp_path, "start": start}
+    assert command([a.format(**places) for a in arguments]) == 2
+    *before, error = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"{program}: error: ")
     assert words in error
+    assert command is main or not before, "only the training tells first what it found"
     assert not (tmp_path / "out" / "checkpoint.pt").exists()
 
 

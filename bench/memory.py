@@ -27,7 +27,7 @@ from ros_setup import Row, show
 from tqdm import tqdm
 
 from instance_flow import AssemblyConfig, InstanceFlowError, Pipeline
-from instance_flow.benchmark.costs import MESSAGE_TYPES, PERIOD
+from instance_flow.benchmark.costs import HEADER, MESSAGE_TYPES, PERIOD
 from instance_flow.benchmark.machine import memory_mib
 from instance_flow.benchmark.scenes import POSES, ExactNetwork, Scene
 from instance_flow.benchmark.suite import CAMERA, SHOWN
@@ -109,7 +109,7 @@ def _watch(pipeline: Pipeline, image: Callable[[int], Image], frames: int) -> Me
             now = memory_mib()
         curve.add(now["resident_mib"])
         tracks = pipeline.step(image(t), t * PERIOD)
-        to_instance_array(MESSAGE_TYPES, tracks, None, pipeline.info.class_names)
+        to_instance_array(MESSAGE_TYPES, tracks, HEADER, pipeline.info.class_names)
         given, most = max(given, int(tracks.ids.max(initial=0))), max(most, len(tracks))
     return Memory(rows, curve)
 

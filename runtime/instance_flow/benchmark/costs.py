@@ -39,6 +39,7 @@ MESSAGE_TYPES = MessageTypes(
     uint32s=lambda runs: array("I", runs.tobytes()),
 )
 """Plain stand-ins for the messages' classes: what filling them costs without any middleware."""
+HEADER = SimpleNamespace(frame_id="camera")
 
 StageCost = dict[str, float]
 """median_ms, p95_ms: wall time.   cpu_ms: median of the process's CPU time, all threads together.   share: 0 to 1."""
@@ -111,7 +112,7 @@ class Run:
         watch = Stopwatch()
         tracks = self.pipeline.step(image, stamp)
         watch.lap(STEP)
-        to_instance_array(MESSAGE_TYPES, tracks, None, names)
+        to_instance_array(MESSAGE_TYPES, tracks, HEADER, names)
         watch.lap(MESSAGE)
         overlay(image, tracks, names)
         watch.lap(DRAW)

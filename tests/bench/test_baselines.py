@@ -15,14 +15,11 @@ import pytest
 import torch
 from baselines.assembly import (
     Assembled,
-    TorchMaps,
     assemble,
     assemble_with_torch,
     assembly_rows,
     enlarge,
     fitted_to,
-    nearest,
-    peaks,
     torch_maps,
 )
 from baselines.association import (
@@ -38,6 +35,8 @@ from baselines.grouping import group_in_blocks, group_naively, grouping_rows
 from baselines.scene import MOST_CENTERS, THRESHOLD, make_layout, make_scene
 from baselines.timing import CPU, WALL, Row, measure, torch_threads
 from numpy.typing import NDArray
+from performance import RATIOS
+from performance_check import read_stored
 
 from instance_flow import Pipeline
 from instance_flow.assembly.grouping import find_centers, group_pixels
@@ -71,7 +70,7 @@ def test_threads_of_torch_come_back_after_an_error() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("objects", OBJECTS)
+@pytest.mark.parametrize("objects", [min(OBJECTS), max(OBJECTS)])
 def test_made_objects_are_as_many_as_asked_for_and_cover_a_third(objects: int, size: tuple[int, int]) -> None:
     scene = make_scene(objects, size)
     foreground = scene.layout.foreground
@@ -81,8 +80,8 @@ def test_made_objects_are_as_many_as_asked_for_and_cover_a_third(objects: int, s
     assert np.array_equal(np.unique(scene.layout.labels), np.arange(objects + 1))
 
 
-@pytest.mark.parametrize("group", [group_pixels, group_naively, group_in_blocks])
-@pytest.mark.parametrize("objects", [0, 1, 7, 24, 25, 60])
+@pytest.mark.parametrize("group", [group_naively, group_in_blocks])
+@pytest.mark.parametrize("objects", [0, 24, 25])  # none; the most that are gone through one by one; a table
 def test_every_pixel_goes_to_a_center_that_none_is_nearer_than(group: Group, objects: int) -> None:
     rng = np.random.default_rng(objects)
     size = (50, 70)
@@ -113,7 +112,7 @@ def check_same_objects(ours: Assembled, theirs: Assembled) -> None:
     assert ours.run_lengths == theirs.run_lengths
 
 
-@pytest.mark.parametrize("objects", [1, 5, 12])
+@pytest.mark.parametrize("objects", [1, 12])
 def test_without_enlarging_the_torch_pipeline_gives_what_ours_gives(objects: int) -> None:
     scene = make_scene(objects, (90, 120), stride=1, seed=objects)
     theirs = assemble_with_torch(torch_maps(scene), 1, scene.window)
@@ -137,12 +136,11 @@ def test_enlarged_masks_of_the_torch_pipeline_lie_on_ours() -> None:
     np.testing.assert_allclose(ours.flows, scene.flows[:, row] * scene.stride, atol=0.5)
 
 
-@pytest.mark.parametrize("stride", [1, 4])
-def test_the_torch_pipeline_sees_nothing_where_there_is_nothing(stride: int) -> None:
-    scene = make_scene(2, SMALL, stride)
+def test_the_torch_pipeline_sees_nothing_where_there_is_nothing() -> None:
+    scene = make_scene(2, SMALL)
     maps = torch_maps(scene)
     maps.semantic[:, 0] += 100
-    theirs = assemble_with_torch(maps, stride, scene.window)
+    theirs = assemble_with_torch(maps, scene.stride, scene.window)
     assert not theirs.labels.any()
     assert theirs.flows.shape == (4, 0, 2)
     assert theirs.boxes.shape == (0, 4)
@@ -179,33 +177,10 @@ def test_ours_is_what_the_pipeline_does() -> None:
     np.testing.assert_allclose(tracks.scores, ours.scores, atol=1e-6)
 
 
-def test_torch_peaks_are_our_centers() -> None:
-    rng = np.random.default_rng(0)
-    heat, foreground = rng.random((40, 60)).astype(np.float32), rng.random((40, 60)) < 0.5
-    centers, scores = find_centers(heat, foreground, 9, THRESHOLD, MOST_CENTERS)
-    points, heats = peaks(torch.from_numpy(heat), torch.from_numpy(foreground), 9)
-    assert len(points) > 10
-    assert np.array_equal(points.numpy(), centers)
-    assert np.array_equal(heats.numpy(), scores)
-
-
-def test_torch_distances_group_as_eq_4_says() -> None:
-    layout = make_layout(9, (40, 60))
-    labels = nearest(torch.from_numpy(layout.offset), torch.from_numpy(layout.centers)).numpy()
-    everywhere = np.ones((40, 60), np.bool_)
-    assert np.array_equal(labels, group_pixels(layout.offset, everywhere, layout.centers))
-
-
 def test_enlarging_keeps_cells_centered_at_half_integers() -> None:
     small = np.random.default_rng(0).random((12, 20)).astype(np.float32)
     large = enlarge(torch.from_numpy(small)[None, None], 4)[0, 0].numpy()
     np.testing.assert_allclose(large, cv2.resize(small, (80, 48), interpolation=cv2.INTER_LINEAR), atol=1e-6)
-
-
-def test_logits_of_the_torch_maps_give_the_probabilities_back() -> None:
-    scene = make_scene(3, SMALL)
-    maps: TorchMaps = torch_maps(scene)
-    np.testing.assert_allclose(maps.semantic[0].softmax(0).numpy(), scene.prediction.semantic, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -230,30 +205,16 @@ def test_the_histogram_counts_what_the_pairs_count() -> None:
     np.testing.assert_allclose(joint_ious(labels, others, 5, 7), pairs)
 
 
-@pytest.mark.parametrize(
-    ("rows", "names"),
-    [
-        (lambda: assembly_rows(1, [(3, (64, 96))]), ["assembly 3 objects 96x64: torch pipeline"]),
-        (
-            lambda: grouping_rows(1, (3,), ((64, 96),)),
-            [
-                "grouping 3 objects 96x64: naive numpy",
-                "grouping 3 objects 96x64: best numpy",
-                "grouping 3 objects 96x64 full resolution: naive numpy",
-                "grouping 3 objects 96x64 full resolution: best numpy",
-            ],
-        ),
-        (
-            lambda: association_rows(1, (3,), (64, 96)),
-            [
-                "association 3 objects 96x64: mask IoU of all pairs",
-                "association 3 objects 96x64: mask IoU by one histogram",
-            ],
-        ),
-    ],
-    ids=["assembly", "grouping", "association"],
-)
-def test_rows_have_stable_names(rows: Callable[[], dict[str, Row]], names: list[str]) -> None:
+ROWS: dict[str, tuple[Callable[[], dict[str, Row]], int]] = {
+    "assembly": (lambda: assembly_rows(1, [(64, (192, 320))]), 1),
+    "grouping": (lambda: grouping_rows(1, (1,), ((192, 320),)), 4),
+    "association": (lambda: association_rows(1, (1,)), 2),
+}
+
+
+@pytest.mark.parametrize(("rows", "count"), ROWS.values(), ids=ROWS)
+def test_rows_have_the_names_that_are_stored(rows: Callable[[], dict[str, Row]], count: int) -> None:
     found = rows()
-    assert list(found) == names
+    assert len(found) == count
+    assert set(found) <= set(read_stored(RATIOS))
     assert all(set(row) == {"ours", "theirs", "ratio"} and min(row.values()) > 0 for row in found.values())

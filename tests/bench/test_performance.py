@@ -33,14 +33,11 @@ from instance_flow.benchmark.suite import CACHED, EXACT, RECOMPUTED
 from instance_flow.structures import SourceError
 
 JUDGEMENTS = {
-    "as stored": (10.0, Stored(10.0), SAME, 1.0),
-    "a little slower": (8.1, Stored(10.0), SAME, 10 / 8.1),
     "slower by more than a quarter": (7.9, Stored(10.0), SLOWER, 10 / 7.9),
     "just a quarter slower": (8.0, Stored(10.0), SAME, 1.25),
     "slower, and allowed": (5.5, Stored(10.0, 1.0), SAME, 10 / 5.5),
     "slower than a tight tolerance": (9.0, Stored(10.0, 0.1), SLOWER, 10 / 9),
     "faster": (13.0, Stored(10.0), FASTER, 10 / 13),
-    "a ratio below one": (0.3, Stored(0.6), SLOWER, 2.0),
     "not stored": (3.0, None, NEW, None),
     "not measured": (None, Stored(3.0), MISSING, None),
 }
@@ -74,14 +71,10 @@ def test_stored_ratios_come_back_and_tolerances_stay(tmp_path: Path) -> None:
 
 DAMAGED = {
     "missing": (None, "no such file"),
-    "empty": ("", "is empty"),
     "cut short": ('{"ratios": {', "cut short"),
-    "a list": ("[]", "holds no ratios"),
-    "without ratios": ("{}", "holds no ratios"),
     "without a tolerance": ('{"ratios": {"a": {"ratio": 2}}}', "holds no ratios"),
-    "a text for a ratio": ('{"ratios": {"a": {"ratio": "much", "tolerance": 1}}}', "holds no ratios"),
     "a ratio of nothing": ('{"ratios": {"a": {"ratio": 0, "tolerance": 1}}}', "neither may be negative"),
-    "not a number": ('{"ratios": {"a": {"ratio": NaN, "tolerance": 1}}}', "neither may be negative"),
+    "no number": ('{"ratios": {"a": {"ratio": NaN, "tolerance": 1}}}', "neither may be negative"),
 }
 
 
@@ -157,18 +150,13 @@ def test_ratios_of_the_pipeline() -> None:
     }
 
 
-def test_the_page_has_everything(tmp_path: Path) -> None:
+def test_the_page_has_the_numbers_of_the_report(tmp_path: Path) -> None:
     said = page(made_report(), tmp_path)
     for words in (
-        *("abc1234", "2026-01-02", "made, 2 cores", "python bench/performance.py --write", "instance-flow bench"),
         *("| fit | 0.50 |", "1 thread", "| 96x64 | 640x480 | all threads | 4.00 | 5.00 |", "1.25x | 3.00x"),
-        *("| 320x192 | 64 |", "| grouping 8 objects | best numpy | 1.000 | 4.500 | 4.50 |"),
-        *("| 20,000 | 99.8 |", "Does it last?", "python bench/ros_lasts.py", "--check"),
+        *("| 320x192 | 64 |", "| grouping 8 objects | best numpy | 1.000 | 4.500 | 4.50 |", "| 20,000 | 99.8 |"),
     ):
         assert words in said, words
-    assert "(profile.svg)" not in said
-    (tmp_path / "profile.svg").write_text("<svg/>")
-    assert "(profile.svg)" in page(made_report(), tmp_path)
 
 
 def test_the_command_makes_page_and_ratios_of_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,10 +198,9 @@ def test_a_profile_shows_both_sides(tmp_path: Path) -> None:
     assert "network 20.50 / 0.50" in said
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"benches": {}}', '{"measurements": []}'], ids=str)
-def test_a_profile_needs_two_reports(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_profile_needs_two_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "report.json"
-    path.write_text(text)
+    path.write_text('{"benches": {}}')
     assert performance.main(["--profile", str(path), str(path), str(tmp_path / "out.svg")]) == 2
     assert "error" in capsys.readouterr().err
     assert not (tmp_path / "out.svg").exists()

@@ -56,13 +56,14 @@ CENTERS = {
     "corner": ("9.... ..... ..... ..... ....7", 3, [(0, 0), (4, 4)]),
     "flat peak is one": ("..... .99.. .99.. ..... .....", 3, [(1, 1)]),
     "below threshold": ("..... .1... ..... ..... .....", 3, []),
+    "at the threshold": ("..... .2... ..... ..... .....", 3, []),
 }
 
 
 @pytest.mark.parametrize(("drawing", "kernel", "expected"), CENTERS.values(), ids=CENTERS)
 def test_centers_drawn_by_hand(drawing: str, kernel: int, expected: list[tuple[int, int]]) -> None:
     heat = grid(drawing)
-    centers, _scores = find_centers(heat, np.ones_like(heat, bool), kernel, 0.15, 10)
+    centers, _scores = find_centers(heat, np.ones_like(heat, bool), kernel, 0.2, 10)
     assert [tuple(center) for center in centers.astype(int).tolist()] == expected
 
 

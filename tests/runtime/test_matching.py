@@ -203,15 +203,18 @@ def evidence(
     class_scores: list[tuple[float, ...]] | None = None,
     votes: dict[int, tuple[float, ...]] | None = None,
     class_weight: float = 0.0,
+    backwards: bool = False,
 ) -> list[int]:
     """Ids by evidence; flows are 0 unless given, the unit is one cell.
 
     before: where each reference shows which identities.   known: how identities look; all of the references are red
-    unless given.   now, looks: where the objects are, and how all of them look.
+    unless given.   now, looks: where the objects are, and how all of them look.   backwards: known in the other order.
     """
     shape = (len(before), len(now))
     if known is None:
         known = {identity: RED for places in before for identity in places}
+    if backwards:
+        known = dict(reversed(known.items()))
     return match_by_evidence(
         points(*now),
         np.array(flows, np.float32) if flows else np.zeros((*shape, 2), np.float32),
@@ -265,6 +268,7 @@ EVIDENCE: dict[str, tuple[dict[str, Any], list[int]]] = {
         {**EQUALS, "expected": {1: (5, 25), 2: (5, 30)}, "gaps": {2: 16}},
         [2],
     ),
+    "away four times as long, twice as far": ({**EQUALS, "expected": {1: (5, 25), 2: (5, 50)}, "gaps": {2: 4}}, [1]),
     "flow goes before motion": ({"before": [{1: (5, 5), 2: (5, 10)}], "expected": {1: (5, 30)}}, [1]),
     "no reference, nothing known": ({"before": []}, [0]),
     "nothing here": ({"before": [{3: (5, 6)}], "now": ()}, []),
@@ -276,22 +280,23 @@ EVIDENCE: dict[str, tuple[dict[str, Any], list[int]]] = {
 @pytest.mark.parametrize(("case", "expected"), EVIDENCE.values(), ids=EVIDENCE)
 def test_evidence(case: dict[str, Any], expected: list[int]) -> None:
     assert evidence(**case) == expected
+    assert evidence(**case, backwards=True) == expected, "references show identities in any order"
 
 
 def test_evidence_says_which_reference_and_how_near() -> None:
     matches = match_by_evidence(
         points((5, 5), (20, 20)),
-        np.zeros((2, 2, 2), np.float32),
-        np.zeros((2, 2), np.float32),
+        np.zeros((3, 2, 2), np.float32),
+        np.zeros((3, 2), np.float32),
         np.stack([RED, BLUE]),
-        [points((5, 8)), points((5, 6))],
-        [np.array([1]), np.array([1])],
+        [points((5, 8)), points((5, 6)), points((5, 4))],
+        [np.array([1])] * 3,
         KnownIdentities(np.array([1, 2]), np.stack([RED, BLUE]), points((5, 5), (20, 20)), np.ones(2, np.int64)),
         1.0,
         MatchCosts(max_cost=8.0),
     )
     assert matches.ids.tolist() == [1, 2]
-    assert matches.reference.tolist() == [1, -1]
+    assert matches.reference.tolist() == [1, -1], "of equally near ones the earlier"
     np.testing.assert_array_equal(matches.distance, [1.0, np.nan])
 
 

@@ -93,8 +93,8 @@ def test_there_is_no_wait_where_no_depth_ever_came() -> None:
 
 @pytest.mark.parametrize(
     ("stamp", "expected"),
-    [(50, 1), (100, 1), (150, 1), (200, 2), (None, 2)],
-    ids=["before all", "exact", "between", "after the change", "without a stamp"],
+    [(50, 1), (100, 1), (150, 1), (160, 2), (200, 2), (None, 2)],
+    ids=["before all", "first", "between", "at the change", "after the change", "without a stamp"],
 )
 def test_a_calibration_counts_from_its_stamp_on(stamp: int | None, expected: int) -> None:
     cameras = Calibrations()

@@ -70,6 +70,12 @@ def test_an_edge_falls_between_cells_where_the_margin_is_zero() -> None:
     assert out[16].tolist() == [0] * 7 + [1] * 18 + [0] * 7
 
 
+def test_a_margin_of_zero_is_background() -> None:
+    fitted = fit(np.zeros((1, 3, 3), np.uint8), (1, 2), STRETCH)  # its middle pixel lies halfway between the cells
+    out, _, _ = restore_labels(np.array([[1, -1]], np.float32), np.array([[1, 0]], np.int32), 1, fitted, 1)
+    assert out.tolist() == [[1, 0, 0]]
+
+
 def brute_force_restore(
     margin: NDArray[np.float32], labels: NDArray[np.int32], size: tuple[int, int], factors: tuple[float, float]
 ) -> NDArray[np.int32]:
@@ -128,6 +134,23 @@ def test_there_is_one_value_for_each_object() -> None:
     fitted = fit(np.zeros((8, 8, 3), np.uint8), (8, 8))
     with pytest.raises(ValueError, match=r"shape \(2,\).*each of 3"):
         restore_labels(np.zeros((8, 8), np.float32), np.zeros((8, 8), np.int32), 3, fitted, 1, [4, 5])
+
+
+INSIDE = {
+    # height and width of the image, of the network's input, and rows and columns of cells of 4 x 4 pixels
+    "all of it": ((192, 320), (192, 320), (48, 80)),
+    "two rows of pixels are half a row of cells": ((90, 320), (192, 320), (22, 80)),
+    "three are most of one": ((91, 320), (192, 320), (23, 80)),
+    "one is little of one": ((320, 89), (320, 192), (80, 22)),
+    "a thread": ((1, 320), (192, 320), (1, 80)),
+}
+
+
+@pytest.mark.parametrize(("shape", "size", "cells"), INSIDE.values(), ids=INSIDE)
+def test_cells_count_whose_center_is_in_the_picture(
+    shape: tuple[int, int], size: tuple[int, int], cells: tuple[int, int]
+) -> None:
+    assert cells_inside(fit(np.zeros((*shape, 3), np.uint8), size), 4) == cells
 
 
 def test_points_go_to_the_middle_of_their_cell() -> None:

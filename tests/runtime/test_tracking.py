@@ -327,6 +327,23 @@ class NothingThere:
         )
 
 
+def test_distances_are_in_pixels_of_the_cameras_image() -> None:
+    class OneCellBeside(NothingThere):
+        """One object whose flow misses by one cell."""
+
+        def predict(self, image: Image, references: Sequence[int]) -> Prediction:
+            maps = super().predict(image, references)
+            heat = np.zeros_like(maps.center)
+            heat[4, 8] = 1
+            maps.reference_offset[:, 1] += 1
+            return replace(maps, semantic=maps.semantic[::-1].copy(), center=heat)
+
+    pipeline = Pipeline(OneCellBeside())
+    image = np.zeros((64, 128, 3), np.uint8)  # twice as large as the network's input, whose cells have 4 x 4 pixels
+    pipeline.step(image)
+    assert pipeline.step(image).distances.tolist() == [8.0]
+
+
 def test_frames_without_objects_are_empty_tracks() -> None:
     pipeline = Pipeline(NothingThere())
     for t in range(6):

@@ -22,6 +22,7 @@ NAVIGATION = {
         "docs/tasks/annotate",
         "docs/tasks/count",
         "docs/tasks/robot",
+        "docs/examples/README",
         "docs/compared",
     ),
     "Run": ("docs/replay", "docs/streams"),

@@ -23,7 +23,7 @@ from instance_flow.commands.values import parse_settings
 from instance_flow_training.comparing.cli import parse as parse_validation
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/tasks/*.md", "models/*.md")
+NAMES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/tasks/*.md", "docs/examples/*.md", "models/*.md")
 PAGES = [path for name in NAMES for path in sorted(ROOT.glob(name))]
 PROJECT = (ROOT / "pyproject.toml").read_text()
 PROJECTS = "".join((ROOT / name / "pyproject.toml").read_text() for name in (".", "training", "export"))

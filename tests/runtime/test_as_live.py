@@ -12,11 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from red_thing import HEIGHT, START, STEP, WIDTH, frames, lines_of, write_source
 
+from instance_flow.commands import run
 from instance_flow.commands.cli import main
 from instance_flow.formats import rle
 from instance_flow.formats.bag_writer import BagWriter
 from instance_flow.formats.video import Frame
-from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video, write_ground_truth
+from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video, load_ground_truth, write_ground_truth
 from instance_flow.replay.as_live import LiveComparison, chosen_frames, survivors
 from instance_flow.structures import SourceError, Tracks
 
@@ -240,6 +241,37 @@ def test_truth_without_the_video_is_told_before_the_work(
     assert main([*command, "--ground-truth", str(tmp_path / "truth.json"), *options]) == 2
     assert words in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_the_truth_is_read_once_for_all_sources(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rosbags")
+    names, read = ("a", "b"), []
+    videos = [Video(k, HEIGHT, WIDTH, 2, (f"{name}/0.jpg", f"{name}/1.jpg")) for k, name in enumerate(names, 1)]
+    annotations = tuple(Annotation(k, k, 1, [None] * 2) for k in (1, 2))
+    write_ground_truth(tmp_path / "truth.json", GroundTruth(tuple(videos), (Category(1, "red"),), annotations))
+    bags = [str(write_source(tmp_path / f"{name}.mcap", frames(2))) for name in names]
+    monkeypatch.setattr(run, "load_ground_truth", lambda path: [read.append(path), load_ground_truth(path)][1])
+    command = ["run", *bags, "--model", str(model), "--out", str(tmp_path / "out"), "--json", "--no-video"]
+    assert main([*command, "--as-live", "5", "--ground-truth", str(tmp_path / "truth.json")]) == 0
+    sources = json.loads(capsys.readouterr().out)["sources"]
+    assert ["against_ground_truth" in summary["as_live"] for summary in sources.values()] == [True, True]
+    ids = [json.loads((tmp_path / "out" / name / "results.json").read_text())[0]["video_id"] for name in names]
+    assert (ids, read) == ([1, 2], [tmp_path / "truth.json"])
+
+
+def test_a_damaged_truth_is_told_once_and_before_any_source(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rosbags")
+    bags = [str(write_source(tmp_path / f"{name}.mcap", frames(2))) for name in ("a", "b")]
+    (tmp_path / "truth.json").write_text("damaged")
+    command = ["run", *bags, "--model", str(model), "--out", str(tmp_path / "out"), "--as-live", "5"]
+    assert main([*command, "--ground-truth", str(tmp_path / "truth.json")]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"instance-flow: error: {tmp_path / 'truth.json'}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_cameras_share_the_machine(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

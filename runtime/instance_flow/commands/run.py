@@ -87,17 +87,19 @@ def run_command(options: argparse.Namespace) -> int:
     if options.ground_truth and options.as_live is None:
         raise ValueError("--ground-truth measures what dropped frames cost, so it needs --as-live RATE")
     inputs = find_inputs(options.source)
+    truth = load_ground_truth(options.ground_truth) if options.ground_truth else None
     if len(inputs) == 1:
-        return _run_one(options, settings, inputs[0])
-    return _run_all(options, settings, inputs)
+        return _run_one(options, settings, truth, inputs[0])
+    return _run_all(options, settings, truth, inputs)
 
 
-def _run_one(options: argparse.Namespace, settings: Settings, given: Input) -> int:
+def _run_one(options: argparse.Namespace, settings: Settings, truth: GroundTruth | None, given: Input) -> int:
     with closing_source(open_input(options, given, _topics(options, given))) as source:
         network = settings.load()
         folder = output_folder(options.out or default_folder(given))
         with watching(options, network.info.class_names) as watch, stop_at_signal() as stopped:
-            summary = _replay(options, given, source, folder, network, settings, watch, stopped)
+            wanted = _output_options(options, truth, source.name)
+            summary = _replay(wanted, given, source, folder, network, settings, watch, stopped)
             print(format_report(summary, options.json))
             if stopped():
                 return SIGNALLED + stopped()
@@ -106,7 +108,9 @@ def _run_one(options: argparse.Namespace, settings: Settings, given: Input) -> i
     return 0
 
 
-def _run_all(options: argparse.Namespace, settings: Settings, inputs: Sequence[Input]) -> int:
+def _run_all(
+    options: argparse.Namespace, settings: Settings, truth: GroundTruth | None, inputs: Sequence[Input]
+) -> int:
     """One run after the other; a source that cannot be read does not keep the others from theirs."""
     network, failed = settings.load(), 0
     folder, summaries = output_folder(options.out or Path("out")), {}
@@ -114,8 +118,8 @@ def _run_all(options: argparse.Namespace, settings: Settings, inputs: Sequence[I
         for given in inputs:
             try:
                 source = open_input(options, given, _topics(options, given))
-                own = folder / given.name
-                summaries[given.name] = _replay(options, given, source, own, network, settings, watch, stopped)
+                own, wanted = folder / given.name, _output_options(options, truth, source.name)
+                summaries[given.name] = _replay(wanted, given, source, own, network, settings, watch, stopped)
             except SourceError as error:
                 failed += 1
                 _log.error("%s", error)
@@ -131,7 +135,7 @@ def _run_all(options: argparse.Namespace, settings: Settings, inputs: Sequence[I
 
 
 def _replay(
-    options: argparse.Namespace,
+    output_options: OutputOptions,
     given: Input,
     source: OpenedSource,
     folder: Path,
@@ -144,7 +148,6 @@ def _replay(
         return stopped() or watch.closed
 
     watch.begin(source)
-    output_options = _output_options(options, source.name)
     add = watch.add if watch else None
     going = follow(source, ended)
     summary = replay(source, given.path, folder, network, settings, output_options, stopped=going, watch=add)
@@ -224,8 +227,7 @@ def _topics(options: argparse.Namespace, given: Input) -> list[str]:
     return [topic for topic in pictures if topic != options.depth]
 
 
-def _output_options(options: argparse.Namespace, name: str) -> OutputOptions:
-    ground_truth = load_ground_truth(options.ground_truth) if options.ground_truth else None
+def _output_options(options: argparse.Namespace, ground_truth: GroundTruth | None, name: str) -> OutputOptions:
     return OutputOptions(
         save=tuple(options.save),
         video=not options.no_video,

@@ -182,8 +182,15 @@ def make_parser() -> argparse.ArgumentParser:
     does = "write a checkpoint as one self-describing model file, proven equal to torch"
     examples = "instance-flow-export runs/mine", "instance-flow-export checkpoint.pt model.onnx --size 640x384"
     parser = argparse.ArgumentParser(prog="instance-flow-export", **described(does, *examples))
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or the folder of a training run: its best one")
-    parser.add_argument("out", type=Path, nargs="?", help="the .onnx file to write (of a folder: model.onnx in it)")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="a checkpoint, or the folder of a training run: its best one",
+    )
+    parser.add_argument(
+        "out", type=Path, nargs="?", metavar="OUT", help="the .onnx file to write (of a folder: model.onnx in it)"
+    )
     parser.add_argument(
         "--size",
         type=image_size,

@@ -59,8 +59,10 @@ def make_parser() -> argparse.ArgumentParser:
     does = "write a model with its convolutions in 8 bits, for fast CPUs"
     examples = ("instance-flow-quantise model.onnx model-int8.onnx --images FOLDER",)
     parser = argparse.ArgumentParser(prog="instance-flow-quantise", **described(does, *examples))
-    parser.add_argument("model", type=Path, help="a float32 .onnx model that instance-flow-export wrote")
-    parser.add_argument("out", type=Path, help="the .onnx file to write")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a float32 .onnx model that instance-flow-export wrote"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="the .onnx file to write")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--images", type=Path, metavar="FOLDER", help="pictures, videos or bags of what the robot will see"

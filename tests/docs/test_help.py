@@ -64,6 +64,15 @@ def test_examples_of_the_help_are_understood(parser: argparse.ArgumentParser) ->
     assert epilog in parser.format_help(), "the lines of the examples are joined"
 
 
+@pytest.mark.parametrize("parser", PARSERS)
+def test_arguments_are_in_capitals_and_values_are_explained(parser: argparse.ArgumentParser) -> None:
+    """A choice of words needs no name, and neither what is explained by its name alone (GROUND_TRUTH, RESULTS)."""
+    actions = [action for action in parser._actions if not isinstance(action, argparse._SubParsersAction)]
+    positional = [action for action in actions if not action.option_strings and action.choices is None]
+    assert [one.dest for one in positional if one.metavar is None or str(one.metavar) != str(one.metavar).upper()] == []
+    assert [one.option_strings for one in actions if one.option_strings and not one.help] == []
+
+
 def test_a_command_is_listed_with_the_words_of_its_own_help() -> None:
     listed = parsers()["instance-flow"].format_help()
     for name, parser in parsers().items():

@@ -27,7 +27,9 @@ def make_parser() -> argparse.ArgumentParser:
         "instance-flow-train training/configs/worlds.toml --dry-run",
     )
     parser = argparse.ArgumentParser(prog="instance-flow-train", **described(does, *examples))
-    parser.add_argument("config", type=Path, nargs="?", help="TOML file of differences from the paper's settings")
+    parser.add_argument(
+        "config", type=Path, nargs="?", metavar="CONFIG", help="TOML file of differences from the paper's settings"
+    )
     own = parser.add_argument_group("on labels of your own, without a configuration")
     own.add_argument(
         "--data", type=Path, nargs="+", metavar="SOURCE", help="labels in any form: a folder, zip file or label file"
@@ -43,7 +45,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--time", default="20m", metavar="20m", help="how long to train (default 20m)")
     own.add_argument("--size", "--imgsz", default="640x384", metavar="WIDTHxHEIGHT", help="of the model's input")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="a setting in place of the configuration's, such as loss.distil=0; may be given again",
+    )
     parser.add_argument(
         "--help-settings", action="store_true", help="print every setting of CONFIG and --set: default, range, meaning"
     )

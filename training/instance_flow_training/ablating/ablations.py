@@ -210,10 +210,21 @@ def make_parser() -> argparse.ArgumentParser:
     does = "train and score every alternative of the paper's tables on synthetic worlds"
     examples = ("instance-flow-ablate training/configs/ablations.toml --tables II --seeds 0",)
     parser = argparse.ArgumentParser(prog="instance-flow-ablate", **described(does, *examples))
-    parser.add_argument("config", type=Path, help="TOML file of the runs, such as training/configs/ablations.toml")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG", help="TOML file of the runs, such as training/configs/ablations.toml"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="a setting of the training in every run, such as data.workers=0; may be given again",
+    )
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="which tables (all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="a training of each run with each (0 1 2)"
+    )
     parser.add_argument("--pretrain-steps", type=int, default=1000, help="steps without the inter-frame losses")
     parser.add_argument("--clips", type=int, default=21, help="held-out clips, of all situations in turn")
     parser.add_argument("--jobs", type=int, default=1, help="trainings side by side")

@@ -149,11 +149,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser = argparse.ArgumentParser(prog="instance-flow-validate", **described(does, *examples))
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("model", nargs="?", type=Path, help="an exported .onnx model")
+    what.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="an exported .onnx model")
     what.add_argument("--oracle", action="store_true", help="the truth in place of a model")
-    parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--clips", type=int, default=40, help="how many worlds (default 40)")
     parser.add_argument("--first-seed", type=int, default=0, help="training uses seeds from 1000000 on")
-    parser.add_argument("--frames", type=int, default=30)
+    parser.add_argument("--frames", type=int, default=30, help="of each clip (default 30)")
     parser.add_argument(
         "--situation",
         choices=list(dict.fromkeys((*ALL_SITUATIONS, *REAL_SITUATIONS))),

@@ -33,9 +33,14 @@ def make_parser() -> argparse.ArgumentParser:
     does = "measure a model on labels in any form"
     examples = "instance-flow val model.onnx labels.zip --page val.html", "instance-flow val runs/mine data"
     parser = argparse.ArgumentParser(prog="instance-flow val", **described(does, *examples))
-    parser.add_argument("model", type=Path, help="an exported .onnx model, or the folder of a training run")
     parser.add_argument(
-        "data", type=Path, help="labels of stills or videos: a folder, zip file or label file of any form"
+        "model", type=Path, metavar="MODEL", help="an exported .onnx model, or the folder of a training run"
+    )
+    parser.add_argument(
+        "data",
+        type=Path,
+        metavar="SOURCE",
+        help="labels of stills or videos: a folder, zip file or label file of any form",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures, if not beside the labels")
     parser.add_argument("--size", "--imgsz", type=image_size, metavar="WIDTHxHEIGHT", help="of the network's input")

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What may be named as a source, and streams as they are: a server of MJPEG or RTSP in a process of its own that is
-fast, ends, stalls, or sends what is no video; a video on standard input; Ctrl-C in the midst of it."""
+fast, ends, stalls, or sends what is no video; a video on standard input; Ctrl-C in the midst of it.
+
+No camera of Video4Linux was ever opened here: the machines of this project have neither one nor the kernel module that
+plays one (v4l2loopback). What a camera may be refused for is tested; that it gives pictures is not.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -116,6 +121,38 @@ def test_a_device_that_is_no_camera(path: str, said: str, tmp_path: Path, capsys
         CameraDevice(Path(path)).open()
     assert capsys.readouterr().err == f"instance-flow: error: {caught.value}\n"
     assert not (tmp_path / "out").exists()
+
+
+HOLD = """
+import os, sys
+os.open(sys.argv[1], os.O_PATH)  # a device without a driver cannot be opened for more
+open("/proc/self/comm", "w").write(sys.argv[2])
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(("program", "said"), [("guvcview", "guvcview"), ("a\x1b[1m b", r"a\\x1b\[1m b")])
+def test_a_busy_camera(program: str, said: str, tmp_path: Path) -> None:
+    """Whoever else has the device open is named, by the link to it too; once that program has ended, nobody is."""
+    device, link = tmp_path / "video0", tmp_path / "by-id"
+    link.symlink_to(device)
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(81, 250))  # a number that no camera has
+    except OSError:
+        pytest.skip("only root makes devices")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(device), program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline()
+        for path in (device, link):
+            busy = rf"{path}: the camera is busy: {said} \(process {holder.pid}\) uses it; end that program$"
+            with pytest.raises(SourceError, match=busy):
+                CameraDevice(path).open()
+        holder.communicate()
+    with pytest.raises(SourceError, match=f"{device}: cannot be opened as a camera: it is busy, or not a device"):
+        CameraDevice(device).open()
 
 
 def test_a_live_run(server: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from ctypes.util import find_library
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.request import urlopen
@@ -18,6 +22,7 @@ from urllib.request import urlopen
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from red_thing import HEIGHT, WIDTH, frames
 
 from instance_flow.commands.cli import main
@@ -254,6 +259,69 @@ def test_a_window_where_there_can_be_none(model: Path, tmp_path: Path) -> None:
     headless = "GUI:                           NONE" in cv2.getBuildInformation()
     assert ("pip install opencv-python" if headless else "DISPLAY is not set") in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def screen(folder: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) BGR: what Xvfb shows, which it keeps in a file in X's own format for pictures."""
+    data = (folder / "Xvfb_screen0").read_bytes()
+    header = np.frombuffer(data, ">u4", 25)
+    height, line, begin = int(header[5]), int(header[12]), int(header[0] + 12 * header[19])
+    pixels = np.frombuffer(data, np.uint8, height * line, begin).reshape(height, -1, 4)
+    return pixels[:, : int(header[4]), :3]
+
+
+def press_q(display: str) -> None:
+    """The key is pressed in whatever window the pointer is, as there is no window manager."""
+    x11, test = ctypes.CDLL(find_library("X11")), ctypes.CDLL(find_library("Xtst"))
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    connection = ctypes.c_void_p(x11.XOpenDisplay(display.encode()))
+    key = x11.XKeysymToKeycode(connection, ctypes.c_ulong(ord("q")))
+    for down in (1, 0):
+        test.XTestFakeKeyEvent(connection, key, down, ctypes.c_ulong(0))
+    x11.XCloseDisplay(connection)
+
+
+def test_a_window_shows_the_tracks_until_q_is_pressed(model: Path, tmp_path: Path) -> None:
+    """On a display that is a file."""
+    if re.search(r"GUI:\s*NONE", cv2.getBuildInformation()):
+        pytest.skip("this OpenCV has no windows (opencv-python has)")
+    if not (shutil.which("Xvfb") and find_library("Xtst")):
+        pytest.skip("no Xvfb on this machine, or no libXtst to press keys with")
+    begin, write = os.pipe()
+    shown = ["Xvfb", "-displayfd", str(write), "-screen", "0", f"{WIDTH}x{HEIGHT}x24", "-fbdir", str(tmp_path)]
+    served = [sys.executable, str(Path(__file__).with_name("stream_server.py"))]
+    with (
+        subprocess.Popen(shown, pass_fds=[write], stderr=subprocess.DEVNULL) as xvfb,
+        subprocess.Popen(served, stdout=subprocess.PIPE, text=True) as server,
+    ):
+        os.close(write)
+        with os.fdopen(begin) as answer:
+            display = f":{answer.readline().strip()}"
+        assert server.stdout is not None
+        camera = f"http://127.0.0.1:{int(server.stdout.readline())}/camera"
+        command = [sys.executable, "-m", "instance_flow", "run", camera, "--show", "--model", str(model), "--json"]
+        run = subprocess.Popen(
+            [*command, "--out", str(tmp_path / "out"), "--no-video"], env={**os.environ, "DISPLAY": display},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        most = 0
+        try:
+            for _ in range(60):
+                picture = screen(tmp_path).astype(int)
+                most = max(most, int((picture.max(2) - picture.min(2) > 60).sum()))
+                if most > 100:
+                    press_q(display)
+                with suppress(subprocess.TimeoutExpired):
+                    run.wait(0.5)
+                    break
+        finally:
+            run.terminate()
+            said, errors = run.communicate()
+            xvfb.terminate()
+            server.terminate()
+    assert most > 100, "the object and its name, shrunk, as the window has a toolbar"
+    assert run.returncode == 0, errors
+    assert json.loads(said)["interrupted"]
 
 
 def test_in_a_browser(board: Board, port: int) -> None:

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,14 +20,16 @@ import torch
 from instance_flow.commands.cli import main as instance_flow
 from instance_flow.formats.rle import encode
 from instance_flow.formats.ytvis import Annotation, Category, GroundTruth, Video
+from instance_flow.structures import SourceError
 from instance_flow_training.comparing.frame_scores import score_frames
 from instance_flow_training.comparing.judgement import Curve, Judgement
 from instance_flow_training.comparing.scoring import TrackedVideos
-from instance_flow_training.config import load_config
+from instance_flow_training.config import TrainConfig, load_config
 from instance_flow_training.data.conversion import packed_picture
+from instance_flow_training.data.kept_labels import PARTS
 from instance_flow_training.data.label_sources import open_labels
 from instance_flow_training.data.video_sets import read_video_set
-from instance_flow_training.own_labels import minutes_of
+from instance_flow_training.own_labels import OwnLabels, minutes_of, prepared
 from instance_flow_training.train import main
 from instance_flow_training.weights.checkpoint import load_checkpoint, save_weights
 from instance_flow_training.weights.initialise import build_network, take_checkpoint
@@ -134,13 +139,20 @@ def test_pictures_of_zip_files_are_told_from_those_that_stay(labels: Path, tmp_p
 
 
 @pytest.fixture(scope="module")
-def trained(labels: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run's folder and what the command printed."""
-    folder = tmp_path_factory.mktemp("run")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights to start from."""
+    path = tmp_path_factory.mktemp("run") / "start.safetensors"
     # Of its own accord such a network finds nothing: what is noise would differ between torch and ONNX Runtime.
     config = load_config(TINY, ["model.center_sigmoid=true", "loss.focal_center=true"])
-    save_weights(folder / "start.safetensors", build_network(config, len(CLASS_NAMES)), config, CLASS_NAMES, 3)
-    arguments = ["--data", str(labels), "--from", str(folder / "start.safetensors"), "--time", "3s", "--size", "96x64"]
+    save_weights(path, build_network(config, len(CLASS_NAMES)), config, CLASS_NAMES, 3)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(labels: Path, start: Path) -> tuple[Path, str]:
+    """A run's folder and what the command printed."""
+    folder = start.parent
+    arguments = ["--data", str(labels), "--from", str(start), "--time", "3s", "--size", "96x64"]
     changes = ["--set", "data.workers=0", "--set", "threads=1", "--set", "data.cutouts=0"]
     with pytest.MonkeyPatch.context() as patch:
         printed: list[str] = []
@@ -172,6 +184,121 @@ def test_a_run_whose_time_is_up_is_only_finished_again(trained: tuple[Path, str]
     changes = ["--set", "data.workers=0", "--set", "data.cutouts=0"]
     assert main([*arguments, "--size", "96x64", *changes, "--out", str(run)]) == 0
     assert load_checkpoint(run / "checkpoint.pt")["step"] == before
+
+
+def yolo(root: Path, parts: dict[str, int], first: int = 0, classes: Sequence[str] = ("car", "person")) -> Path:
+    """A set of so many pictures in each part, "" for none, each of other pixels with an object of each class."""
+    root.mkdir(parents=True, exist_ok=True)
+    entries = "".join(f"{name}: {name}/images\n" for name in parts if name)
+    (root / "data.yaml").write_text(f"{entries}nc: {len(classes)}\nnames: [{', '.join(classes)}]\n")
+    for part, count in parts.items():
+        for kind in ("images", "labels"):
+            (root / part / kind).mkdir(parents=True, exist_ok=True)
+        for number in range(first, first + count):
+            pixels = np.random.default_rng([number, *part.encode()]).integers(256, size=(64, 96, 3), dtype=np.uint8)
+            assert cv2.imwrite(str(root / part / "images" / f"{number}.png"), pixels)
+            lines = [f"{row} {SHAPES[row]}\n" for row in range(len(classes))]
+            (root / part / "labels" / f"{number}.txt").write_text("".join(lines))
+        first += count
+    return root
+
+
+SHAPES = ("0.1 0.1 0.7 0.1 0.7 0.9 0.1 0.9", "0.75 0.1 0.8 0.1 0.8 0.2")
+"""Of 58 x 51 pixels, and of 5 x 6."""
+
+
+def pack(folder: Path) -> Path:
+    return Path(shutil.make_archive(str(folder), "zip", folder))
+
+
+def prepare(wanted: OwnLabels) -> TrainConfig:
+    """As a training that goes as far as its first checkpoint."""
+    with prepared(wanted, []) as config:
+        (wanted.out / "checkpoint.pt").write_text(config.data.annotations)
+    return config
+
+
+def own(start: Path, out: Path, *data: Path, **more: Any) -> OwnLabels:
+    return OwnLabels(data, more.get("val"), None, str(start), 1.0, (64, 96), out)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All that is in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def run(start: Path, tmp_path: Path) -> OwnLabels:
+    """A run that was trained on a zip file and a folder."""
+    wanted = own(
+        start, tmp_path / "run", pack(yolo(tmp_path / "packed", {"": 4}, 100)), yolo(tmp_path / "open", {"": 6})
+    )
+    prepare(wanted)
+    return wanted
+
+
+STAYS: dict[str, Callable[[OwnLabels], object]] = {
+    "nothing": lambda _: None,
+    "the times alone": lambda run: [os.utime(path, (1, 1)) for path in run.data],
+    "the same packed again": lambda run: pack(yolo(run.data[0].with_suffix(""), {"": 4}, 100)),
+    "labels of a version before": lambda run: (run.out / "labels" / "sources.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", STAYS.values(), ids=STAYS)
+def test_a_run_goes_on_with_the_labels_that_it_has(run: OwnLabels, change: Callable[[OwnLabels], object]) -> None:
+    before = files(run.out)
+    change(run)
+    prepare(run)
+    after = files(run.out)
+    assert after.pop("labels/sources.json")
+    assert after == {name: data for name, data in before.items() if name != "labels/sources.json"}
+
+
+CHANGES: dict[str, Callable[[OwnLabels], OwnLabels | object]] = {
+    "a zip file exported again": lambda run: pack(yolo(run.data[0].with_suffix(""), {"": 6}, 100)),
+    "a label": lambda run: [file.write_text(f"0 {SHAPES[1]}") for file in (run.data[1] / "labels").iterdir()],
+    "a picture more": lambda run: yolo(run.data[1], {"": 7}),
+    "a source less": lambda run: replace(run, data=run.data[:1]),
+    "a source to validate on": lambda run: replace(run, data=run.data[:1], val=run.data[1]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_changed_labels_are_read_again_and_the_earlier_run_is_kept(
+    run: OwnLabels, change: Callable[[OwnLabels], OwnLabels | object], caplog: pytest.LogCaptureFixture
+) -> None:
+    (run.out / "notes.txt").write_text("not of the run")
+    before = files(run.out)
+    changed = change(run)
+    wanted = changed if isinstance(changed, OwnLabels) else run
+    caplog.set_level("INFO", "instance_flow_training")
+    prepare(wanted)
+    after = files(run.out)
+    assert after.pop("notes.txt") == before.pop("notes.txt")
+    assert files(run.out / "before-1") == before
+    assert {name.split("/")[0] for name in after} == {"labels", "checkpoint.pt", "before-1"}
+    assert any(after[f"labels/{part}/instances.json"] != before[f"labels/{part}/instances.json"] for part in PARTS)
+    assert f"begins anew, and the earlier run is kept in {run.out / 'before-1'}" in caplog.text
+    prepare(wanted)
+    assert not (run.out / "before-2").exists(), "the labels are those of the run now"
+
+
+GONE: dict[str, tuple[Callable[[OwnLabels], object], str]] = {
+    "a source is gone": (lambda run: run.data[0].unlink(), "packed.zip: there is no such file or folder"),
+    "a label is damaged": (lambda run: (run.data[1] / "labels/0.txt").write_text("0 x"), "0.txt: line 1 holds"),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), GONE.values(), ids=GONE)
+def test_labels_that_cannot_be_read_again_leave_the_run_as_it_is(
+    run: OwnLabels, change: Callable[[OwnLabels], object], words: str
+) -> None:
+    before = files(run.out)
+    change(run)
+    with pytest.raises(SourceError, match=re.escape(words)):
+        prepare(run)
+    assert files(run.out) == before
 
 
 def test_val_measures_a_run_on_labels(

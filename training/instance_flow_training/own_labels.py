@@ -7,13 +7,17 @@ It starts from trained weights, and everything that a configuration would say is
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,22 +26,32 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import shown
-from instance_flow.formats.ytvis import GroundTruth, load_ground_truth
+from instance_flow.formats.ytvis import load_ground_truth
 from instance_flow.pipeline import Pipeline
-from instance_flow.structures import ModelError
+from instance_flow.structures import ModelError, SourceError
 from instance_flow_training.comparing.judgement import Curve, judge
 from instance_flow_training.comparing.val import MODEL
 from instance_flow_training.config import ConfigError, TrainConfig, apply, merged, parse_override
-from instance_flow_training.data.conversion import COPY, LABELS, NONE, packed_picture, write_set
+from instance_flow_training.data.conversion import LABELS
+from instance_flow_training.data.kept_labels import (
+    ABOUT,
+    PARTS,
+    TRAIN,
+    VAL,
+    read_about,
+    same_labels,
+    state_of,
+    write_parts,
+)
 from instance_flow_training.data.label_sources import open_labels, open_truth
 from instance_flow_training.data.merging import split_set
 from instance_flow_training.data.video_sets import VideoSet, read_video_set
-from instance_flow_training.weights.checkpoint import CHECKPOINT, load_checkpoint
+from instance_flow_training.weights.checkpoint import BEST, CHECKPOINT, load_checkpoint
 
 log = logging.getLogger(__name__)
 
 EVERYDAY = "everyday"
-LABELS_FOLDER, PAGE = "labels", "results.html"
+LABELS_FOLDER, TENSORBOARD, PAGE = "labels", "tensorboard", "results.html"
 VALIDATION_SHARE = 0.2
 _VALIDATIONS = 8
 """So many in the time that there is."""
@@ -75,21 +89,103 @@ def minutes_of(text: str) -> float:
     return 60 * hours + minutes + seconds / 60
 
 
-def configure(wanted: OwnLabels, overrides: Sequence[str]) -> TrainConfig:
-    """Read the labels, write their two parts into ``out``/labels, and choose the settings.
+@contextmanager
+def prepared(wanted: OwnLabels, overrides: Sequence[str], dry: bool = False) -> Iterator[TrainConfig]:
+    """The settings for these labels, which lie in ``out``/labels for the run; of a dry run in a folder that goes again.
 
-    A resumed run takes the parts that are there. Raises SourceError for bad labels, ModelError for bad weights,
-    ConfigError for overrides that do not fit.
+    A resumed run takes the labels that are there, unless the sources have changed and give others: then training
+    begins anew, and the earlier run is kept in ``out``/before-N. After an exception before the first checkpoint ``out``
+    is as it was.
+    Raises SourceError for bad labels, ModelError for bad weights, ConfigError for overrides that do not fit, and where
+    ``out`` cannot be written.
     """
     weights = start_weights(wanted.start)
     began_with = load_checkpoint(weights)
-    parts = {name: wanted.out / LABELS_FOLDER / name for name in ("train", "val")}
-    if not all((folder / LABELS).is_file() for folder in parts.values()):
-        for folder, found in zip(parts.values(), read_parts(wanted), strict=True):
-            write_set(found, folder, COPY if packed_picture(found) else NONE)
-    # What is trained and validated on is checked when it is opened for that.
-    train, val = (load_ground_truth(folder / LABELS) for folder in parts.values())
-    changes = settings(wanted, began_with, weights, train, len(val.videos))
+    sources = [path for path in (*wanted.data, wanted.val, wanted.images) if path is not None]
+    for path in wanted.data:
+        if path.is_dir() and wanted.out.resolve().is_relative_to(path.resolve()):
+            raise SourceError(
+                f"{path}: holds {wanted.out}, so that what the run writes would be read as labels; give another --out"
+            )
+    state = state_of(sources, *(str(path) for path in (wanted.val, wanted.images)))
+    with ExitStack() as undo:
+        labels = wanted.out / LABELS_FOLDER
+        if state is None or read_about(labels).get("state") != state:
+            parts = read_parts(wanted)
+            try:
+                labels, weights = _bring(wanted, parts, {"state": state}, weights, dry, undo)
+            except OSError as error:
+                raise ConfigError(
+                    f"--out {wanted.out}: cannot be written ({error.strerror}); give another folder"
+                ) from error
+        try:
+            yield configured(wanted, began_with, weights, labels, overrides)
+        finally:
+            if not dry and (wanted.out / CHECKPOINT).exists():
+                undo.pop_all()
+
+
+def _bring(
+    wanted: OwnLabels,
+    parts: Sequence[VideoSet],
+    about: Mapping[str, Any],
+    weights: Path,
+    dry: bool,
+    undo: ExitStack,
+) -> tuple[Path, Path]:
+    """Write the labels to where the run takes them from; gives this folder, and the weights, which may have moved."""
+    out, labels = wanted.out, wanted.out / LABELS_FOLDER
+    if dry:
+        labels = Path(undo.enter_context(TemporaryDirectory(prefix="instance-flow-"))) / LABELS_FOLDER
+        write_parts(labels, parts, about)
+        return labels, weights
+    for folder in [path for path in (out, *out.parents) if not path.exists()][::-1]:
+        folder.mkdir()
+        undo.callback(_remove_empty, folder)
+    with TemporaryDirectory(prefix=".labels-", dir=out) as place:
+        new = Path(place) / LABELS_FOLDER
+        write_parts(new, parts, about)
+        if same_labels(new, labels):
+            (new / ABOUT).replace(labels / ABOUT)
+            return labels, weights
+        began = (out / CHECKPOINT).exists()
+        if began:
+            earlier = _put_aside(out, undo)
+            log.info(
+                f"{out}: was trained on other labels than those of {', '.join(map(str, wanted.data))} now; training "
+                f"begins anew, and the earlier run is kept in {earlier}"
+            )
+            if weights.resolve().parent == out.resolve():
+                weights = earlier / weights.name
+        for name in (LABELS_FOLDER, TENSORBOARD):
+            shutil.rmtree(out / name, ignore_errors=True)
+            undo.callback(shutil.rmtree, out / name, ignore_errors=True)
+        new.replace(labels)
+    return labels, weights
+
+
+def _put_aside(out: Path, undo: ExitStack) -> Path:
+    """Move the files of an earlier run into a folder in ``out``, a run's folder by itself; gives it."""
+    earlier = next(path for n in itertools.count(1) if not (path := out / f"before-{n}").exists())
+    earlier.mkdir()
+    undo.callback(earlier.rmdir)
+    for name in (CHECKPOINT, BEST, MODEL, PAGE, TENSORBOARD, LABELS_FOLDER):
+        if (out / name).exists():
+            (out / name).replace(earlier / name)
+            undo.callback((earlier / name).replace, out / name)
+    return earlier
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def configured(
+    wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, labels: Path, overrides: Sequence[str]
+) -> TrainConfig:
+    """The settings with the user's own. Raises ConfigError for those that do not fit."""
+    changes = settings(wanted, began_with, weights, labels)
     for text in overrides:
         changes = merged(changes, parse_override(text))
     return apply(TrainConfig(), changes)
@@ -122,11 +218,13 @@ def read_parts(wanted: OwnLabels) -> tuple[VideoSet, VideoSet]:
     return train, val
 
 
-def settings(
-    wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, train: GroundTruth, validated: int
-) -> dict[str, Any]:
+def settings(wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, labels: Path) -> dict[str, Any]:
     """The configuration as differences from the defaults: shape and losses of the weights' own run, the rest by the
-    pictures and the machine."""
+    pictures and the machine.
+
+    labels: the folder of both parts."""
+    # What is trained and validated on is checked when it is opened for that.
+    train, val = (load_ground_truth(labels / part / LABELS) for part in PARTS)
     theirs = began_with["config"]
     names = sorted({category.name for category in train.categories})
     known = set(names) <= set(began_with["class_names"])
@@ -152,7 +250,7 @@ def settings(
         "loss": {**theirs.get("loss", {}), "distil": 0.0, "teacher": ""},
         "data": {
             "source": "youtube_vis",
-            "annotations": str(wanted.out / LABELS_FOLDER / "train" / LABELS),
+            "annotations": str(labels / TRAIN / LABELS),
             "crop": crop,
             "scales": [round(fit * factor, 3) for factor in (0.7, 0.85, 1.0, 1.2, 1.4)],
             "frames_per_clip": 2,
@@ -164,8 +262,8 @@ def settings(
         "validation": {
             "minutes": wanted.minutes / _VALIDATIONS,
             "patience": _VALIDATIONS // 2,
-            "annotations": str(wanted.out / LABELS_FOLDER / "val" / LABELS),
-            "limit": min(validated, 60),
+            "annotations": str(labels / VAL / LABELS),
+            "limit": min(len(val.videos), 60),
             "size": list(wanted.size),
         },
     }
@@ -185,14 +283,14 @@ def finish(out: Path, size: tuple[int, int]) -> str:
         )
     if export.main([str(out), f"--size={size[1]}x{size[0]}"]):
         raise ConfigError(f"{out}: trained, but not exported; instance-flow-export {out} says why")
-    judgement = judge(Pipeline.load(out / MODEL), read_video_set(out / LABELS_FOLDER / "val"))
+    judgement = judge(Pipeline.load(out / MODEL), read_video_set(out / LABELS_FOLDER / VAL))
     state = load_checkpoint(out / CHECKPOINT)
     about = {
         "trained": f"{state['seconds'] / 60:.0f} minutes, {state['step']} steps",
         "started from": str(state["config"]["init"]["checkpoint"]),
         "labels": str(out / LABELS_FOLDER),
     }
-    page = judgement.page(f"{out.name}: results", about, curves(out / "tensorboard"))
+    page = judgement.page(f"{out.name}: results", about, curves(out / TENSORBOARD))
     with replacing(out / PAGE) as path:
         path.write_text(page, encoding="utf-8")
     return (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     from instance_flow_training.config import ConfigError, describe_settings, load_config
     from instance_flow_training.loop.dry_run import dry_run
     from instance_flow_training.loop.training import Stopped, is_first_process, report_of, train
-    from instance_flow_training.own_labels import configure, finish
+    from instance_flow_training.own_labels import finish, prepared
 
     if options.help_settings:
         print(describe_settings())
@@ -87,11 +88,15 @@ def main(arguments: list[str] | None = None) -> int:
     logger.setLevel(logging.INFO if is_first_process() else logging.WARNING)
     try:
         wanted = own_labels(options) if options.data else None
-        config = configure(wanted, options.overrides) if wanted else load_config(options.config, options.overrides)
-        out = wanted.out if wanted else options.out or Path("runs") / config.name
-        report = dry_run(config) if options.dry_run else report_of(train(config, out))
-        if wanted and not options.dry_run and is_first_process():
-            report = finish(out, wanted.size)
+        with (
+            prepared(wanted, options.overrides, options.dry_run)
+            if wanted
+            else nullcontext(load_config(options.config, options.overrides))
+        ) as config:
+            out = wanted.out if wanted else options.out or Path("runs") / config.name
+            report = dry_run(config) if options.dry_run else report_of(train(config, out))
+            if wanted and not options.dry_run and is_first_process():
+                report = finish(out, wanted.size)
     except (ConfigError, InstanceFlowError, ValueError) as error:
         # A data loader's worker puts its traceback before the sentence.
         sentence = str(error).strip().splitlines()[-1]

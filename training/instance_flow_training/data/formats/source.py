@@ -72,7 +72,7 @@ class Source:
         if self.unpacked:
             self.root = _unpacked(path)
         self.whole = path.is_dir() or self.unpacked
-        self.files = list(_walk(self.root)) if self.whole else [path]
+        self.files = list(walk(self.root)) if self.whole else [path]
         if images is not None and not images.is_dir():
             raise SourceError(f"{images}: is no folder; set data.images to the folder of the pictures")
 
@@ -93,7 +93,7 @@ class Source:
         """Pictures below a folder, by name."""
         folder = self.root if folder is None else folder
         if folder not in self._pictures:
-            files = self.files if self.whole and folder == self.root else _walk(folder)
+            files = self.files if self.whole and folder == self.root else walk(folder)
             self._pictures[folder] = [path for path in files if path.suffix.lower() in PICTURES]
         return self._pictures[folder]
 
@@ -238,7 +238,7 @@ def _file_name(written: str) -> str:
     return PurePosixPath(unquote(address.path)).name
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
     """All files below a folder but hidden ones, in the order of their names; links are followed, each folder once."""
 
     def refuse(error: OSError) -> None:

@@ -27,7 +27,7 @@ from instance_flow_training.comparing.scoring import TrackedVideos
 from instance_flow_training.config import TrainConfig, load_config
 from instance_flow_training.data.conversion import packed_picture
 from instance_flow_training.data.kept_labels import PARTS
-from instance_flow_training.data.label_sources import open_labels
+from instance_flow_training.data.label_sources import open_labels, open_parts
 from instance_flow_training.data.video_sets import read_video_set
 from instance_flow_training.own_labels import OwnLabels, minutes_of, prepared
 from instance_flow_training.train import main
@@ -299,6 +299,112 @@ def test_labels_that_cannot_be_read_again_leave_the_run_as_it_is(
     with pytest.raises(SourceError, match=re.escape(words)):
         prepare(run)
     assert files(run.out) == before
+
+
+def coco_parts(root: Path, parts: dict[str, int]) -> Path:
+    """As Roboflow exports COCO: a label file beside the pictures of each part."""
+    for part, count in parts.items():
+        yolo(root / "made", {part: count}, 10 * len(part))
+        shutil.copytree(root / "made" / part / "images", root / part)
+        names = sorted(path.name for path in (root / part).iterdir())
+        images = [{"id": n, "file_name": name, "height": 64, "width": 96} for n, name in enumerate(names, 1)]
+        box = [[10, 10, 70, 10, 70, 50, 10, 50]]
+        objects = [
+            {"id": n, "image_id": n, "category_id": 1, "iscrowd": 0, "segmentation": box} for n in range(1, count + 1)
+        ]
+        labels = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "car"}]}
+        (root / part / "_annotations.coco.json").write_text(json.dumps(labels))
+    shutil.rmtree(root / "made")
+    return root
+
+
+def cvat_tasks(root: Path) -> Path:
+    """A task of each part."""
+    for subset in ("Train", "Validation"):
+        yolo(root / subset, {"": 3}, 10 * len(subset))
+        (root / subset / "data.yaml").unlink()
+        shutil.rmtree(root / subset / "labels")
+        images = "".join(
+            f'<image id="{n}" name="{path.name}" subset="{subset}" width="96" height="64">'
+            '<polygon label="car" points="10,10;70,10;70,50"/></image>'
+            for n, path in enumerate(sorted((root / subset / "images").iterdir()))
+        )
+        # The folder's own name says nothing of the part.
+        (root / subset).rename(root / f"task{len(subset)}")
+        meta = "<meta><task><labels><label><name>car</name></label></labels></task></meta>"
+        text = f"<annotations><version>1.1</version>{meta}{images}</annotations>"
+        (root / f"task{len(subset)}" / "annotations.xml").write_text(text)
+    return root
+
+
+def one_yaml(root: Path, entries: str) -> Path:
+    """Six pictures in train, and these entries in data.yaml."""
+    yolo(root, {"train": 6})
+    (root / "data.yaml").write_text(f"{entries}nc: 2\nnames: [car, person]\n")
+    return root
+
+
+def copied(root: Path) -> Path:
+    yolo(root, {"train": 6})
+    shutil.copytree(root / "train", root / "valid")
+    return one_yaml(root, "train: train/images\nval: valid/images\n")
+
+
+PARTED: dict[str, tuple[Callable[[Path], Path | list[Path]], int, int]] = {
+    "train and val": (lambda root: yolo(root, {"train": 4, "val": 2}), 4, 2),
+    "train, val and test": (lambda root: yolo(root, {"train": 4, "val": 2, "test": 3}), 4, 2),
+    "no parts": (lambda root: yolo(root, {"": 10}), 8, 2),
+    "only train": (lambda root: yolo(root, {"train": 5}), 4, 1),
+    "train and test": (lambda root: yolo(root, {"train": 5, "test": 2}), 4, 1),
+    "only val": (lambda root: yolo(root, {"val": 5}), 4, 1),
+    "val and test": (lambda root: yolo(root, {"val": 5, "test": 5}), 8, 2),
+    "val is train": (lambda root: one_yaml(root, "train: train/images\nval: train/images\n"), 5, 1),
+    "val is not there": (lambda root: one_yaml(root, "train: train/images\nval: valid/images\n"), 5, 1),
+    "val is a copy of train": (copied, 5, 1),
+    "a zip file of train": (lambda root: pack(yolo(root, {"train": 5})), 4, 1),
+    "COCO of train and valid": (lambda root: coco_parts(root, {"train": 4, "valid": 2}), 4, 2),
+    "COCO of train": (lambda root: coco_parts(root, {"train": 5}), 4, 1),
+    "COCO of train and test": (lambda root: coco_parts(root, {"train": 5, "test": 2}), 4, 1),
+    "CVAT's tasks of a part each": (cvat_tasks, 3, 3),
+    "two without parts": (lambda root: [yolo(root / "a", {"": 5}), yolo(root / "b", {"": 5}, 50)], 8, 2),
+    "one with parts, one without": (
+        lambda root: [yolo(root / "a", {"train": 4, "val": 2}), yolo(root / "b", {"": 5}, 50)],
+        *(4 + 4, 2 + 1),
+    ),
+    "one with parts, one too small for it": (
+        lambda root: [yolo(root / "a", {"train": 4, "val": 2}), yolo(root / "b", {"": 1}, 50)],
+        *(5, 2),
+    ),
+    "an export that holds the one before": (
+        lambda root: [pack(yolo(root / "a", {"": 5})), pack(yolo(root / "b", {"": 10}))],
+        *(12 - 2, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "trained", "validated"), PARTED.values(), ids=PARTED)
+def test_no_picture_is_trained_and_validated_on(
+    tmp_path: Path, make: Callable[[Path], Path | list[Path]], trained: int, validated: int
+) -> None:
+    made = make(tmp_path / "set")
+    train, val = open_parts(made if isinstance(made, list) else [made])
+    names = [[name for video in part.truth.videos for name in video.file_names] for part in (train, val)]
+    pixels = [
+        {(part.images / name).read_bytes() for name in its} for part, its in zip((train, val), names, strict=True)
+    ]
+    assert not pixels[0] & pixels[1]
+    assert [len(its) for its in names] == [trained, validated]
+    assert any("validated on" in note for note in train.notes)
+
+
+def test_a_source_to_validate_on_is_not_trained_on(tmp_path: Path) -> None:
+    made = yolo(tmp_path / "made", {"": 6})
+    held = yolo(tmp_path / "held", {"": 2})
+    train, val = open_parts([made], val=held)
+    assert (len(train.truth.videos), len(val.truth.videos)) == (4, 2)
+    assert "2 pictures or videos are not trained on, as they are validated on" in train.notes
+    with pytest.raises(SourceError, match="all of its pictures are among those to validate on"):
+        open_parts([made], val=made)
 
 
 def test_val_measures_a_run_on_labels(

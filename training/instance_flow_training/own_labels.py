@@ -43,8 +43,7 @@ from instance_flow_training.data.kept_labels import (
     state_of,
     write_parts,
 )
-from instance_flow_training.data.label_sources import open_labels, open_truth
-from instance_flow_training.data.merging import split_set
+from instance_flow_training.data.label_sources import open_parts
 from instance_flow_training.data.video_sets import VideoSet, read_video_set
 from instance_flow_training.weights.checkpoint import BEST, CHECKPOINT, load_checkpoint
 
@@ -111,7 +110,9 @@ def prepared(wanted: OwnLabels, overrides: Sequence[str], dry: bool = False) -> 
     with ExitStack() as undo:
         labels = wanted.out / LABELS_FOLDER
         if state is None or read_about(labels).get("state") != state:
-            parts = read_parts(wanted)
+            parts = open_parts(wanted.data, wanted.images, wanted.val, share=VALIDATION_SHARE)
+            for note in parts[0].notes:
+                log.info(note)
             try:
                 labels, weights = _bring(wanted, parts, {"state": state}, weights, dry, undo)
             except OSError as error:
@@ -201,21 +202,6 @@ def start_weights(start: str) -> Path:
             f"{path}: the bundled weights are missing; install instance-flow-training again, or give --from FILE"
         )
     return path
-
-
-def read_parts(wanted: OwnLabels) -> tuple[VideoSet, VideoSet]:
-    """For training and for validation: two sources, the two parts of one, or a split of our own."""
-    train = open_labels(wanted.data, wanted.images, "train")
-    if wanted.val is not None:
-        val = open_truth(wanted.val, wanted.images)
-    else:
-        val = open_labels(wanted.data, wanted.images, "val")
-        if val.truth.videos == train.truth.videos:  # There are no parts.
-            train, val = split_set(train, VALIDATION_SHARE)
-            log.info(f"{len(val.truth.videos)} pictures or videos, drawn at random, are kept for validation")
-    for note in train.notes:
-        log.info(note)
-    return train, val
 
 
 def settings(wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, labels: Path) -> dict[str, Any]:

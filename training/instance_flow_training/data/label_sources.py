@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,16 @@ from instance_flow_training.data.class_tables import ALL_CLASSES
 from instance_flow_training.data.crowds import AUTO
 from instance_flow_training.data.formats import coco, cvat, label_studio, labelme, palette, yolo
 from instance_flow_training.data.formats.source import Source, packed_name
-from instance_flow_training.data.merging import check_names, class_names, complete_tables, merge_sets, rename_classes
+from instance_flow_training.data.merging import (
+    check_names,
+    choose_videos,
+    class_names,
+    complete_tables,
+    merge_sets,
+    rename_classes,
+    shared_videos,
+    split_set,
+)
 from instance_flow_training.data.video_sets import ANNOTATION_FILES, ANY_CATEGORY, VideoSet, clip_set_of, read_video_set
 
 
@@ -56,24 +66,122 @@ def open_labels(
     Raises SourceError, naming the first thing that is wrong.
     """
     sets: dict[str, VideoSet] = {}
-    renamed: set[str] = set()
     for path in paths:
         if str(path) in sets:
             raise SourceError(f"{path}: is named twice; name each source once")
         source = Source(path, images)
-        try:
-            found = _read(source, split, crowds, lenient)
-        except SourceError as error:
-            raise SourceError(packed_name(error)) from error
-        renamed.update(class_names(found).values())
-        sets[str(path)] = _told(rename_classes(found, rename or {}), source, len(paths) > 1)
-    for name in rename or {}:
-        if name not in renamed:
-            raise SourceError(
-                f'{", ".join(sets)}: has no class "{shown(name)}" to rename; it has {", ".join(sorted(renamed))}'
-            )
+        with _naming_packed():
+            sets[str(path)] = _told(_read(source, split, crowds, lenient), source, len(paths) > 1)
+    sets = _renamed(sets, rename or {})
     check_names(sets)
     return merge_sets(complete_tables(sets, classes))
+
+
+def open_parts(
+    paths: Sequence[Path],
+    images: Path | None = None,
+    val: Path | None = None,
+    rename: Mapping[str, str] | None = None,
+    share: float = 0.2,
+    seed: int = 0,
+) -> tuple[VideoSet, VideoSet]:
+    """A set to train on and one to validate on, with no picture in both; arguments and errors of ``open_labels``.
+
+    val: the source to validate on, read as by ``open_truth``. Without it that is, of a source that has a part for
+        validation, this part, and of the others together ``share`` of their videos, as by ``split_set``.
+    """
+    sets: dict[str, VideoSet] = {}
+    held: dict[str, VideoSet] = {}
+    for path in paths:
+        if str(path) in sets:
+            raise SourceError(f"{path}: is named twice; name each source once")
+        source = Source(path, images)
+        with _naming_packed():
+            found = _read(source, "train", AUTO, lenient=False)
+            part = _part_for_validation(source, found) if val is None else None
+        sets[str(path)] = _told(found, source, len(paths) > 1)
+        if part is not None:
+            held[f"{path} (its part for validation)"] = _told(part, source, len(paths) > 1)
+    if val is not None:
+        held[f"{val} (to validate on)"] = open_truth(val, images)
+    named = _renamed({**sets, **held}, rename or {})
+    sets, held = ({name: named[name] for name in some} for some in (sets, held))
+    check_names(sets if val is None else named)
+    whole = dict(zip(paths, complete_tables(sets), strict=True))
+    notes: list[str] = []
+    loose = [] if val is not None else [path for path in paths if f"{path} (its part for validation)" not in held]
+    trained, validated = [whole[path] for path in paths if path not in loose], list(held.values())
+    if validated and val is None:
+        count = sum(len(found.truth.videos) for found in validated)
+        notes.append(f"{count} pictures or videos are validated on, as the parts of their sources say")
+    if loose:
+        rest, drawn = _drawn([whole[path] for path in loose], share, seed, bool(validated))
+        trained.append(rest)
+        validated += drawn
+        count, of = (
+            sum(len(found.truth.videos) for found in drawn),
+            sum(len(whole[path].truth.videos) for path in loose),
+        )
+        notes.append(
+            f"{count} of {of} pictures or videos of {', '.join(map(str, loose))}, drawn at random, are validated on"
+        )
+    return _apart(merge_sets(trained), merge_sets(validated), notes)
+
+
+def _part_for_validation(source: Source, train: VideoSet) -> VideoSet | None:
+    """The part of a source that was read for training, without what is in both: that is for training."""
+    if "val" not in source.parts:
+        return None
+    found = _read(source, "val", AUTO, lenient=False)
+    spare = {video.id for video in found.truth.videos} - shared_videos(found, train)
+    return choose_videos(found, spare) if spare else None
+
+
+def _drawn(loose: Sequence[VideoSet], share: float, seed: int, optional: bool) -> tuple[VideoSet, list[VideoSet]]:
+    """Sets without a part for validation as one to train on and what is drawn of it, nothing where that can be and no
+    video can be spared."""
+    found = merge_sets(loose)
+    try:
+        rest, drawn = split_set(found, share, seed)
+    except SourceError:
+        if optional:
+            return found, []
+        raise
+    return rest, [drawn]
+
+
+def _apart(train: VideoSet, val: VideoSet, notes: Sequence[str]) -> tuple[VideoSet, VideoSet]:
+    """Both sets without a picture in both."""
+    again = shared_videos(train, val)
+    if len(again) == len(train.truth.videos):
+        raise SourceError(
+            f"{train.truth.source}: all of its pictures are among those to validate on; name others to validate on, or "
+            "none, so that some of them are kept for it"
+        )
+    if again:
+        train = choose_videos(train, {video.id for video in train.truth.videos} - again)
+        notes = [*notes, f"{len(again)} pictures or videos are not trained on, as they are validated on"]
+    return replace(train, notes=(*train.notes, *notes)), _ignored_in_all(val)
+
+
+def _renamed(sets: Mapping[str, VideoSet], rename: Mapping[str, str]) -> dict[str, VideoSet]:
+    """The sets with other names for their classes. Raises SourceError for a name that none of them has."""
+    names = {name for found in sets.values() for name in class_names(found).values()}
+    for name in rename:
+        if name not in names:
+            raise SourceError(
+                f'{", ".join(sets)}: has no class "{shown(name)}" to rename; it has {", ".join(sorted(names))}'
+            )
+    return {source: rename_classes(found, rename) for source, found in sets.items()}
+
+
+@contextmanager
+def _naming_packed() -> Iterator[None]:
+    """Errors name what is in a zip file by the zip file."""
+    try:
+        yield
+    except SourceError as error:
+        raise SourceError(packed_name(error)) from error
 
 
 def _told(found: VideoSet, source: Source, several: bool) -> VideoSet:

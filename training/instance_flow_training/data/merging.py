@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,26 @@ def split_set(found: VideoSet, share: float = 0.2, seed: int = 0) -> tuple[Video
             "more, or name a set for validation"
         )
     return choose_videos(found, shows.keys() - held), choose_videos(found, held)
+
+
+def shared_videos(found: VideoSet, other: VideoSet) -> set[int]:
+    """Ids of the videos of ``found`` that the other set shows, too: one of their files, or files of the same names and
+    bytes, as where one export holds what another held."""
+    theirs: dict[tuple[str, int], list[str]] = {}
+    for video in other.truth.videos:
+        for name in video.file_names:
+            path = os.path.realpath(other.images / name)
+            theirs.setdefault((os.path.basename(path), os.path.getsize(path)), []).append(path)
+
+    def is_shown(video: Video) -> bool:
+        files = [os.path.realpath(found.images / name) for name in video.file_names]
+        alike = [theirs.get((os.path.basename(path), os.path.getsize(path)), []) for path in files]
+        if any(path in some for path, some in zip(files, alike, strict=True)):
+            return True
+        # Of videos all frames: a black one is in many.
+        return all(any(cmp(path, one, shallow=False) for one in some) for path, some in zip(files, alike, strict=True))
+
+    return {video.id for video in found.truth.videos if is_shown(video)}
 
 
 def choose_videos(found: VideoSet, ids: Iterable[int]) -> VideoSet:

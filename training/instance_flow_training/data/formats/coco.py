@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instance_flow_training.data.crowds import AUTO
-from instance_flow_training.data.formats.source import Source, in_split, split_of
+from instance_flow_training.data.formats.source import Source, split_of
 from instance_flow_training.data.merging import merge_sets
 from instance_flow_training.data.still_sets import read_still_set
 from instance_flow_training.data.video_sets import VideoSet, read_video_set
@@ -37,7 +37,7 @@ def is_set(data: Any) -> bool:
 
 def read(source: Source, files: list[Path], split: str, crowds: str = AUTO, lenient: bool = False) -> VideoSet:
     """One set of the files of a split."""
-    chosen = in_split({path: split_of(path, source.root, by_name=source.whole) for path in files}, split)
+    chosen = source.in_split({path: split_of(path, source.root, by_name=source.whole) for path in files}, split)
     return merge_sets([_read(source, path, crowds, lenient) for path in chosen])
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -17,7 +17,7 @@ from instance_flow.formats.ytvis import Segmentation
 from instance_flow.structures import SourceError
 from instance_flow_training.data.crowds import AUTO
 from instance_flow_training.data.formats.build import SetBuilder, ellipse, flat_polygon, run_length_mask, turned_box
-from instance_flow_training.data.formats.source import Source, in_split, naming, read_xml, split_of, to_text
+from instance_flow_training.data.formats.source import Source, naming, read_xml, split_of, to_text
 from instance_flow_training.data.merging import merge_sets
 from instance_flow_training.data.set_files import read_header
 from instance_flow_training.data.video_sets import VideoSet
@@ -35,8 +35,20 @@ def find(source: Source) -> list[Path]:
 
 def read(source: Source, files: list[Path], split: str, _crowds: str = AUTO, lenient: bool = False) -> VideoSet:
     """Images as stills; tracks as one video. Shapes of one label and group are parts of one object."""
-    chosen = in_split({path: split_of(path, source.root) for path in files}, split)
-    return merge_sets([_read(source, path, split, lenient) for path in chosen])
+    chosen = source.in_split({path: split_of(path, source.root) for path in files}, split)
+    roots = {path: read_xml(path) for path in chosen}
+    # The files of several tasks have one choice of parts.
+    images = source.in_split(
+        {image: _split(image) for root in roots.values() for image in root.iterfind("image")}, split
+    )
+    wanted = set(images)
+    return merge_sets(
+        [
+            _read(source, path, root, wanted, lenient)
+            for path, root in roots.items()
+            if root.find("image") is None or not wanted.isdisjoint(root.iterfind("image"))
+        ]
+    )
 
 
 def _is_cvat(path: Path) -> bool:
@@ -46,8 +58,8 @@ def _is_cvat(path: Path) -> bool:
     return b"<annotations" in head and (b"<version" in head or b"<meta" in head)
 
 
-def _read(source: Source, path: Path, split: str, lenient: bool) -> VideoSet:
-    root = read_xml(path)
+def _read(source: Source, path: Path, root: Element, wanted: Container[Element], lenient: bool) -> VideoSet:
+    """wanted: the images that are read."""
     images, tracks = root.findall("image"), root.findall("track")
     if images and tracks:
         raise SourceError(f"{path}: holds images and tracks; export it for images or for video")
@@ -60,9 +72,9 @@ def _read(source: Source, path: Path, split: str, lenient: bool) -> VideoSet:
         if tracks:
             _read_video(source, path, root, tracks, builder)
         else:
-            splits = {image: _split(image) for image in images}
-            for image in in_split(splits, split):
-                _read_image(source, path, image, builder)
+            for image in images:
+                if image in wanted:
+                    _read_image(source, path, image, builder)
     return builder.build(lenient)
 
 

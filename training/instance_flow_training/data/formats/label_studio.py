@@ -21,7 +21,7 @@ from instance_flow.formats.foreign_text import shown
 from instance_flow.formats.image_encodings import check_size
 from instance_flow_training.data.crowds import AUTO
 from instance_flow_training.data.formats.build import SetBuilder, ellipse, flat_polygon, run_length_mask, turned_box
-from instance_flow_training.data.formats.source import PICTURES, Source, in_split, naming, split_of
+from instance_flow_training.data.formats.source import PICTURES, Source, naming, split_of
 from instance_flow_training.data.merging import merge_sets
 from instance_flow_training.data.set_files import read_header
 from instance_flow_training.data.video_sets import VideoSet
@@ -38,7 +38,7 @@ def find(source: Source) -> list[Path]:
 
 def read(source: Source, files: list[Path], split: str, _crowds: str = AUTO, lenient: bool = False) -> VideoSet:
     """Every task a still. Of a task that several people labelled, the ground truth, or else the last one, is taken."""
-    chosen = in_split({path: split_of(path, source.root, by_name=source.whole) for path in files}, split)
+    chosen = source.in_split({path: split_of(path, source.root, by_name=source.whole) for path in files}, split)
     return merge_sets([_read(source, path, lenient) for path in chosen])
 
 

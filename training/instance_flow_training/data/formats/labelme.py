@@ -20,7 +20,7 @@ from instance_flow.formats.picture_size import picture_size
 from instance_flow.structures import SourceError
 from instance_flow_training.data.crowds import AUTO
 from instance_flow_training.data.formats.build import SetBuilder, ellipse, flat_polygon, run_length_mask
-from instance_flow_training.data.formats.source import Source, in_split, naming, split_of, to_text
+from instance_flow_training.data.formats.source import Source, naming, split_of, to_text
 from instance_flow_training.data.set_files import read_header
 from instance_flow_training.data.video_sets import ANY_CATEGORY, VideoSet
 
@@ -37,7 +37,7 @@ def find(source: Source) -> list[Path]:
 
 def read(source: Source, files: list[Path], split: str, _crowds: str = AUTO, lenient: bool = False) -> VideoSet:
     """Every picture a still. Shapes of one label and group_id are parts of one object."""
-    chosen = in_split({path: split_of(path, source.root) for path in files}, split)
+    chosen = source.in_split({path: split_of(path, source.root) for path in files}, split)
     builder = SetBuilder(NAME, source.path, source.root)
     kinds: Counter[str] = Counter()
     for path in chosen:

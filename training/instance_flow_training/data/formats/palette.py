@@ -22,7 +22,7 @@ from instance_flow.formats.picture_size import picture_size
 from instance_flow.structures import SourceError
 from instance_flow_training.data.crowds import AUTO
 from instance_flow_training.data.formats.build import SetBuilder
-from instance_flow_training.data.formats.source import Source, in_split, naming, split_of
+from instance_flow_training.data.formats.source import Source, naming, split_of
 from instance_flow_training.data.video_sets import ANY_CATEGORY, VideoSet
 
 NAME = "palette PNGs"
@@ -39,7 +39,7 @@ def find(source: Source) -> list[Path]:
 def read(source: Source, files: list[Path], split: str, _crowds: str = AUTO, lenient: bool = False) -> VideoSet:
     """Each folder of label pictures as one video of the frames that have one."""
     videos: dict[Path, list[Path]] = {}
-    for path in in_split({path: split_of(path, source.root) for path in files}, split):
+    for path in source.in_split({path: split_of(path, source.root) for path in files}, split):
         videos.setdefault(path.parent, []).append(path)
     builder = SetBuilder("palette PNGs (DAVIS, YouTube-VOS)", source.path, source.root)
     metas: dict[Path, Any] = {}

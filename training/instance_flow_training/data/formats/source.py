@@ -51,6 +51,7 @@ class Source:
     """path: as the user named it.   root: the folder that holds everything.   files: those that may hold labels.
 
     whole: a folder or zip file is the source, rather than one file in a folder.
+    parts: the splits of what was read so far, "" for what is of none.
 
     The files of a zip are unpacked into a temporary folder that stays for as long as the process.
     """
@@ -61,6 +62,7 @@ class Source:
         A zip file is refused whole where it would write outside of its folder, or more than ``MAX_UNPACKED`` bytes.
         """
         self.path, self.images = path, images
+        self.parts: set[str] = set()
         self._json: dict[Path, Any] = {}
         self._pictures: dict[Path, list[Path]] = {}
         self._frames: dict[Path, Frames] = {}
@@ -96,6 +98,17 @@ class Source:
             files = self.files if self.whole and folder == self.root else walk(folder)
             self._pictures[folder] = [path for path in files if path.suffix.lower() in PICTURES]
         return self._pictures[folder]
+
+    def in_split(self, splits: Mapping[T, str], split: str) -> list[T]:
+        """What belongs to a split, of things with the split of each; all for "", and where there are no parts. For
+        train, where nothing says so, what is not of val or test, or else everything. Adds to ``parts``."""
+        self.parts.update(splits.values())
+        chosen = [thing for thing, its in splits.items() if its == split]
+        if not split or not any(splits.values()):
+            return list(splits)
+        if not chosen and split == "train":
+            return [thing for thing, its in splits.items() if not its] or list(splits)
+        return chosen
 
     def picture(self, written: str, *near: Path) -> Path:
         """The picture that a label file calls ``written``: in one of the folders ``near``, or else the only one of its
@@ -199,17 +212,6 @@ def split_of(path: Path, root: Path, by_name: bool = False) -> str:
     parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts[-1:]
     words = [*parts[:-1], *(re.split(r"[_\-.]", path.stem) if by_name else [])]
     return next((_SPLITS[plain] for word in words if (plain := _YEAR.sub("", word.lower())) in _SPLITS), "")
-
-
-def in_split(splits: Mapping[T, str], split: str) -> list[T]:
-    """What belongs to a split, of things with the split of each; all for "", and where there are no parts. For train,
-    where nothing says so, what is not of val or test, or else everything."""
-    chosen = [thing for thing, its in splits.items() if its == split]
-    if not split or not any(splits.values()):
-        return list(splits)
-    if not chosen and split == "train":
-        return [thing for thing, its in splits.items() if not its] or list(splits)
-    return chosen
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from instance_flow_training.data.formats.source import (
     PICTURES,
     SPLITS,
     Source,
-    in_split,
     naming,
     read_text,
     read_yaml,
@@ -54,7 +53,7 @@ def read(source: Source, files: list[Path], split: str, _crowds: str = AUTO, len
         names, parts = _described(source, files[0])
         for name in names.values():
             builder.category(name)
-    pictures = in_split(parts, split)
+    pictures = source.in_split(parts, split)
     if not pictures:
         raise SourceError(f"{files[0]}: has no pictures of the part {split!r}; check its {split}: entry")
     lines: list[tuple[Path, int]] = []

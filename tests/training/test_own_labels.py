@@ -29,6 +29,7 @@ from instance_flow_training.data.conversion import packed_picture
 from instance_flow_training.data.kept_labels import PARTS
 from instance_flow_training.data.label_sources import open_labels, open_parts
 from instance_flow_training.data.video_sets import read_video_set
+from instance_flow_training.datasets import open_training_data
 from instance_flow_training.own_labels import OwnLabels, minutes_of, prepared
 from instance_flow_training.train import main
 from instance_flow_training.weights.checkpoint import load_checkpoint, save_weights
@@ -405,6 +406,54 @@ def test_a_source_to_validate_on_is_not_trained_on(tmp_path: Path) -> None:
     assert "2 pictures or videos are not trained on, as they are validated on" in train.notes
     with pytest.raises(SourceError, match="all of its pictures are among those to validate on"):
         open_parts([made], val=made)
+
+
+def crowded(root: Path) -> Path:
+    """Every picture has a box without a mask besides its object."""
+    yolo(root, {"": 5})
+    for file in (root / "labels").iterdir():
+        file.write_text(f"0 {SHAPES[0]}\n0 0.9 0.5 0.1 0.1\n")
+    return root
+
+
+def small_objects(root: Path) -> Path:
+    yolo(root, {"": 5})
+    for file in (root / "labels").iterdir():
+        file.write_text(f"1 {SHAPES[1]}")
+    return root
+
+
+CUTOUTS: dict[str, tuple[Callable[[Path], Path | list[Path]], list[str], float]] = {
+    "whole objects": (lambda root: yolo(root, {"": 5}), [], 0.3),
+    "a source of small ones beside": (lambda root: [yolo(root / "a", {"": 5}), small_objects(root / "b")], [], 0.3),
+    "small objects": (small_objects, [], 0),
+    "boxes without masks, which are crowds": (crowded, [], 0),
+    "two sources of other classes": (
+        lambda root: [yolo(root / "a", {"": 5}), yolo(root / "b", {"": 5}, 50, ("cat", "dog"))],
+        *([], 0),
+    ),
+    "classes to train that are small": (lambda root: yolo(root, {"": 5}), ["data.classes=person"], 0),
+    "as the user says": (small_objects, ["data.cutouts=0.5"], 0.5),
+}
+
+
+@pytest.mark.parametrize(("make", "overrides", "share"), CUTOUTS.values(), ids=CUTOUTS)
+def test_cutouts_are_made_where_there_are_objects_for_them(
+    start: Path,
+    tmp_path: Path,
+    make: Callable[[Path], Path | list[Path]],
+    overrides: list[str],
+    share: float,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "instance_flow_training")
+    made = make(tmp_path / "set")
+    data = made if isinstance(made, list) else [made]
+    with prepared(own(start, tmp_path / "run", *data), overrides) as config:
+        assert config.data.cutouts == share
+        assert ("no cut-outs are made" in caplog.text) == (share == 0)
+        if share != 0.5:
+            assert open_training_data(config.data, 8, 4)[0].images.shape[0] == 2
 
 
 def test_val_measures_a_run_on_labels(

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,8 +44,9 @@ from instance_flow_training.data.kept_labels import (
     write_parts,
 )
 from instance_flow_training.data.label_sources import open_parts
-from instance_flow_training.data.video_sets import VideoSet, read_video_set
+from instance_flow_training.data.video_sets import VideoSet, open_video_set, read_video_set
 from instance_flow_training.weights.checkpoint import BEST, CHECKPOINT, load_checkpoint
+from instance_flow_training.worlds.cutouts import LEAST_EXTENT, has_cutouts
 
 log = logging.getLogger(__name__)
 
@@ -187,9 +188,21 @@ def configured(
 ) -> TrainConfig:
     """The settings with the user's own. Raises ConfigError for those that do not fit."""
     changes = settings(wanted, began_with, weights, labels)
+    theirs: dict[str, Any] = {}
     for text in overrides:
-        changes = merged(changes, parse_override(text))
-    return apply(TrainConfig(), changes)
+        theirs = merged(theirs, parse_override(text))
+    config = apply(TrainConfig(), merged(changes, theirs))
+    if isinstance(theirs.get("data"), dict) and "cutouts" in theirs["data"]:
+        return config
+    data = config.data
+    opened = open_video_set(labels / TRAIN, None, data.classes, data.ignore_unlabelled, data.crowds)
+    if has_cutouts(opened):
+        return config
+    log.info(
+        "no cut-outs are made (data.cutouts is 0): they need objects of at least "
+        f"{LEAST_EXTENT} pixels, whole in pictures that are labelled completely and without crowds"
+    )
+    return replace(config, data=replace(data, cutouts=0.0))
 
 
 def start_weights(start: str) -> Path:

@@ -7,7 +7,7 @@ hide each other and leave, and their masks and identities are exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from instance_flow_training.targets import IGNORE
 
 FloatArray = NDArray[np.float32]
 
-_LEAST_EXTENT = 48
+LEAST_EXTENT = 48
 """Pixels: a smaller object, enlarged, is a blur."""
 _LEAST_SHARE = 0.2
 """Of its box that an object must fill: less is mostly the frame of something else."""
@@ -62,20 +62,16 @@ class CutoutLibrary:
         self.cutouts: list[list[Cutout]] = [[] for _ in self.class_names]
         self.grounds: list[int] = []
         self.empty_grounds: list[int] = []
-        for row in range(len(clip_set.clips)):
-            clip = clip_set.clips[row]
-            if clip.partial or any(entry.is_crowd for entry in clip.objects):
-                continue
-            labels = paint_labels(clip, 0)
+        for row, labels, found in _all_cutouts(clip_set):
             self.grounds.append(row)
             if not labels.any():
                 self.empty_grounds.append(row)
-            for cutout in _cutouts(row, clip, labels):
+            for cutout in found:
                 self.cutouts[cutout.class_id].append(cutout)
         counts = np.array([len(members) for members in self.cutouts], np.float64)
         if not counts.any() or not self.grounds:
             raise SourceError(
-                f"{clip_set.images}: no object of at least {_LEAST_EXTENT} pixels in a picture whose objects are all "
+                f"{clip_set.images}: no object of at least {LEAST_EXTENT} pixels in a picture whose objects are all "
                 "labelled, none of them a crowd; cut-outs need such pictures"
             )
         self._shares = np.sqrt(counts) / np.sqrt(counts).sum()
@@ -127,6 +123,20 @@ def cover(
     return np.ascontiguousarray(scaled[top : top + height, left : left + width])
 
 
+def has_cutouts(clip_set: ClipSet) -> bool:
+    """Whether a ``CutoutLibrary`` of the set would hold anything; looks at pictures' labels up to the first cut-out."""
+    return any(found for _, _, found in _all_cutouts(clip_set))
+
+
+def _all_cutouts(clip_set: ClipSet) -> Iterator[tuple[int, NDArray[np.uint8], list[Cutout]]]:
+    """The pictures in which everything is labelled: row, labels and cut-outs of each."""
+    for row in range(len(clip_set.clips)):
+        clip = clip_set.clips[row]
+        if not clip.partial and not any(entry.is_crowd for entry in clip.objects):
+            labels = paint_labels(clip, 0)
+            yield row, labels, _cutouts(row, clip, labels)
+
+
 def _cutouts(row: int, clip: AnnotatedClip, labels: NDArray[np.uint8]) -> list[Cutout]:
     """The objects of a picture that are whole in it: large enough, not at its border, nearly in one piece."""
     found = []
@@ -138,7 +148,7 @@ def _cutouts(row: int, clip: AnnotatedClip, labels: NDArray[np.uint8]) -> list[C
         x, y, w, h = cv2.boundingRect(mask)
         area = int(np.count_nonzero(mask))
         inside = x > 1 and y > 1 and x + w < width - 1 and y + h < height - 1
-        if inside and max(w, h) >= _LEAST_EXTENT and area >= _LEAST_SHARE * w * h and _is_one_piece(mask, area):
+        if inside and max(w, h) >= LEAST_EXTENT and area >= _LEAST_SHARE * w * h and _is_one_piece(mask, area):
             found.append(Cutout(row, label, class_id, (x, y, x + w, y + h)))
     return found
 

@@ -456,6 +456,34 @@ def test_cutouts_are_made_where_there_are_objects_for_them(
             assert open_training_data(config.data, 8, 4)[0].images.shape[0] == 2
 
 
+CAR, PERSON = ("Car", "person"), ("car", "Person")
+
+
+def test_classes_are_renamed_in_all_sources(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = [yolo(tmp_path / "a", {"train": 4, "val": 2}, 0, CAR), yolo(tmp_path / "b", {"": 4}, 50, PERSON)]
+    other = yolo(tmp_path / "c", {"": 4}, 80, ("Car", "man"))
+    names = {"Car": "car", "Person": "person", "man": "person"}
+    for more in ({}, {"val": other}):
+        rename = names if more else {old: new for old, new in names.items() if old != "man"}
+        wanted = replace(own(start, tmp_path / f"run{len(more)}", *data, **more), rename=rename)
+        prepare(wanted)
+        for part in PARTS:
+            truth = read_video_set(wanted.out / "labels" / part).truth
+            assert {category.name for category in truth.categories} == {"car", "person"}
+    arguments = ["--from", str(start), "--out", str(tmp_path / "out"), "--data", str(data[0])]
+    for more, words in {
+        (str(data[1]),): 'calls a class "car" that',
+        ("--val", str(data[1])): 'calls a class "car" that',
+        ("--rename", "van=car"): 'has no class "van" to rename; it has Car, person',
+        ("--set", "data.rename.Car=car"): "give --rename OLD=NEW",
+    }.items():
+        assert main([*arguments, *more]) == 2
+        assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([str(TINY), "--rename", "Car=car"])
+    assert "--rename goes with --data" in capsys.readouterr().err
+
+
 def test_val_measures_a_run_on_labels(
     trained: tuple[Path, str], labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,7 +69,7 @@ class OwnLabels:
     """What the command line says.
 
     data, val: labels in any form; no val = a share of data.   start: everyday, or a file.
-    size: (height, width) of the input that the model is for."""
+    size: (height, width) of the input that the model is for.   rename: new names of classes by their old ones."""
 
     data: tuple[Path, ...]
     val: Path | None
@@ -78,6 +78,7 @@ class OwnLabels:
     minutes: float
     size: tuple[int, int]
     out: Path
+    rename: Mapping[str, str] = field(default_factory=dict)
 
 
 def minutes_of(text: str) -> float:
@@ -99,6 +100,11 @@ def prepared(wanted: OwnLabels, overrides: Sequence[str], dry: bool = False) -> 
     Raises SourceError for bad labels, ModelError for bad weights, ConfigError for overrides that do not fit, and where
     ``out`` cannot be written.
     """
+    theirs: dict[str, Any] = {}
+    for text in overrides:
+        theirs = merged(theirs, parse_override(text))
+    if "rename" in _of_data(theirs):
+        raise ConfigError("--set data.rename comes too late for labels of --data; give --rename OLD=NEW")
     weights = start_weights(wanted.start)
     began_with = load_checkpoint(weights)
     sources = [path for path in (*wanted.data, wanted.val, wanted.images) if path is not None]
@@ -107,11 +113,11 @@ def prepared(wanted: OwnLabels, overrides: Sequence[str], dry: bool = False) -> 
             raise SourceError(
                 f"{path}: holds {wanted.out}, so that what the run writes would be read as labels; give another --out"
             )
-    state = state_of(sources, *(str(path) for path in (wanted.val, wanted.images)))
+    state = state_of(sources, wanted.val, wanted.images, sorted(wanted.rename.items()))
     with ExitStack() as undo:
         labels = wanted.out / LABELS_FOLDER
         if state is None or read_about(labels).get("state") != state:
-            parts = open_parts(wanted.data, wanted.images, wanted.val, share=VALIDATION_SHARE)
+            parts = open_parts(wanted.data, wanted.images, wanted.val, wanted.rename, VALIDATION_SHARE)
             for note in parts[0].notes:
                 log.info(note)
             try:
@@ -121,7 +127,7 @@ def prepared(wanted: OwnLabels, overrides: Sequence[str], dry: bool = False) -> 
                     f"--out {wanted.out}: cannot be written ({error.strerror}); give another folder"
                 ) from error
         try:
-            yield configured(wanted, began_with, weights, labels, overrides)
+            yield configured(wanted, began_with, weights, labels, theirs)
         finally:
             if not dry and (wanted.out / CHECKPOINT).exists():
                 undo.pop_all()
@@ -184,15 +190,12 @@ def _remove_empty(folder: Path) -> None:
 
 
 def configured(
-    wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, labels: Path, overrides: Sequence[str]
+    wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, labels: Path, theirs: Mapping[str, Any]
 ) -> TrainConfig:
-    """The settings with the user's own. Raises ConfigError for those that do not fit."""
+    """The settings with the user's own, ``theirs``. Raises ConfigError for those that do not fit."""
     changes = settings(wanted, began_with, weights, labels)
-    theirs: dict[str, Any] = {}
-    for text in overrides:
-        theirs = merged(theirs, parse_override(text))
     config = apply(TrainConfig(), merged(changes, theirs))
-    if isinstance(theirs.get("data"), dict) and "cutouts" in theirs["data"]:
+    if "cutouts" in _of_data(theirs):
         return config
     data = config.data
     opened = open_video_set(labels / TRAIN, None, data.classes, data.ignore_unlabelled, data.crowds)
@@ -203,6 +206,11 @@ def configured(
         f"{LEAST_EXTENT} pixels, whole in pictures that are labelled completely and without crowds"
     )
     return replace(config, data=replace(data, cutouts=0.0))
+
+
+def _of_data(theirs: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = theirs.get("data")
+    return data if isinstance(data, dict) else {}
 
 
 def start_weights(start: str) -> Path:

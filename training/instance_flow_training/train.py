@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instance_flow.commands.values import described
+from instance_flow.commands.values import add_rename, described
 
 if TYPE_CHECKING:
     from instance_flow_training.own_labels import OwnLabels
@@ -37,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--val", type=Path, metavar="SOURCE", help="labels to validate on (default: a fifth of --data)")
     own.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures, if not beside the labels")
+    add_rename(own)
     own.add_argument(
         "--from",
         dest="start",
@@ -70,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not options.help_settings and (options.config is None) == (options.data is None):
         parser.error("give a configuration, or --data with your labels")
+    if options.config and options.rename:
+        parser.error("--rename goes with --data; write [data.rename] in the configuration")
 
     # torch takes seconds to load, and neither --help nor a mistyped option needs it.
     from instance_flow.formats.foreign_text import MESSAGE, OneLine, shown
@@ -127,7 +130,8 @@ def own_labels(options: argparse.Namespace) -> OwnLabels:
     except argparse.ArgumentTypeError as error:
         raise ValueError(f"--size: {error}") from error
     return OwnLabels(
-        tuple(options.data), options.val, options.images, options.start, minutes_of(options.time), size, out
+        *(tuple(options.data), options.val, options.images, options.start, minutes_of(options.time), size, out),
+        rename=dict(options.rename),
     )
 
 

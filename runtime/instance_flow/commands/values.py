@@ -271,3 +271,22 @@ def _rows(report: Mapping[str, Any], indent: str = "") -> list[tuple[str, str]]:
         else:
             rows.append((name, shown(value, MESSAGE)))
     return rows
+
+
+def add_rename(parser: argparse._ActionsContainer) -> None:
+    """``--rename OLD=NEW``, several times; gives a list of pairs."""
+    parser.add_argument(
+        "--rename",
+        type=_renamed,
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="another name for a class; may be given several times",
+    )
+
+
+def _renamed(text: str) -> tuple[str, str]:
+    old, separator, new = text.partition("=")
+    if not (separator and old.strip() and new.strip()):
+        raise argparse.ArgumentTypeError(f"{shown(text)!r} is not of the form OLD=NEW")
+    return old.strip(), new.strip()

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from instance_flow.commands.exit_codes import run_to_end
-from instance_flow.commands.values import SIGNALLED, add_command, described
+from instance_flow.commands.values import SIGNALLED, add_command, add_rename, described
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.structures import SourceError
@@ -122,21 +122,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     add("--images", type=Path, metavar="DIR", help="a further folder in which pictures are looked for")
     add("--split", choices=SPLITS, default="", help="only this part of sources that have parts (default: everything)")
     add("--crowds", choices=CROWDS, default=AUTO, help='what "iscrowd": 1 means in COCO (default: %(default)s)')
-    add(
-        "--rename",
-        type=_renamed,
-        action="append",
-        default=[],
-        metavar="OLD=NEW",
-        help="another name for a class; may be given several times",
-    )
-
-
-def _renamed(text: str) -> tuple[str, str]:
-    old, separator, new = text.partition("=")
-    if not (separator and old.strip() and new.strip()):
-        raise argparse.ArgumentTypeError(f"{shown(text)!r} is not of the form OLD=NEW")
-    return old.strip(), new.strip()
+    add_rename(parser)
 
 
 def _check_sheet(path: Path) -> None:

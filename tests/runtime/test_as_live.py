@@ -247,12 +247,17 @@ def test_the_truth_is_read_once_for_all_sources(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("rosbags")
-    names, read = ("a", "b"), []
+    names, read = ("a", "b"), list[Path]()
     videos = [Video(k, HEIGHT, WIDTH, 2, (f"{name}/0.jpg", f"{name}/1.jpg")) for k, name in enumerate(names, 1)]
     annotations = tuple(Annotation(k, k, 1, [None] * 2) for k in (1, 2))
     write_ground_truth(tmp_path / "truth.json", GroundTruth(tuple(videos), (Category(1, "red"),), annotations))
     bags = [str(write_source(tmp_path / f"{name}.mcap", frames(2))) for name in names]
-    monkeypatch.setattr(run, "load_ground_truth", lambda path: [read.append(path), load_ground_truth(path)][1])
+
+    def load(path: Path) -> GroundTruth:
+        read.append(path)
+        return load_ground_truth(path)
+
+    monkeypatch.setattr(run, "load_ground_truth", load)
     command = ["run", *bags, "--model", str(model), "--out", str(tmp_path / "out"), "--json", "--no-video"]
     assert main([*command, "--as-live", "5", "--ground-truth", str(tmp_path / "truth.json")]) == 0
     sources = json.loads(capsys.readouterr().out)["sources"]

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
+from time import sleep
 from typing import Any
 
 import cv2
@@ -57,6 +58,13 @@ def test_turns_alternate_and_the_ratio_is_theirs_over_ours() -> None:
     assert set(rows) == {WALL, CPU}
     for row in rows.values():
         assert row["ratio"] == pytest.approx(row["theirs"] / row["ours"])
+
+
+def test_times_are_medians_in_milliseconds() -> None:
+    pauses = iter([0.01, 0.01, 0.01, 0.01, 0.5, 0.01, 0.01])  # one before all turns, one that tells how long a turn is
+    row = measure(lambda: sleep(next(pauses)), lambda: sleep(0.02), 5)[WALL]
+    assert 10 <= row["ours"] < 90, "the mean is above 100"
+    assert row["theirs"] >= 20
 
 
 def test_threads_of_torch_come_back_after_an_error() -> None:

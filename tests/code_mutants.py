@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 REPOSITORY = Path(__file__).parents[1]
 COPIED = ("runtime", "tests", "models", "pyproject.toml")
-LONGEST = 300.0
-"""Seconds after which a fault counts as noticed: the code runs endlessly."""
+LONGEST = 10.0
+"""Times as long as all tests of the sound copy take: then a fault counts as noticed, as the code runs endlessly."""
 
 
 class Mutant(NamedTuple):
@@ -202,26 +202,29 @@ MUTANTS = [
 ]
 
 
-def run(root: Path, tests: Sequence[str], cache: Path, keep_bytecode: bool = False) -> tuple[int, str]:
-    """pytest's exit code on these files of a copy, and what failed first. cache: numba's."""
+def run(root: Path, tests: Sequence[str], cache: Path, limit: float | None = None) -> tuple[int, str]:
+    """pytest's exit code on these files of a copy, and what failed first.
+
+    cache: numba's.   limit: seconds; None = of the sound copy, whose bytecode is kept.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(root / "runtime"),
         "NUMBA_CACHE_DIR": str(cache),
         # A mutant may be as long as the code and as old, to the second: bytecode of the one would stand for the other.
-        "PYTHONDONTWRITEBYTECODE": "" if keep_bytecode else "1",
+        "PYTHONDONTWRITEBYTECODE": "" if limit is None else "1",
     }
     files = [f"tests/runtime/{name}.py" for name in tests]
     command = [sys.executable, "-m", "pytest", "-x", "--tb=no", "-rfE", "-p", "no:cacheprovider", *files]
     try:
-        ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=LONGEST)
+        ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
-        return 1, f"no end within {LONGEST:.0f} s"
+        return 1, f"no end within {limit:.0f} s"
     first = re.search(r"^(?:FAILED|ERROR) tests/runtime/(\S+\.py(?:::.*?)?)(?: - .*)?$", ran.stdout, re.MULTILINE)
     return ran.returncode, first[1] if first else (ran.stdout + ran.stderr)[-500:].strip()
 
 
-def try_mutant(root: Path, cache: Path, mutant: Mutant) -> tuple[int, str]:
+def try_mutant(root: Path, cache: Path, mutant: Mutant, limit: float) -> tuple[int, str]:
     """What ``run`` says of a copy that has the fault; the copy is sound again afterwards."""
     path = root / "runtime" / "instance_flow" / mutant.file
     sound, written = path.read_text(), path.stat()
@@ -230,7 +233,7 @@ def try_mutant(root: Path, cache: Path, mutant: Mutant) -> tuple[int, str]:
         # Each has its own cache, which begins with the kernels of the sound copy: numba looks at the file's time.
         with tempfile.TemporaryDirectory(dir=root) as own:
             shutil.copytree(cache, own, dirs_exist_ok=True)
-            return run(root, mutant.tests.split(), Path(own))
+            return run(root, mutant.tests.split(), Path(own), limit)
     finally:
         path.write_text(sound)
         os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
@@ -257,13 +260,15 @@ def main(names: Sequence[str]) -> int:
             else:
                 shutil.copy2(source, root / name)
         cache = root / "numba"
-        code, first = run(root, sorted({name for m in chosen for name in m.tests.split()}), cache, keep_bytecode=True)
+        start = monotonic()
+        code, first = run(root, sorted({name for m in chosen for name in m.tests.split()}), cache)
+        limit = LONGEST * (monotonic() - start)
         if code:
             print(f"the tests do not pass without a mutant: {first}")
             return 2
         for mutant in chosen:
             start = monotonic()
-            code, first = try_mutant(root, cache, mutant)
+            code, first = try_mutant(root, cache, mutant, limit)
             said = {0: "SURVIVED", 1: first}.get(code, f"pytest ended with {code}: {first}")
             survived, failed = survived + (code == 0), failed + (code not in (0, 1))
             print(f"{mutant.name} | {said} | {monotonic() - start:.0f} s", flush=True)

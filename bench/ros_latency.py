@@ -13,8 +13,8 @@ for, as any driver with our Fast DDS profile would. All times are milliseconds, 
 
 * network, beyond: from the node's diagnostics, the network's own time and all else from the callback of an image to the
   end of publishing its answer.
-* latency, added: from the camera's publish to the callback of a third process that listens, and what of it is not the
-  network: "beyond", and the middleware's two ways.
+* latency, added: from the camera's publish to the callback of a subscriber in another process, and what of it is not
+  the network: "beyond", and the middleware's two ways.
 
 Of images that come while the network works only the newest is answered, and it has waited: with a network slower than
 the camera, "beyond" and "added" hold that wait as well.

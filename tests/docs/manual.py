@@ -269,4 +269,4 @@ def check(text: str) -> None:
     elif name in CHECKS:
         CHECKS[name](arguments)
     else:
-        raise ValueError(f"{text}: nobody knows here what this is; add it to CHECKS or LEFT_OUT, or fence it as text")
+        raise ValueError(f"{text}: this command is unknown here; add it to CHECKS or LEFT_OUT, or fence it as text")

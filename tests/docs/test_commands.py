@@ -128,7 +128,7 @@ def test_a_command_of_the_manual_is_understood(text: str) -> None:
         ("    instance-flow run V.mp4 --set speed=2\n", "setting 'speed=2' is not key=value"),
         ("    instance-flow-train training/configs/worlds.toml --set data.size=3\n", "data.size"),
         ("    torchrun -m instance_flow_training.train training/configs/worlds.toml --gpus 8\n", "--gpus 8"),
-        ("    cd x && .venv/bin/instance-flow-evaluate a b\n", "cd x: nobody knows here"),
+        ("    cd x && .venv/bin/instance-flow-evaluate a b\n", "cd x: this command is unknown here"),
         ("    A=1 instance-flow-evaluate a b\n", "there is no command instance-flow-evaluate"),
         ("    python bench/long_streams.py --oracle --orakel\n", "unrecognized arguments: --orakel"),
     ],

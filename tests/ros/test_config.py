@@ -94,7 +94,7 @@ def test_foxglove_plots_a_field_that_there_is() -> None:
 
 @pytest.fixture(scope="module")
 def graph(start_for_all: Start, blobs_model: Path) -> dict[str, set[str]]:
-    """What the real node listens to, answers on and serves, as if it were in the namespace /."""
+    """What the real node subscribes to, publishes and serves, as if it were in the namespace /."""
     remappings = {"image": "/camera/image_raw", "depth": "/camera/depth", "camera_info": "/camera/camera_info"}
     probe = start_for_all(model=blobs_model, remappings=remappings, depth="raw")
     probe.until(lambda: probe.state() == "active", "state active")

@@ -54,7 +54,7 @@ def graph(
     names: tuple[str, ...] = (NODE, CAMERA),
     **rest: Any,
 ) -> Graph:
-    """A node that listens to /image, which a camera publishes, with changes."""
+    """A node that subscribes to /image, which a camera publishes, with changes."""
     node = node or Node(NODE, "active", {"/image": IMAGE})
     topics = {"/image": Topic({CAMERA: IMAGE}, RECEIVED)} if topics is None else topics
     return Graph(5.0, nodes=(node,), topics=topics, names=names, **rest)
@@ -302,7 +302,7 @@ def test_nodes_with_a_trouble_each(start: Callable[..., Probe], blobs_model: Pat
     expect(findings, name, PROBLEM, "/clock has no publisher")
 
 
-def test_node_on_a_topic_that_nobody_has_and_a_listener_that_asks_for_the_past(
+def test_node_on_a_topic_without_publisher_and_a_subscriber_that_asks_for_the_past(
     start: Callable[..., Probe], blobs_model: Path
 ) -> None:
     node = start({"image": "/doctor/typo"}, model=blobs_model, provider="cpu")

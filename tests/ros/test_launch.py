@@ -321,7 +321,7 @@ def test_real_nodes_have_the_topics(
     blobs_model: Path,
     onlooker: Node,
 ) -> None:
-    """What the launch file would start is started, and is asked what it listens to and answers on."""
+    """What the launch file would start is started, and is asked what it subscribes to and publishes."""
     commands = [node.command for node in launch_stand_in.read(file, model=str(blobs_model), **arguments).nodes]
     processes = [subprocess.Popen(command) for command in commands]
     try:
@@ -336,7 +336,7 @@ def test_real_nodes_have_the_topics(
 
 
 def _until(onlooker: Node, name: str, topics: tuple[set[str], set[str]]) -> tuple[set[str], set[str]]:
-    """What a node listens to and answers on, as soon as that is what is wanted, or after a minute."""
+    """What a node subscribes to and publishes, as soon as that is what is wanted, or after a minute."""
     namespace, _, base = name.rpartition("/")
     deadline = monotonic() + 60
     heard: set[str] = set()

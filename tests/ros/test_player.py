@@ -65,7 +65,7 @@ def listener() -> Iterator[Listener]:
 
 
 def record(path: Path, storage: str = "mcap") -> Path:
-    """Pictures of one grey value each, 0.1 s apart, a text with each, and one message that nobody knows."""
+    """Pictures of one grey value each, 0.1 s apart, a text with each, and one message of an unknown type."""
     with BagWriter(path, storage) as bag:
         bag.register({"made_up_msgs/msg/Secret": "uint32 number\n"})
         secret, text = (bag.typestore.types[name] for name in ("made_up_msgs/msg/Secret", "std_msgs/msg/String"))

@@ -382,7 +382,7 @@ def told_on(terminal: int) -> str:
     try:
         while more := os.read(terminal, 4096):
             said += more
-    except OSError:  # how Linux tells that nobody has the other end any more
+    except OSError:  # how Linux reports that the other end is closed
         pass
     os.close(terminal)
     return said.decode()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first mutants of every kind of input; ``python tests/mutants.py`` goes on for as long as it is given."""
+"""The first mutants of every kind of input; ``python tests/mutants.py`` makes as many as its time allows."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def test_gaps(tmp_path: Path, model: Path, options: list[str], reason: str, caps
 
 
 def test_frames_of_another_size(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """results.json has one size, so it says nothing of the others; every other file goes on."""
+    """results.json has one size, so it has no frames of other sizes; every other file continues."""
     images = frames(6)
     images[2:4] = [image[:64] for image in images[2:4]]
     source, out = write_bag(tmp_path / "sizes.mcap", images, [START + k * STEP for k in range(6)]), tmp_path / "out"

@@ -49,12 +49,12 @@ def snapped_center(mask: NDArray[np.bool_]) -> tuple[int, int]:
 def frame_targets(
     labels: NDArray[np.integer], class_ids: NDArray[np.int64], stride: int = 4, spread: float = 0.0
 ) -> FrameTargets:
-    """What the network should say of one frame.
+    """The training targets of one frame.
 
     Args:
         labels: (H, W), 0 = background, k + 1 = row k of class_ids (N,), IGNORE = unknown.
-        spread: least standard deviation of a center's Gaussian as a share of the root of its object's area: nobody
-            knows the center of a large object to the pixel.
+        spread: least standard deviation of a center's Gaussian as a share of the root of its object's area: the
+            center of a large object is not known to the pixel.
     """
     height, width = labels.shape
     lookup = np.zeros(256, np.uint8)

@@ -138,7 +138,7 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
         kind: dict[str, Any] = {"type": option(spec), "metavar": spec.name.upper()}
         if isinstance(spec.default, bool):
             kind = {"action": "store_true"}
-        # argparse would take a per cent sign for a place to fill in.
+        # argparse would take a % sign for a place to fill in.
         words = spec.metadata["description"].replace("%", "%%")
         parser.add_argument(f"--{spec.name.replace('_', '-')}", default=spec.default, help=words, **kind)
 

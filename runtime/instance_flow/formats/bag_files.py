@@ -2,7 +2,7 @@
 """The storage files of a ROS 2 bag: packed, with a write-ahead log, partly lost, beside a metadata.yaml that is wrong.
 
 What lies in the storage files is what a bag holds; metadata.yaml is only compared with it. Converters rewrite it,
-recorders that died have not written it, and readers pass over what disagrees without a word.
+recorders that died have not written it, and readers ignore differences without a warning.
 """
 
 from __future__ import annotations
@@ -284,7 +284,7 @@ def ros1_advice(file: Path) -> str:
 
 
 def unreadable(file: Path, error: Exception) -> SourceError:
-    """What to say of a file that a reader stumbled over."""
+    """The error for a file that a reader cannot read."""
     reason = shown(" ".join(str(error).split()).rstrip("."), _REASON) or type(error).__name__
     problem = f"{file}: cannot be read as a ROS 2 bag: {reason}"
     ending = ending_by_content(file)

@@ -50,7 +50,7 @@ def _edges(crossings: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _union(outlines: Sequence[NDArray[np.int64]], total: int) -> NDArray[np.int64]:
-    """Edges of what lies inside of any outline, by its edges; the last inside may go on to the end, ``total``."""
+    """Edges of what lies inside of any outline, by its edges; the last inside may reach to the end, ``total``."""
     if len(outlines) == 1:
         return outlines[0]
     closed = [np.append(edges, total) if len(edges) % 2 else edges for edges in outlines]

@@ -334,7 +334,7 @@ def _runs_of(
     for i in range(len(stretches)):
         place, first, last = stretches[i, 0], stretches[i, 1], stretches[i, 2]
         at = starts[place] + lengths[place]
-        if lengths[place] > 0 and first == ends[place]:  # goes on from the foot of a column to the head of the next
+        if lengths[place] > 0 and first == ends[place]:  # continues from the foot of a column to the head of the next
             runs[at - 1] += last - first
         else:
             runs[at], runs[at + 1] = first - ends[place], last - first

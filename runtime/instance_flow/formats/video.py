@@ -322,7 +322,7 @@ def _is_unfinished(path: Path) -> bool:
                 return False
             long = file.read(8) if size == 1 else b""
             size = struct.unpack(">Q", long)[0] if len(long) == 8 else size
-            if size < 8:  # The last one goes on to the end of the file.
+            if size < 8:  # The last box reaches to the end of the file.
                 return True
             file.seek(size - 8 - len(long), os.SEEK_CUR)
     return True

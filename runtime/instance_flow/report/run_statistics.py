@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to say about a run, gathered frame by frame. A long run needs no more memory than a short one, but for
+"""Statistics of a run, gathered frame by frame. A long run needs no more memory than a short one, but for
 one number per id: curves are kept in ever wider steps, and of very many tracks those that were seen most.
 """
 
@@ -172,7 +172,7 @@ class Latencies:
 
 
 class Statistics:
-    """What a run did.
+    """The statistics of one camera's run.
 
     frames, objects: numbers of frames, and of rows of their tracks.   size: (height, width) of the frames.
     ids: class_id, by the last votes, of every id.   class_objects: rows per class_id.
@@ -217,7 +217,7 @@ class Statistics:
             self.refusals.append(reason)
 
     def note_break(self, reason: str) -> None:
-        """Take what broke the stream."""
+        """Note the reason for an interruption or a reset of the stream."""
         if len(self.breaks) < _MOST_REASONS:
             self.breaks.append(reason)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames spread evenly over a stream whose length only its end tells."""
+"""Frames spread evenly over a stream of unknown length."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_it_is_smaller_and_says_how_far_it_is_from_the_float_model(
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
-def test_made_clips_will_do(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_clips_will_do(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantise_samples, "SAMPLES", 4)
     out = tmp_path / "int8.onnx"
     assert main([str(model), str(out), "--worlds", "2"]) == 0

@@ -503,6 +503,25 @@ VAL_ERRORS = {
     "no such labels": (["{run}", "nowhere"], "nowhere"),
     "no such setting": (["{run}", "{labels}", "--set", "min_scor=1"], "min_scor"),
 }
+
+
+@pytest.mark.parametrize(("arguments", "words"), VAL_ERRORS.values(), ids=VAL_ERRORS)
+def test_val_says_what_is_wrong(
+    trained: tuple[Path, str],
+    labels: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"run": trained[0], "labels": labels, "empty": tmp_path}
+    assert instance_flow(["val", *(a.format(**places) for a in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("instance-flow val: error: ")
+    assert words in error
+    assert error.count("\n") == 1
+
+
 TRAIN_ERRORS = {
     "no time": (["--time", "soon"], "'soon' is no time; write it as 20m"),
     "no size": (["--size", "big"], "big"),
@@ -510,33 +529,56 @@ TRAIN_ERRORS = {
     "no such weights": (["--from", "none.pt"], "none.pt: no such checkpoint"),
     "no such labels": (["--data", "nowhere"], "nowhere"),
     "no such setting": (["--set", "model.depth=3"], "unknown key 'model.depth'"),
-}
-TRAIN = ["--data", "{labels}", "--from", "{start}", "--out", "{empty}/out"]
-ERRORS = {
-    **{f"val: {name}": (instance_flow, "instance-flow val", ["val", *a], w) for name, (a, w) in VAL_ERRORS.items()},
-    **{f"train: {name}": (main, "instance-flow-train", [*TRAIN, *a], w) for name, (a, w) in TRAIN_ERRORS.items()},
+    "another network than that of the weights": (["--set", "model.backbone=resnet50"], "its backbone is"),
+    "no such part of the network": (["--set", 'frozen=["head"]'], "frozen names 'head'"),
+    "no cut-outs": (
+        ["--set", "data.cutouts=0.5", "--set", "data.ignore_unlabelled=true"],
+        "cut-outs need such pictures",
+    ),
+    "pictures of damaged pixels": (["--data", "{damaged}"], ".png: cannot be read as a picture"),
+    "in a folder of labels": (["--out", "{labels}/run"], "give another --out"),
+    "in a file": (["--out", "{damaged}/data.yaml"], "give another folder"),
 }
 
 
-@pytest.mark.parametrize(("command", "program", "arguments", "words"), ERRORS.values(), ids=ERRORS)
-def test_what_is_wrong_is_one_sentence(
-    trained: tuple[Path, str],
+@pytest.mark.parametrize(("arguments", "words"), TRAIN_ERRORS.values(), ids=TRAIN_ERRORS)
+def test_training_on_labels_says_what_is_wrong_and_leaves_nothing(
+    start: Path,
     labels: Path,
     tmp_path: Path,
-    command: Callable[[Sequence[str]], int],
-    program: str,
     arguments: list[str],
     words: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run, start = trained[0], trained[0].parent / "start.safetensors"
-    places = {"run": run, "labels": labels, "empty": tmp_path, "start": start}
-    assert command([a.format(**places) for a in arguments]) == 2
-    *before, error = capsys.readouterr().err.splitlines()
-    assert error.startswith(f"{program}: error: ")
+    given = ["--data", str(labels), "--from", str(start), "--out", str(tmp_path / "out"), "--set", "data.workers=0"]
+    before = files(labels)
+    places = {"labels": labels, "damaged": tmp_path / "damaged"}
+    for picture in (yolo(places["damaged"], {"train": 9, "val": 1}) / "train" / "images").iterdir():
+        picture.write_bytes(picture.read_bytes()[:100] + bytes(1000) + picture.read_bytes()[1100:])
+    assert main([*given, *(argument.format(**places) for argument in arguments)]) == 2
+    assert files(labels) == before
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("instance-flow-train: error: ")
     assert words in error
-    assert command is main or not before, "only the training tells first what it found"
-    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_leaves_an_earlier_run_as_it_is(run: OwnLabels, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(run.out)
+    arguments = ["--data", str(run.data[0]), "--from", run.start, "--out", str(run.out), "--set", "data.workers=0"]
+    assert main([*arguments, "--set", "model.backbone=resnet50"]) == 2
+    assert "its backbone is" in capsys.readouterr().err
+    assert files(run.out) == before
+
+
+def test_a_dry_run_writes_nothing(run: OwnLabels, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(tmp_path)
+    arguments = ["--data", str(run.data[0]), "--from", run.start, "--set", "data.workers=0", "--size", "96x64"]
+    for out in (run.out, tmp_path / "new"):
+        assert main([*arguments, "--out", str(out), "--dry-run"]) == 0
+    assert "s/step" in capsys.readouterr().out
+    assert files(tmp_path) == before
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["config.toml", "--data", "labels"]], ids=["neither", "both"])

@@ -32,7 +32,7 @@ from instance_flow_training.data.video_sets import read_video_set
 from instance_flow_training.datasets import open_training_data
 from instance_flow_training.own_labels import OwnLabels, minutes_of, prepared
 from instance_flow_training.train import main
-from instance_flow_training.weights.checkpoint import load_checkpoint, save_weights
+from instance_flow_training.weights.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from instance_flow_training.weights.initialise import build_network, take_checkpoint
 from instance_flow_training.worlds.synthetic import CLASS_NAMES, WorldConfig, generate_clip
 from instance_flow_training.worlds.world_files import write_ytvis
@@ -459,6 +459,20 @@ def test_cutouts_are_made_where_there_are_objects_for_them(
 CAR, PERSON = ("Car", "person"), ("car", "Person")
 
 
+def test_a_run_starts_from_the_best_of_another_or_of_its_own_before(
+    start: Path, run: OwnLabels, tmp_path: Path
+) -> None:
+    state = {**load_checkpoint(start), "optimizer": {}}
+    save_checkpoint(run.out / "checkpoint.pt", state)
+    again = replace(run, start=str(run.out))
+    assert prepare(replace(again, out=tmp_path / "other")).init.checkpoint == str(run.out / "checkpoint.pt")
+    save_checkpoint(run.out / "best.pt", state)
+    assert prepare(replace(again, out=tmp_path / "another")).init.checkpoint == str(run.out / "best.pt")
+    config = prepare(replace(again, data=run.data[:1]))
+    assert config.init.checkpoint == str(run.out / "before-1" / "best.pt")
+    assert load_checkpoint(Path(config.init.checkpoint))["step"] == 3
+
+
 def test_classes_are_renamed_in_all_sources(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = [yolo(tmp_path / "a", {"train": 4, "val": 2}, 0, CAR), yolo(tmp_path / "b", {"": 4}, 50, PERSON)]
     other = yolo(tmp_path / "c", {"": 4}, 80, ("Car", "man"))
@@ -527,6 +541,7 @@ TRAIN_ERRORS = {
     "no size": (["--size", "big"], "big"),
     "a size that no network takes": (["--size", "100x60"], "multiples of 32"),
     "no such weights": (["--from", "none.pt"], "none.pt: no such checkpoint"),
+    "weights of a folder without any": (["--from", "{labels}"], "holds no best.pt and no checkpoint.pt"),
     "no such labels": (["--data", "nowhere"], "nowhere"),
     "no such setting": (["--set", "model.depth=3"], "unknown key 'model.depth'"),
     "another network than that of the weights": (["--set", "model.backbone=resnet50"], "its backbone is"),

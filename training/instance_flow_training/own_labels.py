@@ -45,7 +45,7 @@ from instance_flow_training.data.kept_labels import (
 )
 from instance_flow_training.data.label_sources import open_parts
 from instance_flow_training.data.video_sets import VideoSet, open_video_set, read_video_set
-from instance_flow_training.weights.checkpoint import BEST, CHECKPOINT, load_checkpoint
+from instance_flow_training.weights.checkpoint import BEST, CHECKPOINT, best_of_run, load_checkpoint
 from instance_flow_training.worlds.cutouts import LEAST_EXTENT, has_cutouts
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ _CURVES = {
 class OwnLabels:
     """What the command line says.
 
-    data, val: labels in any form; no val = a share of data.   start: everyday, or a file.
+    data, val: labels in any form; no val = a share of data.   start: everyday, a run's folder, or a file.
     size: (height, width) of the input that the model is for.   rename: new names of classes by their old ones."""
 
     data: tuple[Path, ...]
@@ -214,9 +214,13 @@ def _of_data(theirs: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def start_weights(start: str) -> Path:
-    """The file that training starts from. Raises ModelError where the bundled one is not there."""
+    """The file that training starts from, of a run's folder its best checkpoint. Raises ModelError for a folder without
+    one, and where the bundled one is not there."""
     if start != EVERYDAY:
-        return Path(start)
+        path = best_of_run(Path(start)) if Path(start).is_dir() else Path(start)
+        if Path(start).is_dir() and not path.is_file():
+            raise ModelError(f"{start}: holds no {BEST} and no {CHECKPOINT}; give a run's folder, or a file of weights")
+        return path
     path = Path(str(resources.files("instance_flow_training.weights"))) / "instance-flow-everyday.safetensors"
     if not path.is_file():
         raise ModelError(

@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
         dest="start",
         default="everyday",
         metavar="WEIGHTS",
-        help="everyday (default): the bundled weights; or a checkpoint.pt or .safetensors file",
+        help="everyday (default): the bundled weights; or the folder of a run, a checkpoint.pt or .safetensors file",
     )
     own.add_argument("--time", default="20m", metavar="20m", help="how long to train (default 20m)")
     own.add_argument("--size", "--imgsz", default="640x384", metavar="WIDTHxHEIGHT", help="of the model's input")

@@ -552,6 +552,7 @@ TRAIN_ERRORS = {
     ),
     "pictures of damaged pixels": (["--data", "{damaged}"], ".png: cannot be read as a picture"),
     "in a folder of labels": (["--out", "{labels}/run"], "give another --out"),
+    "in a folder to validate on": (["--val", "{damaged}", "--out", "{damaged}/run"], "give another --out"),
     "in a file": (["--out", "{damaged}/data.yaml"], "give another folder"),
 }
 

@@ -108,7 +108,7 @@ def prepared(wanted: OwnLabels, overrides: Sequence[str], dry: bool = False) -> 
     weights = start_weights(wanted.start)
     began_with = load_checkpoint(weights)
     sources = [path for path in (*wanted.data, wanted.val, wanted.images) if path is not None]
-    for path in wanted.data:
+    for path in (*wanted.data, *([wanted.val] if wanted.val else [])):
         if path.is_dir() and wanted.out.resolve().is_relative_to(path.resolve()):
             raise SourceError(
                 f"{path}: holds {wanted.out}, so that what the run writes would be read as labels; give another --out"

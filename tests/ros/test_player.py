@@ -231,7 +231,7 @@ def test_recorded_profiles(profiles: list[Qos], expected: tuple[str, str, int]) 
         pytest.param(["old.bag"], "a bag of ROS 1; convert it with `rosbags-convert --src old.bag", id="ROS 1"),
         pytest.param(["bag.mcap", "--topics", "/x"], "topic /x is not in the bag; its topics: /camera", id="no topic"),
         pytest.param(["bag.mcap", "--start", "9"], "which is 0.7 s long", id="begins after its end"),
-        pytest.param(["bag.mcap", "--start", "1e300"], "no messages to play from 1e+300 s", id="begins never"),
+        pytest.param(["bag.mcap", "--start", "1e12"], "no messages to play from 1e+12 s", id="begins never"),
         pytest.param(["bag.mcap", "--remap", "/x:=/y"], "--remap: /x is not among the topics", id="remap of nothing"),
         pytest.param(["bag.mcap", "--remap", "/text:=/a b"], "'/a b' is not a topic's name", id="remap to no name"),
         pytest.param(

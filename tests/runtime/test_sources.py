@@ -297,7 +297,8 @@ def test_rtsp(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=r"the server answers 404 .*; check the path"):
             LiveSource(Address(f"rtsp://127.0.0.1:{port}/gone.mp4"))
         process.terminate()
-    assert 5 < len(read) + source.dropped < 40
+    # A server may send faster than the clip plays, but not all of its 80 frames within a second.
+    assert 5 < len(read) + source.dropped < 80
     assert read[0].image.shape == (96, 128, 3)
     assert not source.recorded
 

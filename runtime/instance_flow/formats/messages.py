@@ -211,20 +211,21 @@ def _to_instances(
 
 def _to_instances_in_space(types: MessageTypes, tracks: Tracks) -> list[Any]:
     """An Instance3D for each object; objects whose place is unknown for the same reason share one."""
+    states = tracks.spatial_states.tolist()
     unknown = {
         state: _to_instance_in_space(types, state, 0, [np.nan] * 16, np.full(36, np.nan, np.float32))
-        for state in set(tracks.spatial_states.tolist()) - {MEASURED}
+        for state in set(states) - {MEASURED}
     }
-    columns = (tracks.positions, tracks.spatial_velocities, tracks.box_centers, tracks.extents)
-    numbers = np.concatenate([*columns, to_quaternions(tracks.rotations)], 1).tolist()
-    covariances = np.ascontiguousarray(tracks.spatial_covariances, np.float32).reshape(-1, 36)
-    points = tracks.points.tolist()
-    return [
-        unknown[state]
-        if state in unknown
-        else _to_instance_in_space(types, state, points[row], numbers[row], covariances[row])
-        for row, state in enumerate(tracks.spatial_states.tolist())
-    ]
+    instances = [unknown.get(state) for state in states]
+    measured = np.flatnonzero(tracks.spatial_states == MEASURED)
+    if len(measured):  # Without depth, that is with most cameras, there is nothing to convert.
+        columns = (tracks.positions, tracks.spatial_velocities, tracks.box_centers, tracks.extents)
+        parts = [column[measured] for column in columns]
+        numbers = np.concatenate([*parts, to_quaternions(tracks.rotations[measured])], 1).tolist()
+        covariances = np.ascontiguousarray(tracks.spatial_covariances, np.float32).reshape(-1, 36)
+        for row, values in zip(measured.tolist(), numbers, strict=True):
+            instances[row] = _to_instance_in_space(types, MEASURED, int(tracks.points[row]), values, covariances[row])
+    return instances
 
 
 def _to_instance_in_space(

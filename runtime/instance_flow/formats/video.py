@@ -157,7 +157,7 @@ class PictureSource:
         self.cameras: Sequence[SourceCamera] = (SourceCamera("", "", self.length, self.rate),)
 
     def __iter__(self) -> Iterator[Frame]:
-        return self.frames(_raise)
+        return self.frames(raise_refused)
 
     def frames(self, refuse: Refuse) -> Iterator[Frame]:
         """See Source."""
@@ -199,7 +199,7 @@ class VideoSource:
         self.cameras: Sequence[SourceCamera] = (SourceCamera("", "", self.length, self.rate),)
 
     def __iter__(self) -> Iterator[Frame]:
-        return self.frames(_raise)
+        return self.frames(raise_refused)
 
     def frames(self, refuse: Refuse) -> Iterator[Frame]:  # noqa: ARG002 - decoders pass over what they cannot read
         """See Source."""
@@ -354,7 +354,8 @@ def _shown_rate(capture: cv2.VideoCapture) -> float:
     return 1e3 / float(np.median(steps)) if steps.size else 0.0
 
 
-def _raise(_camera: int, _number: int, reason: str) -> None:
+def raise_refused(_camera: int, _number: int, reason: str) -> None:
+    """A ``Refuse`` for readers that leave nothing out."""
     raise SourceError(reason)
 
 

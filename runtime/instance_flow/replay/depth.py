@@ -20,7 +20,7 @@ from instance_flow.formats.bags import COMPRESSED, RAW, BagMessage, BagTopic, ba
 from instance_flow.formats.depth_messages import RAW_DEPTH
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.stamps import to_nanoseconds
-from instance_flow.formats.video import BagSource, Frame, Refuse, Source
+from instance_flow.formats.video import BagSource, Frame, Refuse, Source, raise_refused
 from instance_flow.replay.settings import DepthSettings
 from instance_flow.spatial.inputs import DepthInput, add_transforms
 from instance_flow.spatial.measure import depth_problem
@@ -34,8 +34,6 @@ _AHEAD, _HELD = 2.0, 64
 _PERIOD = 256
 """Images that are summed up at a time, so that a long bag takes no more memory than a short one."""
 _LATE = "a replay looks ahead for 2 s, so record both at the same time"
-_MOST_REFUSED = 20
-"""Frames of which a wrong transform is logged, once for each."""
 _LISTED = 1000
 """Characters of a list of topics in a message."""
 _REGISTERED = ("aligned", "registered")
@@ -122,7 +120,7 @@ class DepthSource:
                 _log.warning("%s: the depth of %s is read from %s", path, shown(image), shown(topics.depth))
 
     def __iter__(self) -> Iterator[Frame]:
-        return self.frames(_raise)
+        return self.frames(raise_refused)
 
     def frames(self, refuse: Refuse) -> Iterator[Frame]:
         """See Source."""
@@ -205,11 +203,9 @@ class DepthSource:
 
     def _add_transforms(self, message: Any, static: bool) -> None:
         assert self._frames is not None
-        for frame, problem in add_transforms(self._frames, message, static):
-            # If one that is needed is among them, the look-up says so.
-            if frame not in self._refused and len(self._refused) < _MOST_REFUSED:
-                self._refused.add(frame)
-                _log.warning("%s: %s", self._source.images.path, shown(problem, MESSAGE))
+        # If one that is needed is among them, the look-up says so.
+        for problem in add_transforms(self._frames, message, static, self._refused):
+            _log.warning("%s: %s", self._source.images.path, shown(problem, MESSAGE))
 
     def _note(self, topic: str, damage: str) -> None:
         for side, topics in zip(self._sides, self.topics, strict=True):
@@ -350,7 +346,3 @@ def _common(one: str, other: str) -> int:
             break
         count += 1
     return count
-
-
-def _raise(_camera: int, _number: int, reason: str) -> None:
-    raise SourceError(reason)

@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from instance_flow.formats.depth_messages import to_depth
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
@@ -16,6 +19,9 @@ from instance_flow.spatial.camera import CameraModel, to_camera
 from instance_flow.spatial.pairing import LATE, TOLERANCE, Calibrations, DepthPairing, DepthRequest
 from instance_flow.spatial.registration import registered
 from instance_flow.spatial.transforms import TransformBuffer, TransformUnknown
+
+_MOST_REFUSED = 20
+"""Frames of which it is said why a transform was refused."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +98,7 @@ class DepthInput:
         try:
             if self._transforms is not None and message is not None:
                 if not self._aligned:
-                    self._transforms.lookup(
-                        frame_id, message.header.frame_id, to_nanoseconds(message.header.stamp) or 0
-                    )
+                    self._from_depth(message, frame_id)
                 if self._target:
                     self._transforms.lookup(self._target, frame_id, stamp)
         except TransformUnknown:
@@ -156,14 +160,17 @@ class DepthInput:
         return to_nanoseconds(message.header.stamp) or 0, camera
 
     def _registered(self, depth: Any, message: Any, camera: CameraModel, frame_id: str, size: tuple[int, int]) -> Any:
-        stamp = to_nanoseconds(message.header.stamp)
-        depth_camera = self._depth_cameras.at(stamp)
+        depth_camera = self._depth_cameras.at(to_nanoseconds(message.header.stamp))
         if depth_camera is None:
             raise ValueError("it is not registered, and the depth camera has no calibration")
+        return registered(depth, depth_camera, camera, size, self._from_depth(message, frame_id))
+
+    def _from_depth(self, message: Any, frame_id: str) -> NDArray[np.float64]:
+        """The transform (4, 4) from the frame of a depth image to that of the images, at the time of the depth."""
+        stamp = to_nanoseconds(message.header.stamp)
         assert self._transforms is not None
-        assert stamp is not None
-        transform = self._transforms.lookup(frame_id, message.header.frame_id, stamp)
-        return registered(depth, depth_camera, camera, size, transform)
+        assert stamp is not None  # of a depth image that was paired
+        return self._transforms.lookup(frame_id, message.header.frame_id, stamp)
 
     def _placed_camera(self, camera: CameraModel | None, frame_id: str, stamp: int | None) -> CameraModel | None:
         if camera is None or not self._target or self._transforms is None or stamp is None:
@@ -171,10 +178,10 @@ class DepthInput:
         return replace(camera, pose=self._transforms.lookup(self._target, frame_id, stamp))
 
 
-def add_transforms(buffer: TransformBuffer, message: Any, static: bool) -> Iterator[tuple[str, str]]:
-    """Take a tf2_msgs/TFMessage; gives the child frame of each transform that was refused, and why.
+def add_transforms(buffer: TransformBuffer, message: Any, static: bool, refused: set[str]) -> Iterator[str]:
+    """Add a tf2_msgs/TFMessage; gives why transforms were refused, once for each child frame and of a few frames only.
 
-    static: whether it came on /tf_static.
+    static: whether it came on /tf_static.   refused: the frames that were refused so far; they are added to it.
     """
     for one in message.transforms:
         place, turn = one.transform.translation, one.transform.rotation
@@ -186,5 +193,6 @@ def add_transforms(buffer: TransformBuffer, message: Any, static: bool) -> Itera
             (turn.x, turn.y, turn.z, turn.w),
             static,
         )
-        if problem:
-            yield one.child_frame_id, problem
+        if problem and one.child_frame_id not in refused and len(refused) < _MOST_REFUSED:
+            refused.add(one.child_frame_id)
+            yield problem

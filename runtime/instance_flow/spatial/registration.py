@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from instance_flow.kernels.input import kernel_input
 from instance_flow.spatial.camera import CameraModel, is_pose
-from instance_flow.spatial.measure import depth_problem, pixel_ray
+from instance_flow.spatial.measure import depth_problem, depth_units, pixel_ray
 from instance_flow.structures import MAX_PIXELS, FloatArray
 
 Array = NDArray[np.float64]
@@ -57,12 +57,9 @@ def registered(
     problem = _problem(depth, depth_camera, camera, size, transform)
     if problem:
         raise ValueError(problem)
-    whole = depth.dtype.kind == "u"
-    unit, invalid = (1e3, 65535.0) if whole else (1.0, -1.0)
-    with np.errstate(over="ignore"):
-        values = kernel_input(depth, np.uint16 if whole else np.float32)
+    values, scale, invalid = depth_units(depth)
     moved = np.array(transform, np.float64)
-    moved[:3, 3] *= unit
+    moved[:3, 3] /= scale
     grid, pixels = camera.pixels((int(size[0]), int(size[1])))
     seen = _seen(
         values,
@@ -78,7 +75,7 @@ def registered(
     along = np.array(((fx, skew), (0.0, fy))) @ moved[:2, :2] / depth_camera.intrinsics[:2]
     widest = _WIDEST * (1 + max(size[0] / depth.shape[0], size[1] / depth.shape[1]))
     out = _splat(seen, np.ascontiguousarray(along), int(size[0]), int(size[1]), widest)
-    if whole:
+    if values.dtype.kind == "u":
         # Beyond 65534 there is no number left for it.
         return np.where(out < 65534.5, np.rint(out), 0).astype(np.uint16)
     return out

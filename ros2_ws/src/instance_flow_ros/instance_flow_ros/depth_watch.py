@@ -18,19 +18,15 @@ from instance_flow.formats.depth_messages import to_depth
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.stamps import stamp_problem, to_nanoseconds
 from instance_flow.spatial.camera import to_camera
-from instance_flow.spatial.inputs import add_transforms
-from instance_flow.spatial.measure import depth_problem
+from instance_flow.spatial.measure import BAD_DEPTH, SIZE_MISMATCH, depth_problem
 from instance_flow.spatial.pairing import DepthPairing, DepthRequest
 from instance_flow.spatial.transforms import TransformBuffer, TransformUnknown
-from instance_flow.structures import SPATIAL_STATES
-from instance_flow_ros import frames
 from instance_flow_ros.depth_findings import Beside, DepthSeen
 
 _PATIENCE = 1.0
 """Seconds that the depth of an image may come after it."""
 _SAMPLES = 5
 """Depth images that are decoded: a second of a slow camera, and little work."""
-_BAD_DEPTH = (SPATIAL_STATES.index("bad depth"), SPATIAL_STATES.index("size mismatch"))
 
 
 @dataclass(frozen=True)
@@ -40,21 +36,6 @@ class DepthSettings:
     registered: bool
     target_frame: str
     tolerance: float
-
-
-def listen_for_transforms(node: Node, tolerance: float) -> TransformBuffer | None:
-    """A buffer that is filled while the node spins, None if tf2_msgs is not installed. tolerance: as of the buffer."""
-    if not frames.AVAILABLE:
-        return None
-    buffer = TransformBuffer(tolerance=tolerance)
-    for topic, qos, static in (("/tf", frames.DYNAMIC, False), ("/tf_static", frames.STATIC, True)):
-
-        def receive(message: Any, static: bool = static) -> None:
-            for _ in add_transforms(buffer, message, static):
-                pass  # The node logs those that it refuses.
-
-        node.create_subscription(frames.TFMessage, topic, receive, qos)
-    return buffer
 
 
 @dataclass
@@ -192,7 +173,7 @@ class DepthWatch:
         if listener.problem or shape is None or self._size is None or not self._settings.registered:
             return listener.problem
         state, words = depth_problem(listener.samples[0], None, self._size)
-        return words if state in _BAD_DEPTH else ""
+        return words if state in (BAD_DEPTH, SIZE_MISMATCH) else ""
 
     def _settle(self, age: float) -> None:
         """Take the depth of images that have waited so long, and look up where they were."""

@@ -32,10 +32,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from instance_flow.formats.foreign_text import shown
 from instance_flow.formats.image_encodings import decode_compressed
 from instance_flow.formats.stamps import to_nanoseconds
+from instance_flow.spatial.transforms import TransformBuffer
 from instance_flow_ros import frames, middleware
 from instance_flow_ros.bridge import choose_bridge, to_rgb
 from instance_flow_ros.command_node import command_node
-from instance_flow_ros.depth_watch import DepthSettings, DepthWatch, listen_for_transforms
+from instance_flow_ros.depth_watch import DepthSettings, DepthWatch
 from instance_flow_ros.diagnostics import ONLY, TOPIC
 from instance_flow_ros.graph import full_name, node_of, qos_problem
 from instance_flow_ros.graph_findings import (
@@ -171,6 +172,7 @@ class _Observer:
         self._parameters: dict[str, _ServiceCall] = {}
         self._statuses: dict[str, Status] = {}
         self._depths: dict[str, DepthWatch] = {}
+        self._buffers: dict[float, TransformBuffer] = {}
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, _DEPTH)
         node.create_timer(_PERIOD, self._ask)
 
@@ -240,7 +242,7 @@ class _Observer:
             parameters["depth_tolerance"].double_value,
         )
         needed, tolerance = _needs_transforms(parameters), parameters["transform_tolerance"].double_value
-        transforms = listen_for_transforms(self._node, tolerance) if needed else None
+        transforms = self._transforms(tolerance) if needed and frames.AVAILABLE else None
         beside = {name: topic for name, topic in topics.items() if name != "image"}
         prefix = "" if camera == ONLY else f"{camera}/"
         self._depths[status] = watch = DepthWatch(self._node, node, prefix, beside, settings, transforms)
@@ -249,6 +251,14 @@ class _Observer:
     def _depth_topics(self) -> set[str]:
         """Topics that our nodes take for depth, or for what belongs to it."""
         return {topic for s in self._statuses.values() for name, topic in s.topics.items() if name != "image"}
+
+    def _transforms(self, tolerance: float) -> TransformBuffer:
+        """The transforms that come, for all cameras with this tolerance."""
+        if tolerance not in self._buffers:
+            # The node itself logs those that it refuses.
+            listener = frames.TransformListener(self._node, tolerance, log=lambda _: None)
+            self._buffers[tolerance] = listener.buffer
+        return self._buffers[tolerance]
 
     def _parameters_of(self, node: str) -> dict[str, Any]:
         """Values by name; empty while there is no answer."""

@@ -52,9 +52,8 @@ class InstanceFlowNode(LifecycleNode):
         super().__init__("instance_flow")
         parameters.declare(self, NodeConfig, _FIXED)
         parameters.declare(self, ExecutionConfig, _FIXED)
-        parameters.declare(self, AssemblyConfig, _LIVE)
-        parameters.declare(self, StreamConfig, _LIVE)
-        parameters.declare(self, SpatialConfig, _LIVE)
+        for kind in _LIVE_KINDS:
+            parameters.declare(self, kind, _LIVE)
         self._bridge = choose_bridge()
         self._pipeline: Pipeline | None = None
         self._cameras: list[Camera] = []
@@ -148,13 +147,13 @@ class InstanceFlowNode(LifecycleNode):
             words = f"parameter {shown(name)} is not known and has no effect; known are {', '.join(known)}"
             self.get_logger().warning(shown(words, MESSAGE))
         self._pipeline = self._load(config, assembly)
-        stream = parameters.read(self, StreamConfig)
+        stream, spatial = parameters.read(self, StreamConfig), parameters.read(self, SpatialConfig)
         if config.needs_transforms:
             self._transforms = TransformListener(self, config.transform_tolerance)
         buffer = None if self._transforms is None else self._transforms.buffer
         for name in config.names:
             pipeline = Pipeline(self._pipeline.network, assembly)
-            pipeline.spatial = parameters.read(self, SpatialConfig)
+            pipeline.spatial = spatial
             self._cameras.append(Camera(self, name, config, pipeline, stream, self._bridge, self._put, buffer))
         self._publish_class_table()
         # All that was loaded stays; looking for rings in it would hold up a frame now and then.

@@ -29,7 +29,9 @@ VALUES = 4096
 """Of each activation and sample, that its range is found on."""
 FLOAT = re.compile(
     r"backbone\.(conv1|features\.[0-3])\."  # the stem, down to stride 4: it made most of all errors, for little time
-    r"|semantic_head\.(coarse|finest\.1)\b|((center|offset)_head|inter\.head)\.1\."  # they say the numbers
+    # They say the numbers.
+    r"|semantic_head\.(coarse|finest\.1)\b|((center|offset)_head|inter\.head|evidence\.belongs)\.1\."
+    r"|detector\.(class|box|object)_layers\."
     # What attention compares, and what is cached.
     r"|fusions\.\d+\.(query|key|value)\.|inter\.(look|embed|value|query|compare)\b"
 )

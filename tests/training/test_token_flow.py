@@ -40,7 +40,7 @@ def frames_of(*names: str) -> Frames:
     looks = [look[:, :, ::4, ::4], look[:, :, ::2, ::2], look]
     offset = torch.tensor(np.stack([target_offset_map(t.labels, t.centers) for t in found]))
     maps = IntraMaps(torch.zeros(len(found), 2, h, w), torch.tensor(np.stack([t.center for t in found])), offset)
-    return Frames(Pyramid(looks[0], looks, looks[0], {}), looks, maps, (labels > 0).float())
+    return Frames(Pyramid(looks[0], looks, looks[0], {}), looks, maps, maps, (labels > 0).float())
 
 
 def branch(tokens: int = 16) -> TokenFlow:

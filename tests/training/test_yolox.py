@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from torch.nn import functional as F
 
 from instance_flow.structures import ModelError
 from instance_flow_training.config import ConfigError, InitConfig, load_config
-from instance_flow_training.network.detector import NEVER, DetectionEvidence, Detections, YoloxNano
+from instance_flow_training.network.boxes import Boxes, DetectionEvidence, suppress
+from instance_flow_training.network.detector import HIDDEN, NEVER, YoloxNano
+from instance_flow_training.network.maps import IntraMaps
 from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.weights.initialise import initialise
 from instance_flow_training.weights.yolox import take_yolox
@@ -39,7 +42,7 @@ def convolutions(network: YoloxNano) -> list[nn.Conv2d]:
 
 
 def last_layers(without: str = "") -> dict[str, Tensor]:
-    """Of every level: row r of classes says r + level / 10, the middle of a box (1, 2), an object 5."""
+    """Of every level: row r of classes says r + level / 10, a box (1, 2, 3, 4), an object 5."""
     tensors = {}
     for kind, rows in LAST.items():
         for level in range(3):
@@ -98,26 +101,135 @@ def test_last_layers_are_matched_by_class_name(tmp_path: Path) -> None:
         layers = network.class_layers[level], network.object_layers[level]
         biases = [layer.get_parameter("bias").tolist() for layer in layers]
         assert biases == [pytest.approx([15 + level / 10, NEVER, level / 10]), [5.0]]
-        assert network.center_layers[level].get_parameter("bias").tolist() == [1.0, 2.0]
+        assert network.box_layers[level].get_parameter("bias").tolist() == [2.0, 1.0, 4.0, 3.0]
 
 
-def test_detections_add_what_they_say_where_they_say_it() -> None:
-    found = Detections(torch.zeros(1, 2, 4, 6), torch.zeros(1, 2, 4, 6), torch.zeros(1, 1, 4, 6))
-    # One cell of stride 8 is sure of class 1 and of a middle at pixel (20, 30).
-    found.classes[0, 1, 2, 3] = 1.0
-    found.weight[0, 0, 2, 3] = 1.0
-    found.center[0, :, 2, 3] = torch.tensor([20.0, 30.0])
-    evidence = DetectionEvidence()
-    evidence.gains.data = torch.tensor([1.0, 1.0, 1.0])
-    semantic, center, offset = evidence(found)
-    assert (semantic.shape, center.shape, offset.shape) == ((1, 3, 8, 12), (1, 8, 12), (1, 2, 8, 12))
-    assert semantic[0, :2].abs().max() == 0
-    torch.testing.assert_close(semantic[0, 2], center[0])
-    assert set(map(tuple, (center[0] == center.max()).nonzero().tolist())) == {(4, 6), (4, 7), (5, 6), (5, 7)}
-    assert center[0, 0].abs().max() == offset[0, :, 0].abs().max() == 0
-    # From cell (5, 7), whose middle is pixel (21.5, 29.5), to (20, 30); a little less, since it is not quite sure.
-    weight = float(center[0, 5, 7].detach())
-    torch.testing.assert_close(offset[0, :, 5, 7], torch.tensor([-1.5, 0.5]) / 4 * weight / (weight + 0.05))
+def boxes(*rows: tuple[float, float, float, float, float], classes: int = 2) -> Boxes:
+    """Rows of (center y, x, half height, half width, score) in cells, all of the last class."""
+    y, x, half_height, half_width, score = torch.tensor(rows).T[:, None]
+    known = torch.zeros(1, classes, len(rows))
+    known[:, -1] = score
+    return Boxes(known, torch.stack([y, x], 1), torch.stack([half_height, half_width], 1), score)
+
+
+def test_a_box_is_where_its_cell_says() -> None:
+    """YOLOX: the middle in cells of the level from the cell's corner, the logarithm of the size in cells."""
+    detector = YoloxNano(3)
+    features = {s: torch.zeros(1, 2 * HIDDEN, 64 // s, 96 // s) for s in (8, 16, 32)}
+    features[16][0, 0, 2, 3] = 1.0
+    with torch.no_grad():
+        for layer in (*detector.class_layers, *detector.box_layers, *detector.object_layers):
+            layer.get_parameter("weight").zero_()
+        for layer in detector.object_layers:
+            layer.get_parameter("bias").fill_(20.0)
+        detector.class_layers[1].get_parameter("weight")[1, 0] = 30.0
+        for layer in detector.box_layers:
+            layer.get_parameter("bias").copy_(torch.tensor([0.5, 0.25, math.log(2), math.log(3)]))
+    found = detector.boxes(features)
+    assert found.classes.shape == (1, 3, 256)
+    assert found.score[0, 0] > 0.99 > 0.01 > found.score[0, 1]
+    # Row 2.5 and column 3.25 of stride 16 are at pixels 40 and 52; the middle of cell i of stride 4 is at 4i + 2.
+    assert found.center[0, :, 0].tolist() == pytest.approx([40 / 4 - 0.5, 52 / 4 - 0.5])
+    assert found.half[0, :, 0].tolist() == pytest.approx([2 * 16 / 4 / 2, 3 * 16 / 4 / 2])
+    assert found.classes[0, :, 0].tolist() == pytest.approx([0, 1, 0], abs=1e-3)
+
+
+SUPPRESSED = {
+    "the same object twice": ([(10, 10, 5, 5, 0.9), (10, 11, 5, 5, 0.5)], [0.9]),
+    "side by side": ([(10, 10, 5, 5, 0.9), (10, 18, 5, 5, 0.5)], [0.9, 0.5]),
+    "a small one in a large one": ([(10, 10, 9, 9, 0.5), (10, 10, 4, 4, 0.9)], [0.9, 0.5]),
+    "none": ([(10, 10, 5, 5, 0.0)], []),
+}
+
+
+@pytest.mark.parametrize(("rows", "expected"), SUPPRESSED.values(), ids=SUPPRESSED)
+def test_an_object_keeps_one_box(rows: list[tuple[float, ...]], expected: list[float]) -> None:
+    score = torch.tensor([row[-1] for row in rows])
+    _, order = score.sort(descending=True)
+    found = suppress(boxes(*[rows[i] for i in order]), len(rows))
+    assert found.score[found.score > 0].tolist() == pytest.approx(expected)
+
+
+def joined(
+    found: Boxes,
+    offset: tuple[float, float] = (0.0, 0.0),
+    heat: Tensor | None = None,
+    semantic: Tensor | None = None,
+    unknown: tuple[int, ...] = (),
+) -> IntraMaps:
+    """The maps of 20 x 30 cells after boxes have joined in; the head is as it begins and adds nothing."""
+    semantic = torch.zeros(1, 3, 20, 30) if semantic is None else semantic
+    way = torch.tensor(offset).reshape(1, 2, 1, 1).expand(1, 2, 20, 30)
+    maps = IntraMaps(semantic, torch.zeros(1, 20, 30) if heat is None else heat, way)
+    evidence = DetectionEvidence(4, 4).eval()
+    with torch.no_grad():
+        learned, made = evidence(found, torch.zeros(1, 4, 20, 30), maps, unknown)
+    assert torch.equal(learned.center, maps.center), "losses see the center's head"
+    assert torch.equal(learned.offset, maps.offset), "losses see the offset's head"
+    return made
+
+
+def led_to(maps: IntraMaps, y: int, x: int) -> list[float]:
+    return (maps.offset[0, :, y, x] + torch.tensor([y, x])).tolist()
+
+
+def test_cells_of_a_box_are_led_to_its_middle_and_are_of_its_class() -> None:
+    maps = joined(boxes((10.2, 8.4, 6, 4, 0.8)), offset=(1.0, 2.0))
+    assert led_to(maps, 12, 10) == pytest.approx([10.2, 8.4])
+    assert led_to(maps, 2, 25) == pytest.approx([3, 27]), "outside, the offset stays"
+    assert maps.center.nonzero().tolist() == [[0, 10, 8]]
+    assert maps.center[0, 10, 8] == pytest.approx(0.8)
+    assert maps.semantic[0, 2, 10, 8] > 2
+    assert maps.semantic[0, :, 2, 25].abs().max() < 0.01
+    assert maps.semantic[0, 1].abs().max() == 0, "of no other class"
+    assert maps.semantic[0, 0].nonzero().tolist() == [[10, 8]], "the middle alone is taken for foreground"
+    assert maps.semantic[0, 0, 10, 8] < 0
+
+
+def test_a_box_in_front_of_another_s_middle_does_not_take_its_center() -> None:
+    """A rider's box over the middle of the horse."""
+    maps = joined(boxes((8, 10, 6, 3, 0.9), (11, 10, 7, 9, 0.5)))
+    assert maps.center[0].nonzero().tolist() == [[8, 10], [11, 10]]
+    assert maps.center[0, [8, 11], [10, 10]].tolist() == pytest.approx([0.9, 0.5])
+    assert led_to(maps, 15, 3) == pytest.approx([11, 10])
+
+
+def test_where_boxes_overlap_a_cell_goes_where_its_offset_points() -> None:
+    pair = boxes((10, 8, 6, 6, 0.8), (10, 16, 6, 6, 0.8))
+    for offset, middle in {(0.0, -5.0): 8, (0.0, 5.0): 16}.items():
+        assert led_to(joined(pair, offset), 10, 12) == pytest.approx([10, middle])
+    # The surer one where the offset says nothing.
+    sure = boxes((10, 8, 6, 6, 0.9), (10, 16, 6, 6, 0.2))
+    assert led_to(joined(sure), 10, 12) == pytest.approx([10, 8])
+
+
+def test_a_class_that_the_detector_does_not_know_is_found_in_a_box_of_another() -> None:
+    """A tool in a person's hand."""
+    person, heat, semantic = boxes((10, 12, 9, 9, 0.9)), torch.zeros(1, 20, 30), torch.zeros(1, 3, 20, 30)
+    heat[0, 8, 18], semantic[0, 1, 6:11, 16:21] = 0.7, 9.0
+    maps = joined(person, (0.5, 0.5), heat, semantic, unknown=(0,))
+    assert maps.center[0].nonzero().tolist() == [[8, 18], [10, 12]]
+    assert led_to(maps, 7, 17) == pytest.approx([7.5, 17.5])
+    assert led_to(maps, 14, 17) == pytest.approx([10, 12])
+    # Where the detector knows both, its boxes alone say where centers are.
+    assert joined(person, (0.5, 0.5), heat, semantic).center[0].nonzero().tolist() == [[10, 12]]
+
+
+def test_classes_that_no_file_says_are_known_to_be_unknown(tmp_path: Path) -> None:
+    network = YoloxNano(3)
+    assert network.unknown == (0, 1, 2)
+    take_yolox(network, write(tmp_path / "nano.onnx", file_tensors()), CLASS_NAMES)
+    assert network.eval().unknown == (1,), "unicorn"
+
+
+def test_what_no_box_covers_keeps_its_own_peaks() -> None:
+    heat = torch.zeros(1, 20, 30)
+    heat[0, 10, 9], heat[0, 4, 24], heat[0, 4, 25] = 0.9, 0.6, 0.5
+    maps = joined(boxes((10, 8, 6, 4, 0.3)), heat=heat)
+    assert maps.center[0].nonzero().tolist() == [[4, 24], [10, 8]]
+    assert maps.center[0, [4, 10], [24, 8]].tolist() == pytest.approx([0.6, 0.3])
+    weak = joined(boxes((10, 8, 6, 4, 0.01)), heat=heat)
+    assert weak.center[0, 10, 9] == pytest.approx(0.9), "a box that is hardly one says nothing"
 
 
 def test_both_branches_see_the_detector() -> None:
@@ -133,7 +245,7 @@ def test_both_branches_see_the_detector() -> None:
     torch.testing.assert_close(seen.instance_deepest, levels[32])
     for skip, stride in zip(seen.skips, (16, 8, 4), strict=True):
         torch.testing.assert_close(skip[:, -levels[stride].shape[1] :], levels[stride])
-    maps = network.frames(picture).maps
+    maps = network.frames(picture).learned
     for output in (maps.semantic, maps.center, maps.offset):
         network.zero_grad()
         output.square().sum().backward(retain_graph=True)

@@ -66,14 +66,14 @@ def forward_maps(
     target, reference = frame_pairs(len(images) // frames_per_clip, frames_per_clip, images.device)
     frames = network.frames(images)
     if frames_per_clip == 1:
-        return BatchMaps(frames.maps, None, None, target, reference)
+        return BatchMaps(frames.learned, None, None, target, reference)
     if isinstance(network.inter, TokenFlow):
         tokens = network.inter.choose(frames, torch.zeros_like(frames.foreground) if heat is None else heat)
         (features,) = network.inter.features(frames, tokens)
         flow = network.inter(frames, [features.index_select(0, reference)], target, tokens)
-        return BatchMaps(frames.maps, flow, tokens.cell, target, reference)
+        return BatchMaps(frames.learned, flow, tokens.cell, target, reference)
     cached = [f.index_select(0, reference) for f in network.inter.features(frames)]
-    return BatchMaps(frames.maps, network.inter(frames, cached, target), None, target, reference)
+    return BatchMaps(frames.learned, network.inter(frames, cached, target), None, target, reference)
 
 
 def forward_losses(

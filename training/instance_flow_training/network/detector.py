@@ -8,12 +8,13 @@ the convolutions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from instance_flow_training.network.boxes import Boxes, positions, surest
 from instance_flow_training.network.maps import OUTPUT_STRIDE
 
 STEM, WIDTHS = 16, (32, 64, 128, 256)
@@ -21,6 +22,10 @@ STEM, WIDTHS = 16, (32, 64, 128, 256)
 BLOCKS = (1, 3, 3)
 NEVER = -10.0
 """Bias of what no file says: a class that the detector does not know."""
+CANDIDATES = 256
+"""Boxes that non-maximum suppression looks at; an object has about ten."""
+_LARGEST = 8.0
+"""Of the logarithm of a box's size in cells: beyond any picture."""
 HIDDEN = 64
 """Channels of the heads, the same at every level."""
 
@@ -80,22 +85,13 @@ class Head(nn.Module):
         return torch.cat([self.classes(x), self.boxes(x)], 1)
 
 
-class Detections(NamedTuple):
-    """What the detector says of every cell of stride 8, the surest of its levels counting.
-
-    classes: (B, C, h, w) probability that an object of the class is centered about there.
-    center: (B, 2, h, w) where the object's box has its middle, (y, x) in input pixels, times ``weight`` (B, 1, h, w).
-    """
-
-    classes: Tensor
-    center: Tensor
-    weight: Tensor
-
-
 class YoloxNano(nn.Module):
-    """YOLOX-Nano, its classes being those of the network; the sizes of its boxes are left out.
+    """YOLOX-Nano, its classes being those of the network.
 
     ``channels``: from the stride of a level to its channels.   Args: classes: C.
+
+    Attributes:
+        unknown: classes that it never finds, since no weights say what they look like; set by ``train`` and ``eval``.
     """
 
     channels: ClassVar = {4: WIDTHS[0], 8: 2 * HIDDEN, 16: 2 * HIDDEN, 32: 2 * HIDDEN}
@@ -117,10 +113,18 @@ class YoloxNano(nn.Module):
         self.up32, self.out32 = depthwise(w16, w16, 2), CrossStage(2 * w16, w32)
         self.heads = nn.ModuleList(Head(width) for width in (w8, w16, w32))
         self.class_layers = nn.ModuleList(nn.Conv2d(HIDDEN, classes, 1) for _ in self.heads)
-        self.center_layers = nn.ModuleList(nn.Conv2d(HIDDEN, 2, 1) for _ in self.heads)
+        self.box_layers = nn.ModuleList(nn.Conv2d(HIDDEN, 4, 1) for _ in self.heads)
         self.object_layers = nn.ModuleList(nn.Conv2d(HIDDEN, 1, 1) for _ in self.heads)
         for layer in (*self.class_layers, *self.object_layers):
             nn.init.constant_(layer.bias, NEVER)  # type: ignore[arg-type]
+        self.unknown: tuple[int, ...] = tuple(range(classes))
+
+    def train(self, mode: bool = True) -> YoloxNano:
+        """As of any module."""
+        super().train(mode)
+        surest = torch.stack([layer.get_parameter("bias").detach() for layer in self.class_layers]).amax(0)
+        self.unknown = tuple(row for row, bias in enumerate(surest.tolist()) if bias <= NEVER)
+        return self
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
         """image: (B, 3, H, W) RGB, values 0 .. 255. Returns features by stride."""
@@ -135,46 +139,21 @@ class YoloxNano(nn.Module):
         levels = {8: out8, 16: out16, 32: out32}
         return {4: c4, **{s: head(x) for head, (s, x) in zip(self.heads, levels.items(), strict=True)}}
 
-    def detections(self, features: Mapping[int, Tensor]) -> Detections:
-        """What the features of strides 8, 16 and 32 say."""
-        found: Detections | None = None
-        rows = list(zip((8, 16, 32), self.class_layers, self.center_layers, self.object_layers, strict=True))
-        for stride, class_layer, center_layer, object_layer in reversed(rows):
+    def boxes(self, features: Mapping[int, Tensor]) -> Boxes:
+        """What the features of strides 8, 16 and 32 say: the surest boxes before non-maximum suppression."""
+        every = []
+        rows = zip((8, 16, 32), self.class_layers, self.box_layers, self.object_layers, strict=True)
+        for stride, class_layer, box_layer, object_layer in rows:
             of_classes, of_boxes = features[stride].split(HIDDEN, 1)
             classes = class_layer(of_classes).sigmoid() * object_layer(of_boxes).sigmoid()
-            weight = classes.amax(1, keepdim=True)
-            center = (center_layer(of_boxes).flip(1) + _corners(of_boxes)) * stride * weight
-            if found is not None:
-                up = [_twice(x, "bilinear") for x in found]
-                classes, center, weight = torch.maximum(classes, up[0]), center + up[1], weight + up[2]
-            found = Detections(classes, center, weight)
-        assert found is not None
-        return found
+            # In half precision places would be off by pixels.
+            middle, size = box_layer(of_boxes).float().split(2, 1)
+            cells = stride / OUTPUT_STRIDE
+            center = (middle + positions(of_boxes)) * cells - 0.5
+            half = size.clamp(max=_LARGEST).exp() * (cells / 2)
+            every.append(torch.cat([classes.float(), center, half], 1).flatten(2))
+        return surest(torch.cat(every, 2), CANDIDATES)
 
 
-class DetectionEvidence(nn.Module):
-    """What detections add to the maps: to class logits and the center's logit by their probability, to offsets the way
-    to the middle of the box. Each has a learned gain; where nothing is found, nothing is added."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gains = nn.Parameter(torch.tensor([3.0, 5.0, 0.5]))
-
-    def forward(self, found: Detections) -> tuple[Tensor, Tensor, Tensor]:
-        """Of stride 4: semantic (B, C + 1, h, w), center (B, h, w), offset (B, 2, h, w) in cells."""
-        classes, center, weight = (_twice(x, "bilinear") for x in found)
-        # Cell i of stride 4 lies at pixel 4i + 1.5.
-        cells = _corners(center) + 1.5 / OUTPUT_STRIDE
-        offset = (center / OUTPUT_STRIDE - cells * weight) / (weight + 0.05)
-        semantic = torch.cat([torch.zeros_like(weight), classes], 1)
-        return self.gains[0] * semantic, self.gains[1] * classes.amax(1), self.gains[2] * offset
-
-
-def _corners(x: Tensor) -> Tensor:
-    """Row and column of each cell: (1, 2, h, w)."""
-    rows, columns = (torch.arange(n, dtype=x.dtype, device=x.device) for n in x.shape[-2:])
-    return torch.stack([rows[:, None].expand(x.shape[-2:]), columns[None].expand(x.shape[-2:])])[None]
-
-
-def _twice(x: Tensor, mode: str = "nearest") -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=None if mode == "nearest" else False)
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="nearest")

@@ -11,11 +11,19 @@ from torch import Tensor, nn
 
 from instance_flow.declare import SIZE, check, setting
 from instance_flow_training.network.backbone import BACKBONES, OUTPUT_STRIDES, build_backbone
+from instance_flow_training.network.boxes import Boxes, DetectionEvidence, suppress
 from instance_flow_training.network.decoder import Decoder, MultiLevelHead, head
 from instance_flow_training.network.dense_flow import OFFSET_SCALE, DenseFlow
-from instance_flow_training.network.detector import DetectionEvidence, YoloxNano
+from instance_flow_training.network.detector import YoloxNano
 from instance_flow_training.network.fusion import FUSIONS, TCF
-from instance_flow_training.network.maps import OUTPUT_STRIDE, FlowMaps, Frames, IntraMaps, Pyramid
+from instance_flow_training.network.maps import (
+    OUTPUT_STRIDE,
+    FlowMaps,
+    Frames,
+    IntraMaps,
+    Pyramid,
+    class_probabilities,
+)
 from instance_flow_training.network.token_flow import TokenFlow
 
 __all__ = ["OUTPUT_STRIDE", "FlowMaps", "Frames", "InstanceFlowNet", "IntraMaps", "ModelConfig", "Pyramid"]
@@ -103,8 +111,8 @@ class ModelConfig:
     detector: str = setting(
         "",
         "yolox_nano, or none. Its features join the backbone's at strides 4 and 8, and are all that both branches see "
-        "at 16 below the backbone's deepest level; the instance branch begins at its stride 32. What it finds is added "
-        "to the maps, each with a learned gain",
+        "at 16 below the backbone's deepest level; the instance branch begins at its stride 32. Its boxes "
+        "say which cells belong together and where their center is (network/boxes.py)",
         choices=DETECTORS,
     )
     center_sigmoid: bool = setting(
@@ -150,7 +158,7 @@ class InstanceFlowNet(nn.Module):
         self.config, self.num_classes = config, num_classes
         self.backbone = build_backbone(config.backbone, config.output_stride)
         self.detector = YoloxNano(num_classes) if config.detector else None
-        self.evidence = DetectionEvidence() if config.detector else None
+        self.evidence = DetectionEvidence(config.instance_channels, config.head_channels) if config.detector else None
         channels, detected = self.backbone.channels, self.detector.channels if self.detector else {}
         deepest = max(channels)
         below = {s: (channels[s] if s < deepest else 0) + detected.get(s, 0) for s in (16, 8, 4)}
@@ -208,11 +216,11 @@ class InstanceFlowNet(nn.Module):
         stages = self.intra_decoder.stages(pyramid.instance_deepest, pyramid.skips)
         center = self.center_head(stages[-1]).squeeze(1)
         offset = self.offset_head(stages[-1]) * OFFSET_SCALE
+        maps = learned = IntraMaps(semantic, center.sigmoid() if self.config.center_sigmoid else center, offset)
         if self.detector is not None and self.evidence is not None:
-            added = self.evidence(self.detector.detections(pyramid.detected))
-            semantic, center, offset = (a + b for a, b in zip((semantic, center, offset), added, strict=True))
-        maps = IntraMaps(semantic, center.sigmoid() if self.config.center_sigmoid else center, offset)
-        return Frames(pyramid, stages, maps, 1 - semantic.softmax(1)[:, 0])
+            boxes = suppress(self.detector.boxes(pyramid.detected))
+            learned, maps = self.evidence(Boxes(*(x.detach() for x in boxes)), stages[-1], maps, self.detector.unknown)
+        return Frames(pyramid, stages, maps, learned, 1 - class_probabilities(maps.semantic)[:, 0])
 
     def pyramid(self, image: Tensor) -> Pyramid:
         """What the backbone sees; image as for ``frames``."""
@@ -250,4 +258,4 @@ class InstanceFlowNet(nn.Module):
             reference_offset = self.inter(frames, reference_features).reference_offset
             features = self.inter.features(frames)
         maps = frames.maps
-        return (maps.semantic.softmax(1)[0], maps.center[0], maps.offset[0], reference_offset, *features)
+        return (class_probabilities(maps.semantic)[0], maps.center[0], maps.offset[0], reference_offset, *features)

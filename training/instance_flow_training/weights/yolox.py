@@ -55,7 +55,7 @@ def take_yolox(detector: YoloxNano, path: Path, class_names: Sequence[str]) -> N
 def _take_last(
     detector: YoloxNano, level: int, last: Mapping[str, Tensor], class_names: Sequence[str], path: Path
 ) -> None:
-    """The last layers of one level: classes by name, and of the boxes their middle."""
+    """The last layers of one level: classes by name."""
 
     def theirs(kind: str, rows: int) -> tuple[Tensor, Tensor]:
         weight, bias = (last.get(f"head.{kind}_preds.{level}.{part}") for part in ("weight", "bias"))
@@ -74,7 +74,8 @@ def _take_last(
     if known:
         take(detector.class_layers[level], theirs("cls", len(CLASSES)), *zip(*known, strict=True))
     take(detector.object_layers[level], theirs("obj", 1), [0], [0])
-    take(detector.center_layers[level], theirs("reg", 4), [0, 1], [0, 1])
+    # x before y there, y before x here.
+    take(detector.box_layers[level], theirs("reg", 4), [1, 0, 3, 2], range(4))
 
 
 def _stem(weight: Tensor) -> Tensor:

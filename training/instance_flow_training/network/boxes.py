@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a detector's boxes say of the maps: which cells belong together, and where their center is. Ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from instance_flow_training.network.decoder import conv_bn_relu, head
+from instance_flow_training.network.dense_flow import OFFSET_SCALE
+from instance_flow_training.network.maps import IntraMaps
+
+BOXES = 64
+"""Boxes of an image after non-maximum suppression."""
+_OVERLAP = 0.6
+"""Intersection over union above which the less sure of two boxes is taken for the same object."""
+_LEAST = 0.05
+"""Score below which a box says nothing."""
+_WINDOW = 15
+"""Cells of the non-maximum suppression of centers that no box covers."""
+_VOTE, _SURE = 0.5, 1.0
+"""Weights of where a cell's offset points and of a box's score in choosing the box of a cell, beside where it lies."""
+_FOREGROUND = 20.0
+"""What the middle of a sure box takes from the background's logit."""
+_MARGIN = 1.1
+"""An object may reach over its box by this factor."""
+
+
+class Boxes(NamedTuple):
+    """K boxes of each of B images, surest first; places (y, x) and half sizes (height, width) in cells of stride 4.
+
+    classes: (B, C, K) probabilities.   center, half: (B, 2, K).   score: (B, K), 0 for no box.
+    """
+
+    classes: Tensor
+    center: Tensor
+    half: Tensor
+    score: Tensor
+
+
+def positions(x: Tensor) -> Tensor:
+    """Row and column of each cell of a map: (1, 2, h, w)."""
+    rows, columns = (torch.arange(n, dtype=torch.float32, device=x.device) for n in x.shape[-2:])
+    return torch.stack([rows[:, None].expand(x.shape[-2:]), columns[None].expand(x.shape[-2:])])[None]
+
+
+def surest(every: Tensor, count: int) -> Boxes:
+    """The ``count`` boxes of highest score. every: (B, C + 4, N) class probabilities, center and half size of each."""
+    every = F.pad(every, (0, count))
+    score, index = torch.topk(every[:, :-4].amax(1), count)
+    classes, center, half = _gather(every, index).split([every.shape[1] - 4, 2, 2], 1)
+    return Boxes(classes, center, half, score)
+
+
+def suppress(boxes: Boxes, count: int = BOXES) -> Boxes:
+    """Leave out every box that a surer one overlaps (fast non-maximum suppression of YOLACT), and keep the surest."""
+    low, high = boxes.center - boxes.half, boxes.center + boxes.half
+    shared = torch.minimum(high[..., None], high[..., None, :]) - torch.maximum(low[..., None], low[..., None, :])
+    intersection = shared.clamp(min=0).prod(1)
+    area = 4 * boxes.half.prod(1)
+    union = area[..., None] + area[..., None, :] - intersection
+    place = torch.arange(boxes.score.shape[1], device=boxes.score.device)
+    surer = place[:, None] < place
+    doubled = ((intersection > _OVERLAP * union) & surer).any(1)
+    score, index = torch.topk(boxes.score * ~doubled, count)
+    return Boxes(_gather(boxes.classes, index), _gather(boxes.center, index), _gather(boxes.half, index), score)
+
+
+class DetectionEvidence(nn.Module):
+    """Joins boxes and maps. A box raises its classes inside of it; a head that sees where in its box a cell lies says
+    whether the cell belongs to the object, and corrects the cell's offset. In the end a cell that lies in a box has the
+    way to the middle of the box that fits it best as its offset, and the only center heat in a box is in its middle.
+
+    Args: channels: of the features of stride 4.   hidden: of the head.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.class_gain = nn.Parameter(torch.tensor(3.0))
+        self.join = conv_bn_relu(channels + 6, hidden)
+        self.belongs = head(hidden, hidden, 3)
+        nn.init.zeros_(self.belongs[1].weight)  # type: ignore[index, arg-type]
+        nn.init.zeros_(self.belongs[1].bias)  # type: ignore[index, arg-type]
+
+    def forward(
+        self, boxes: Boxes, features: Tensor, maps: IntraMaps, unknown: Sequence[int] = ()
+    ) -> tuple[IntraMaps, IntraMaps]:
+        """Returns what is to be learned, and from it the maps with the boxes' centers.
+
+        Args:
+            features, maps: of stride 4.
+            unknown: classes that no box tells of; their cells keep what the maps say: a tool in a person's hand.
+        """
+        cells = positions(features)
+        classes, center, half, score = _at(boxes, _owners(boxes, cells, None), features)
+        place = (cells - center) / half
+        present = (score > _LEAST).float()
+        inside = torch.sigmoid(3 - 3 * place.abs().clamp(max=3).pow(3).sum(1, keepdim=True)) * present
+        box = torch.cat([place.clamp(-2, 2) * present, half.log() / 3 * present, inside, score], 1)
+        own, correction = self.belongs(self.join(torch.cat([features, box.to(features.dtype)], 1))).split([1, 2], 1)
+        raised = torch.cat([-own * inside, self.class_gain * classes * inside], 1).to(features.dtype)
+        learned = IntraMaps(maps.semantic + raised, maps.center, maps.offset + OFFSET_SCALE * correction)
+
+        middles = _middles(boxes, cells).to(maps.center.dtype)
+        told = _of_known_classes(learned.semantic, unknown)
+        covered = _covered(place, score) & told
+        heat = torch.maximum(_peaks(maps.center).masked_fill(covered, 0), middles)
+        # A center is looked for on the foreground; that of a ring may lie beside its object.
+        background = learned.semantic[:, :1] - _FOREGROUND * middles[:, None]
+        semantic = torch.cat([background.to(features.dtype), learned.semantic[:, 1:]], 1)
+        _, center, half, score = _at(boxes, _owners(boxes, cells, learned.offset.detach().float()), cells)
+        covered = _covered((cells - center) / half, score) & told
+        offset = torch.where(covered[:, None], (center - cells).to(features.dtype), learned.offset)
+        return learned, IntraMaps(semantic, heat, offset)
+
+
+def _covered(place: Tensor, score: Tensor) -> Tensor:
+    """(B, h, w) whether a cell lies in its box; place (B, 2, h, w) in half sizes, score (B, 1, h, w)."""
+    return (place.abs().amax(1) < _MARGIN) & (score[:, 0] > _LEAST)
+
+
+def _of_known_classes(semantic: Tensor, unknown: Sequence[int]) -> Tensor:
+    """(B, h, w) whether the likeliest class of a cell, or background, is none of these."""
+    if not unknown:
+        return torch.ones_like(semantic[:, 0], dtype=torch.bool)
+    others = [row for row in range(semantic.shape[1]) if row - 1 not in unknown]
+    return semantic[:, others].amax(1) >= semantic[:, [row + 1 for row in unknown]].amax(1)
+
+
+def _owners(boxes: Boxes, cells: Tensor, offset: Tensor | None) -> Tensor:
+    """For every cell the box that it lies in most centrally and, with offsets, that its offset points to: (B, h * w).
+
+    The sum of squared distances in half sizes of the box, less the logarithm of its score, as one product of matrices.
+    """
+    height, width = cells.shape[-2:]
+    middle = cells.new_tensor([(height - 1) / 2, (width - 1) / 2])[None, :, None]
+    nearness = boxes.half.clamp(min=0.5).square().reciprocal()
+    there = boxes.center - middle
+
+    def quadratic(place: Tensor) -> Tensor:
+        return torch.cat([place.square(), place], 1)
+
+    of_box = [nearness, -2 * nearness * there]
+    constant = (nearness * there.square()).sum(1, keepdim=True)
+    of_cell = [quadratic(cells.flatten(2) - middle)]
+    if offset is not None:
+        of_cell.append(quadratic((cells + offset).flatten(2) - middle))
+        of_box += [_VOTE * x for x in of_box]
+        constant = (1 + _VOTE) * constant
+    of_cell.append(torch.ones_like(of_cell[0][:, :1]))
+    of_box.append(constant - _SURE * boxes.score.clamp(min=1e-6).log()[:, None])
+    asked = torch.cat([x.expand(len(boxes.score), -1, -1) for x in of_cell], 1)
+    return torch.matmul(asked.transpose(1, 2), -torch.cat(of_box, 1)).argmax(-1)
+
+
+def _middles(boxes: Boxes, cells: Tensor) -> Tensor:
+    """(B, h, w) the score of the box that has its middle in a cell, else 0."""
+    height, width = cells.shape[-2:]
+    row, column = (boxes.center + 0.5).floor().long().unbind(1)
+    index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    # The surest are written last; what is no box, beyond the map.
+    index = torch.where(boxes.score > _LEAST, index, height * width).flip(1)
+    empty = boxes.score.new_zeros(len(index), height * width + 1)
+    return empty.scatter(1, index, boxes.score.flip(1))[:, :-1].unflatten(1, (height, width))
+
+
+def _at(boxes: Boxes, index: Tensor, like: Tensor) -> Boxes:
+    """Of every cell the box of its ``index`` (B, h * w), as maps (B, channels, h, w)."""
+    table = torch.cat([*boxes[:3], boxes.score[:, None]], 1)
+    parts = [boxes.classes.shape[1], 2, 2, 1]
+    classes, center, half, score = _gather(table, index).unflatten(2, like.shape[-2:]).split(parts, 1)
+    return Boxes(classes, center, half.clamp(min=0.5), score)
+
+
+def _peaks(heat: Tensor) -> Tensor:
+    """(B, h, w) heat where it is the highest of its window, else 0."""
+    rows = F.max_pool2d(heat[:, None], (_WINDOW, 1), 1, (_WINDOW // 2, 0))
+    highest = F.max_pool2d(rows, (1, _WINDOW), 1, (0, _WINDOW // 2))[:, 0]
+    return torch.where(heat >= highest, heat, torch.zeros_like(heat))
+
+
+def _gather(x: Tensor, index: Tensor) -> Tensor:
+    """Columns ``index`` (B, K) of (B, C, N): (B, C, K)."""
+    return x.gather(2, index[:, None].expand(-1, x.shape[1], -1))

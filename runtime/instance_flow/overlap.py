@@ -7,18 +7,20 @@ With a network that takes 2 to 10 ms on a device of its own, streams gave 1.1 to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Condition
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from instance_flow.pipeline import Perceived
 from instance_flow.spatial.camera import CameraModel
 from instance_flow.stream import Stream
 from instance_flow.structures import Image, Tracks
+from instance_flow.tracking.memory import Reference, ReferenceMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class Overlap:
         stamp = self.stream.follow(image, stamp, encoding, self.wait_until_finished)
         with self._changed:
             unfinished = [pending.perceived.features for pending in self._unfinished]
-        perceived = pipeline.perceive(image, pipeline.reference_features(unfinished))
+        perceived = pipeline.perceive(image, predicted_references(pipeline.memory, unfinished))
         pending = Pending(image, perceived, stamp)
         with self._changed:
             self._unfinished.append(pending)
@@ -83,6 +85,22 @@ class Overlap:
         """Wait for other threads to finish, or cancel, what was begun; only then may the stream be reset."""
         with self._changed:
             self._changed.wait_for(lambda: not self._unfinished)
+
+
+def predicted_references(memory: ReferenceMemory, unfinished: Sequence[Any]) -> list[Any]:
+    """Features of the references that the next frame will have, once the unfinished frames are tracked, in order.
+
+    Whether one of these frames releases the anchor depends on its objects; here the anchor is assumed to stay.
+
+    Args:
+        unfinished: features of the frames; those that the memory holds already are not added again.
+    """
+    known = {id(reference.features) for reference in memory.references}
+    predicted = memory.resized(memory.capacity, memory.anchored, anchor_frames=0)  # 0: nothing is ever released
+    for features in unfinished:
+        if id(features) not in known:
+            predicted.add(Reference(-1, None, features, np.zeros((0, 2), np.float32), np.zeros(0, np.int64)))
+    return [reference.features for reference in predicted.references]
 
 
 def pipelined(stream: Stream, frames: Iterable[tuple[Image, int | None, str]]) -> Iterator[Tracks]:

@@ -208,16 +208,14 @@ class Pipeline:
         """
         return self.track(self.perceive(image, self.reference_features()), stamp, depth=depth, camera=camera)
 
-    def reference_features(self, unfinished: Sequence[Any] = ()) -> list[Any]:
-        """Features of the references that the next frame will be matched with.
+    @property
+    def memory(self) -> ReferenceMemory:
+        """The references of the next frame; replaced as a whole, never changed, so any thread may read it."""
+        return self._memory
 
-        unfinished: features of frames before it that were perceived and not tracked yet. Which of them will be
-            references may depend on what is found in them; then the likely ones are given
-            (``ReferenceMemory.predicted_references``).
-        """
-        memory = self._memory
-        known = {id(reference.features) for reference in memory.references}
-        return memory.predicted_references([features for features in unfinished if id(features) not in known])
+    def reference_features(self) -> list[Any]:
+        """Features of the references that the next frame will be matched with."""
+        return [reference.features for reference in self._memory.references]
 
     def perceive(self, image: Image, references: Sequence[Any]) -> Perceived:
         """Run the network on a frame with the features of its references. Image and errors as of ``step``."""
@@ -298,7 +296,7 @@ class Pipeline:
         )
 
     def _remember(self, reference: Reference) -> None:
-        # Replaced as a whole: another thread may be asking for the references of the next frame.
+        # Replaced as a whole, see ``memory``.
         memory = copy.copy(self._memory)
         memory.add(reference)
         self._memory = memory

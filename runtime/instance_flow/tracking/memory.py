@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,7 +57,7 @@ class ReferenceMemory:
     def __init__(self, capacity: int, anchored: bool = True, anchor_frames: int = 0):
         if capacity < 1:
             raise ValueError(f"the number of references is {capacity}; it must be at least 1")
-        self.capacity, self._anchored, self._anchor_frames = capacity, anchored, anchor_frames
+        self.capacity, self.anchored, self._anchor_frames = capacity, anchored, anchor_frames
         self._recent: deque[Reference] = deque()
         self._seeks_anchor = anchored
         self._anchor: Reference | None = None
@@ -66,23 +66,13 @@ class ReferenceMemory:
 
     def cleared(self) -> ReferenceMemory:
         """An empty memory of the same kind; the next frame that shows anything is its anchor."""
-        return ReferenceMemory(self.capacity, self._anchored, self._anchor_frames)
+        return ReferenceMemory(self.capacity, self.anchored, self._anchor_frames)
 
     @property
     def references(self) -> list[Reference]:
         """Anchor first, without the objects that were removed from it, then the recent frames, oldest first."""
         anchor = [] if self._anchor is None else [self._anchor]
         return [*anchor, *(r for r in self._recent if r is not self._anchor)]
-
-    def predicted_references(self, unfinished: Sequence[Any]) -> list[Any]:
-        """Features of the references that there will be once frames with these features are added, in order.
-
-        Whether one of these frames releases the anchor depends on its objects; here it is assumed to stay.
-        """
-        memory = self.resized(self.capacity, self._anchored, self._anchor_frames)
-        for features in unfinished:
-            memory._hold(Reference(-1, None, features, np.zeros((0, 2), np.float32), np.zeros(0, np.int64)))
-        return [reference.features for reference in memory.references]
 
     def add(self, reference: Reference) -> None:
         """Add the newest frame and evict the oldest recent one where there is no room for both."""
@@ -105,7 +95,7 @@ class ReferenceMemory:
     def resized(self, capacity: int, anchored: bool = True, anchor_frames: int = 0) -> ReferenceMemory:
         """A memory of another kind with the same references, as far as they fit; the newest ones stay."""
         memory = ReferenceMemory(capacity, anchored, anchor_frames)
-        if anchored and self._anchored:
+        if anchored and self.anchored:
             memory._seeks_anchor, memory._anchor, memory._away = self._seeks_anchor, self._anchor, self._away
             memory._anchor_objects = self._anchor_objects
         for reference in sorted(self.references, key=lambda r: r.frame_index):
@@ -143,7 +133,7 @@ class ReferenceMemory:
         if np.count_nonzero(is_anchor) > 1 or len(is_anchor) > self.capacity:
             raise InstanceFlowError("the snapshot is damaged: it has too many references; start the stream anew")
         held = [_unpack(f"memory.{r}", snapshot) for r in range(len(is_anchor))]
-        memory = ReferenceMemory(self.capacity, self._anchored, self._anchor_frames)
+        memory = ReferenceMemory(self.capacity, self.anchored, self._anchor_frames)
         memory._anchor = next((held[r] for r in np.flatnonzero(is_anchor)), None)
         memory._seeks_anchor = bool(take(snapshot, "memory.seeks_anchor", np.bool_))
         memory._anchor_objects = int(take_counts(snapshot, "memory.anchor_objects"))

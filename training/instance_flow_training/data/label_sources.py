@@ -65,10 +65,9 @@ def open_labels(
     lenient: bad masks and pictures become ``problems`` of the set.
     Raises SourceError, naming the first thing that is wrong.
     """
+    _check_named_once(paths)
     sets: dict[str, VideoSet] = {}
     for path in paths:
-        if str(path) in sets:
-            raise SourceError(f"{path}: is named twice; name each source once")
         source = Source(path, images)
         with _naming_packed():
             sets[str(path)] = _told(_read(source, split, crowds, lenient), source, len(paths) > 1)
@@ -90,11 +89,10 @@ def open_parts(
     val: the source to validate on, read as by ``open_truth``. Without it that is, of a source that has a part for
         validation, this part, and of the others together ``share`` of their videos, as by ``split_set``.
     """
+    _check_named_once(paths)
     sets: dict[str, VideoSet] = {}
     held: dict[str, VideoSet] = {}
     for path in paths:
-        if str(path) in sets:
-            raise SourceError(f"{path}: is named twice; name each source once")
         source = Source(path, images)
         with _naming_packed():
             found = _read(source, "train", AUTO, lenient=False)
@@ -126,6 +124,12 @@ def open_parts(
             f"{count} of {of} pictures or videos of {', '.join(map(str, loose))}, drawn at random, are validated on"
         )
     return _apart(merge_sets(trained), merge_sets(validated), notes)
+
+
+def _check_named_once(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if paths.count(path) > 1:
+            raise SourceError(f"{path}: is named twice; name each source once")
 
 
 def _part_for_validation(source: Source, train: VideoSet) -> VideoSet | None:

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instance_flow.commands.values import add_rename, described
+from instance_flow.commands.values import add_overrides, add_rename, described
 
 if TYPE_CHECKING:
     from instance_flow_training.own_labels import OwnLabels
@@ -47,14 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--time", default="20m", metavar="20m", help="how long to train (default 20m)")
     own.add_argument("--size", "--imgsz", default="640x384", metavar="WIDTHxHEIGHT", help="of the model's input")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="a setting in place of the configuration's, such as loss.distil=0; may be given again",
-    )
+    add_overrides(parser, "a setting in place of the configuration's, such as loss.distil=0")
     parser.add_argument(
         "--help-settings", action="store_true", help="print every setting of CONFIG and --set: default, range, meaning"
     )

@@ -273,6 +273,18 @@ def _rows(report: Mapping[str, Any], indent: str = "") -> list[tuple[str, str]]:
     return rows
 
 
+def add_overrides(parser: argparse.ArgumentParser, does: str) -> None:
+    """``--set`` of the commands that train, as ``overrides``."""
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help=f"{does}; may be given again",
+    )
+
+
 def add_rename(parser: argparse._ActionsContainer) -> None:
     """``--rename OLD=NEW``, several times; gives a list of pairs."""
     parser.add_argument(

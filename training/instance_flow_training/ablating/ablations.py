@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from instance_flow.assembly.matching import instance_flows
-from instance_flow.commands.values import described
+from instance_flow.commands.values import add_overrides, described
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
 from instance_flow.network.protocol import Network
@@ -213,14 +213,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "config", type=Path, metavar="CONFIG", help="TOML file of the runs, such as training/configs/ablations.toml"
     )
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="a setting of the training in every run, such as data.workers=0; may be given again",
-    )
+    add_overrides(parser, "a setting of the training in every run, such as data.workers=0")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="which tables (all)")
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1, 2], help="a training of each run with each (0 1 2)"

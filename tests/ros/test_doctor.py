@@ -116,7 +116,7 @@ SITUATIONS: dict[str, tuple[Graph, str, str, str]] = {
         graph(topics={"/image": Topic({CAMERA: IMAGE, "/other": IMAGE})}),
         "/image",
         WARNING,
-        "/camera/driver and /other publish there",
+        "/camera/driver and /other publish on it",
     ),
     "silence": (graph(topics=image(count=0)), "images on /image", PROBLEM, "none came within 5 s"),
     "cannot be read": (graph(topics=image(error="bad step")), "images on /image", PROBLEM, "bad step"),
@@ -149,7 +149,12 @@ SITUATIONS: dict[str, tuple[Graph, str, str, str]] = {
         "log",
     ),
     "depth": (deep(), "pairs with /depth", OK, "40 of 42 images have depth"),
-    "nobody publishes depth": (deep({"publishers": {}}), "depth on /depth", PROBLEM, "nobody publishes"),
+    "depth without a publisher": (
+        deep({"publishers": {}}),
+        "depth on /depth",
+        PROBLEM,
+        "it has no publisher, so nothing is known in metres",
+    ),
     "depth elsewhere": (
         deep({"publishers": {}, "elsewhere": ("/camera/depth",)}),
         "depth on /depth",
@@ -383,7 +388,7 @@ def test_cameras_with_depth_and_a_trouble_each(start: Callable[..., Probe], blob
     expect(findings, metres, PROBLEM, "its median is 1500 m: these are millimetres")
     expect(findings, metres, PROBLEM, "in the frame 'camera_depth_optical_frame' and the images are in 'camera_optical")
     bare = f"calibration on {space}/bare/camera_info"
-    expect(findings, bare, PROBLEM, "nobody publishes, so nothing is known in metres")
+    expect(findings, bare, PROBLEM, "it has no publisher, so nothing is known in metres")
     expect(findings, bare, PROBLEM, f"`-r bare/camera_info:={space}/stray/camera_info`")
     expect(findings, f"calibration on {space}/zero/camera_info", PROBLEM, "focal lengths 0 and 0")
     expect(findings, f"depth on {space}/large/depth", PROBLEM, "256 x 192 pixels and the image 128 x 96 Register the")

@@ -201,7 +201,7 @@ def test_doctor_finds_transforms_that_are_missing(start: Callable[..., Probe], b
     expect(findings, "transforms", PROBLEM, "no transform of the frame 'doctor_odom' was received Check its name")
     expect(findings, "transforms", PROBLEM, "there is no transform from 'doctor_depth_frame' to")
     info_topic = f"{apart.node.get_namespace()}/depth/camera_info"
-    expect(findings, f"calibration on {info_topic}", PROBLEM, "nobody publishes")
+    expect(findings, f"calibration on {info_topic}", PROBLEM, "it has no publisher")
     assert not [f for f in findings if "is not registered to them" in f.found]
     static = node.node.create_publisher(TFMessage, "/tf_static", LATCHED)
     known = [("doctor_odom", "base"), (CAMERA, "doctor_depth_frame")]

@@ -83,17 +83,32 @@ def judge_depth(seen: DepthSeen, seconds: float) -> Iterator[Finding]:
         yield _sentence("transforms", seen.transforms)
 
 
+def no_publisher(node: str) -> str:
+    """What is found of a topic that only a node of ours uses."""
+    return f"{node} subscribes to it, but it has no publisher"
+
+
+def other_types(node: str, expected: str, publishers: Mapping[str, str]) -> tuple[list[str], str]:
+    """Types on a topic that a node does not expect, and what is found of them; publishers as of ``Beside``."""
+    others = sorted({kind for kind in publishers.values() if kind != expected})
+    return others, f"{node} expects {expected}, but {', '.join(publishers)} sends {', '.join(others)}"
+
+
+def several_publishers(publishers: Mapping[str, str]) -> str:
+    """What is found of a topic with more than one publisher; publishers as of ``Beside``."""
+    return f"{' and '.join(publishers)} publish on it"
+
+
 def _judge_topic(topic: Beside, node: str, seconds: float) -> Finding:
     check = f"{topic.what} on {topic.topic}"
     if not topic.publishers:
-        found = f"{node} listens there, but nobody publishes, so nothing is known in metres"
+        found = f"{no_publisher(node)}, so nothing is known in metres"
         if not topic.elsewhere:
             return Finding(PROBLEM, check, found, f"Let the camera's driver publish it, or remap {topic.name}.")
         found += f"; there is {', '.join(topic.elsewhere)}"
         return Finding(PROBLEM, check, found, f"Start the node with `-r {topic.name}:={topic.elsewhere[0]}`.")
-    others = sorted({kind for kind in topic.publishers.values() if kind != topic.expected})
+    others, found = other_types(node, topic.expected, topic.publishers)
     if others:
-        found = f"{node} expects {topic.expected}, but {', '.join(topic.publishers)} sends {', '.join(others)}"
         return Finding(
             PROBLEM, check, found, f"Remap {topic.name} to another topic, or set depth to raw or compressed."
         )
@@ -101,7 +116,7 @@ def _judge_topic(topic: Beside, node: str, seconds: float) -> Finding:
         found = f"none came within {seconds:g} s, though there is a publisher"
         return Finding(PROBLEM, check, found, "See that the driver runs, and what is said here of QoS.")
     if len(topic.publishers) > 1:
-        found = f"{' and '.join(topic.publishers)} publish there"
+        found = several_publishers(topic.publishers)
         return Finding(WARNING, check, found, "Let one of them publish, or remap the other.")
     return _sentence(check, topic.problem) if topic.problem else Finding(OK, check, f"{topic.count} came")
 

@@ -50,7 +50,7 @@ from instance_flow_ros.graph_findings import (
     Topic,
     judge,
 )
-from instance_flow_ros.parameters import NONE
+from instance_flow_ros.parameters import NONE, needs_transforms
 
 _NAME = "_instance_flow_doctor"
 _KINDS = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
@@ -335,9 +335,9 @@ class _Observer:
 
 
 def _needs_transforms(parameters: Mapping[str, Any]) -> bool:
-    """As ``NodeConfig.needs_transforms``, of the values of parameters as rclpy has them."""
+    """Of the values of parameters as rclpy has them, where a node without the parameter has ""."""
     depth, target = parameters["depth"].string_value, parameters["target_frame"].string_value
-    return depth not in ("", NONE) and (not parameters["depth_registered"].bool_value or bool(target))
+    return needs_transforms(depth or NONE, parameters["depth_registered"].bool_value, target)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from instance_flow.doctor.finding import OK, PROBLEM, WARNING, Finding
-from instance_flow_ros.depth_findings import INSTALL_TRANSFORMS, NO_TRANSFORMS, DepthSeen, judge_depth
+from instance_flow_ros.depth_findings import (
+    INSTALL_TRANSFORMS,
+    NO_TRANSFORMS,
+    DepthSeen,
+    judge_depth,
+    no_publisher,
+    other_types,
+    several_publishers,
+)
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 
@@ -149,15 +157,14 @@ def _judge_input(node: str, name: str, expected: str, graph: Graph) -> Finding:
     """Whether a topic has one publisher, of the type that a node expects."""
     publishers = _publishers(name, graph)
     if not publishers:
-        return _judge_silence(name, f"{node} subscribes to it, but it has no publisher", graph)
-    others = {kind for kind in publishers.values() if kind != expected}
+        return _judge_silence(name, no_publisher(node), graph)
+    others, found = other_types(node, expected, publishers)
     if others:
-        found = f"{node} expects {expected}, but {', '.join(publishers)} sends {', '.join(sorted(others))}"
-        readable = sorted(others & {IMAGE, COMPRESSED_IMAGE})
+        readable = [kind for kind in others if kind in (IMAGE, COMPRESSED_IMAGE)]
         advice = f"Start the node with `{_remapping(name, readable[0])}`." if readable else "Name a topic of images."
         return Finding(PROBLEM, name, found, advice)
     if len(publishers) > 1:
-        found = f"{' and '.join(publishers)} publish there: their images are mixed into one stream"
+        found = f"{several_publishers(publishers)}: their images are mixed into one stream"
         return Finding(WARNING, name, found, "Give each camera a topic, and the node a list of cameras.")
     return Finding(OK, name, f"from {', '.join(publishers)} to {node}")
 

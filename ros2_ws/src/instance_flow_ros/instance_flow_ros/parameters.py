@@ -90,7 +90,7 @@ class NodeConfig:
     @property
     def needs_transforms(self) -> bool:
         """Whether frames must be looked up."""
-        return self.depth != NONE and (not self.depth_registered or bool(self.target_frame))
+        return needs_transforms(self.depth, self.depth_registered, self.target_frame)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -101,6 +101,11 @@ class NodeConfig:
     def names(self) -> tuple[str, ...]:
         """Names of the cameras; one that is empty for a single camera without a name."""
         return tuple(name for name in self.cameras if name) or ("",)
+
+
+def needs_transforms(depth: str, depth_registered: bool, target_frame: str) -> bool:
+    """Whether a node with these parameters looks frames up."""
+    return depth != NONE and (not depth_registered or bool(target_frame))
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,14 @@ def export_both(name: str, network: InstanceFlowNet, size: tuple[int, int], fold
     size: (height, width) of the input, multiples of 32.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    return write_both(name, network, export_graph(network, size, dynamic=True), size, folder)
+
+
+def write_both(
+    name: str, network: InstanceFlowNet, graph: onnx.ModelProto, size: tuple[int, int], folder: Path
+) -> SameWeights:
+    """Write an exported network, see ``export_both``, with its description, and the part that a reference needs."""
     info = model_info(network, size, [f"class_{k}" for k in range(network.num_classes)], name=name)
-    graph = export_graph(network, size, dynamic=True)
     onnx.helper.set_model_props(graph, write_metadata(info))
     whole, part = folder / f"{name}.onnx", folder / f"{name}_features.onnx"
     onnx.save(graph, whole)

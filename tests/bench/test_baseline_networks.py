@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,16 +15,17 @@ from baselines.networks import (
     check_equal,
     compiled_network,
     engine_rows,
-    export_both,
     features_of,
     frames,
     random_network,
     reference_rows,
     small_network,
     with_references,
+    write_both,
 )
 from performance import RATIOS
 from performance_check import baseline_ratios, read_stored
+from tiny_network import SIZE, exported_graph, trained_network
 
 from instance_flow.network.onnx import OnnxNetwork
 from instance_flow_training.config import TrainConfig, load_config
@@ -31,13 +33,13 @@ from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.validate import TorchNetwork
 from instance_flow_training.weights.checkpoint import save_checkpoint
 
-SIZE = (64, 96)
 TINY = load_config(Path(__file__).parents[1] / "tiny.toml", []).model
 
 
 @pytest.fixture(scope="module")
 def same(tmp_path_factory: pytest.TempPathFactory) -> SameWeights:
-    return export_both("tiny", random_network(TINY, 3), SIZE, tmp_path_factory.mktemp("export"))
+    graph = copy.deepcopy(exported_graph())
+    return write_both("tiny", trained_network(), graph, SIZE, tmp_path_factory.mktemp("export"))
 
 
 def test_both_say_the_same_of_a_frame_and_its_references(same: SameWeights) -> None:
@@ -48,7 +50,7 @@ def test_both_say_the_same_of_a_frame_and_its_references(same: SameWeights) -> N
 
 
 def test_other_weights_are_found_out(same: SameWeights) -> None:
-    other = random_network(TINY, 3)
+    other = copy.deepcopy(same.network)
     with torch.no_grad():
         for weights in other.parameters():
             weights.mul_(1.5)

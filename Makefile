@@ -37,9 +37,9 @@ setup: $(STAMPS)/workspace
 demo: $(STAMPS)/workspace
 	@$(IN_WORKSPACE) python ros2_ws/demo/live.py $(DEMO_OPTIONS)
 
-# Two halves side by side, one of which prints when it has ended; then alone what counts every image, since a busy machine
-# loses some.
-TRAINING_TESTS := tests/training tests/export tests/bench
+# Two halves side by side that take about equally long, one of which prints when it has ended; then alone what counts every
+# image, since a busy machine loses some.
+HALF_OF_TESTS := tests/training tests/export tests/bench tests/docs tests/deploy tests/examples
 COUNTING_TESTS := tests/ros/test_delivery.py tests/ros/test_cameras.py
 # What a ROS installation has and the wheels have not: seen by these tests only, as the node must do without.
 MORE_PACKAGES := $(VENV)/test_packages
@@ -48,13 +48,13 @@ MORE_PACKAGES_TESTS := tests/ros/test_more_packages.py
 test: $(STAMPS)/develop $(STAMPS)/workspace $(STAMPS)/test_packages
 	@mkdir -p out
 	@$(IN_WORKSPACE) export INSTANCE_FLOW_REQUIRE_ROS=1 || exit 1; \
-	python -m pytest -p no:cacheprovider $(PYTEST_OPTIONS) $(TRAINING_TESTS) > out/test_training.log 2>&1 & training=$$!; \
-	python -m pytest $(PYTEST_OPTIONS) $(COUNTING_TESTS:%=--ignore=%) $(TRAINING_TESTS:%=--ignore=%) $(MORE_PACKAGES_TESTS:%=--ignore=%) tests; others=$$?; \
-	wait $$training; training=$$?; cat out/test_training.log; \
-	python -m pytest -p no:cacheprovider $(PYTEST_OPTIONS) $(COUNTING_TESTS); counting=$$?; \
+	(python -m pytest -p no:cacheprovider $(PYTEST_OPTIONS) $(HALF_OF_TESTS); half=$$?; \
 	source $(MORE_PACKAGES)/install/local_setup.bash; \
-	python -m pytest -p no:cacheprovider $(PYTEST_OPTIONS) $(MORE_PACKAGES_TESTS); more=$$?; \
-	exit $$((others | training | counting | more))
+	python -m pytest -p no:cacheprovider $(PYTEST_OPTIONS) $(MORE_PACKAGES_TESTS); exit $$((half | $$?))) > out/test_half.log 2>&1 & half=$$!; \
+	python -m pytest $(PYTEST_OPTIONS) $(COUNTING_TESTS:%=--ignore=%) $(HALF_OF_TESTS:%=--ignore=%) $(MORE_PACKAGES_TESTS:%=--ignore=%) tests; others=$$?; \
+	wait $$half; half=$$?; cat out/test_half.log; \
+	python -m pytest -p no:cacheprovider $(PYTEST_OPTIONS) $(COUNTING_TESTS); counting=$$?; \
+	exit $$((others | half | counting))
 
 bench: $(STAMPS)/develop $(STAMPS)/workspace
 	@$(IN_WORKSPACE) python bench/performance.py --ros --json out/performance.json --write $(BENCH_OPTIONS)

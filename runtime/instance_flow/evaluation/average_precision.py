@@ -93,7 +93,7 @@ class AveragePrecision:
             self._matches[category_id].append(of_category)
 
     def numbers(self) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
-        """Give the numbers named in STATS, as the mean over all categories and of each; -1 where no object was to find.
+        """Give the numbers named in STATS, as the mean over all categories and of each; -1 without a true object.
 
         Each also has ``per_size``: AP, AP50, AP75, AR1, AR10 and AR100 by size.
         """

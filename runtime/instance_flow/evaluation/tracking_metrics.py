@@ -275,7 +275,7 @@ def _count_clear(
 def _count_identity(
     ious: NDArray[np.float64], true_shown: NDArray[np.bool_], predicted_shown: NDArray[np.bool_], threshold: float
 ) -> float:
-    """Give the true positives of the partners for life that have most frames in common."""
+    """Give IDF1's true positives: frames in common, of the pairs of object and track for the whole video with most."""
     frames, objects, tracks = ious.shape
     apart = np.zeros((objects, tracks))
     for t in range(frames):

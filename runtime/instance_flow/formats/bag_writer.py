@@ -92,7 +92,7 @@ class BagWriter:
         return self
 
     def _under_a_plain_name(self, folder: Path, stack: ExitStack) -> Path:
-        """The same folder by a way that SQLite does not take for part of an address."""
+        """The same folder by a path that SQLite does not take for part of an address."""
         if any(character in folder.name for character in URI_CHARACTERS):
             raise SourceError(
                 f"{self.path}: a bag folder of SQLite files cannot have any of {' '.join(URI_CHARACTERS)} in its name; "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the bytes of a ROS image message to an RGB array, with no ROS in sight. Bags and the ROS node share it.
+"""From the bytes of a ROS image message to an RGB array, without ROS. Bags and the ROS node share it.
 
 Encodings are those of sensor_msgs/image_encodings.hpp, Humble to Rolling, that hold colours or grey values. Wherever
 ROS leaves the channel order open (``8UC3``, ``16UC4``) it is OpenCV's: blue first. 16-bit images are scaled by

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tracks to the messages of instance_flow_msgs and back, for any classes that implement these: rclpy's in the live
-node, those of rosbags in replay. Both then say the same, since nothing else makes messages.
+node, those of rosbags in replay. Both give the same messages, which are made here alone.
 
 Numbers go in as Python's own: rclpy's unchecked setters end the process for a numpy scalar.
 """

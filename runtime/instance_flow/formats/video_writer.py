@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos to look at what came out."""
+"""Videos of results, to look at."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _set_tile(place: Image, tile: Tile) -> None:
 
 
 def _draw_classes(canvas: Image, class_names: Mapping[int, str]) -> None:
-    """Class by class down the first column, then the next; what finds no place is counted."""
+    """Class by class down the first column, then the next; those that do not fit are counted."""
     rows = max(1, (canvas.shape[0] - _LEGEND_STEP) // _LEGEND_STEP)
     _write(canvas, "Classes" if class_names else "Classes: none so far", (0, 16), FAINT, 0.45)
     left, entries = 0, list(class_names.items())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stream as a source: a thread reads it, and a place for one frame lies between the thread and the tracker."""
+"""A stream as a source: a thread reads it into a buffer of one frame, and the tracker takes it from there."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class LiveSource:
     """Frames of a camera, a network stream or standard input; a ``Source`` that can be read once.
 
     The newest frame wins: while one is tracked, those that come are dropped but for the last, and counted. Their stamps
-    are when they came, in nanoseconds since 1970, by a clock that never runs back. A stream that is lost is connected
-    to again. Of a recording (standard input, a video file over HTTP) every frame is kept, with the times of its
+    are when they came, in nanoseconds since 1970, by a clock that never runs back. A lost stream is reconnected
+    to. Of a recording (standard input, a video file over HTTP) every frame is kept, with the times of its
     container, and its end is the end.
 
     Args:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user may name as a source, and which runs come of it."""
+"""What a user may name as a source, and the runs that it stands for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VIDEOS = frozenset(
 
 @dataclass(frozen=True)
 class Input:
-    """One run's worth of what a user named.
+    """The input of one run.
 
     name: for its folder of outputs.   origin: a file or folder, or a stream.   pictures: those that are meant of the
     folder ``origin``; none = all.

@@ -212,7 +212,7 @@ class StandardInput:
         return b""
 
     def _hand_on(self, head: bytes, writing: int) -> None:
-        """FFmpeg has to begin at the first byte, which was looked at."""
+        """Pass everything on to FFmpeg, from the first byte on, which was read to tell the format."""
         with suppress(OSError), os.fdopen(writing, "wb", buffering=0) as pipe:
             while head:
                 pipe.write(head)

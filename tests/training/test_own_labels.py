@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,13 +179,18 @@ def test_one_command_leads_from_labels_to_a_model_and_a_page(trained: tuple[Path
     assert f"wrote {run / 'model.onnx'} and {run / 'results.html'}" in printed
 
 
-def test_a_run_whose_time_is_up_is_only_finished_again(trained: tuple[Path, str], labels: Path) -> None:
+def test_a_run_whose_time_is_up_is_only_finished_again(
+    trained: tuple[Path, str], labels: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is to export; it is not installed now, since that takes half a minute and was done before."""
+    monkeypatch.setitem(sys.modules, "instance_flow_export.export", None)
     run, _ = trained
     before = load_checkpoint(run / "checkpoint.pt")["step"]
     arguments = ["--data", str(labels), "--from", str(run.parent / "start.safetensors"), "--time", "3s"]
     changes = ["--set", "data.workers=0", "--set", "data.cutouts=0"]
     assert main([*arguments, "--size", "96x64", *changes, "--out", str(run)]) == 0
     assert load_checkpoint(run / "checkpoint.pt")["step"] == before
+    assert f"then `instance-flow-export {run}`" in capsys.readouterr().out
 
 
 def yolo(root: Path, parts: dict[str, int], first: int = 0, classes: Sequence[str] = ("car", "person")) -> Path:

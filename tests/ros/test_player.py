@@ -90,9 +90,7 @@ def end(player: subprocess.Popen[str], listener: Listener) -> tuple[int, str, st
     return player.returncode, output, errors
 
 
-@pytest.mark.parametrize(
-    ("name", "storage"), [("bag.mcap", "mcap"), ("bag.db3", "sqlite3"), ("folder", "mcap"), ("folder", "sqlite3")]
-)
+@pytest.mark.parametrize(("name", "storage"), [("bag.mcap", "mcap"), ("folder", "sqlite3")])
 def test_messages_come_in_order_and_in_time(name: str, storage: str, tmp_path: Path, listener: Listener) -> None:
     bag = record(tmp_path / name, storage)
     listener.listen(String, "/text")
@@ -115,10 +113,10 @@ def test_messages_come_in_order_and_in_time(name: str, storage: str, tmp_path: P
     ("arguments", "topic", "numbers", "step"),
     [
         pytest.param(["--rate", "2"], "/text", range(FRAMES), STEP / 2, id="twice as fast"),
-        pytest.param(["--start", "0.25"], "/text", range(3, FRAMES), STEP, id="start"),
         pytest.param(["--start", "0.25", "--duration", "0.2"], "/text", (3, 4), STEP, id="start and duration"),
-        pytest.param(["--remap", "/text:=/a/words"], "/a/words", range(FRAMES), STEP, id="remap"),
-        pytest.param(["--topics", "/text"], "/text", range(FRAMES), STEP, id="one topic"),
+        pytest.param(
+            ["--topics", "/text", "--remap", "/text:=/a/words"], "/a/words", range(FRAMES), STEP, id="a remapped topic"
+        ),
     ],
 )
 def test_what_is_asked_for(

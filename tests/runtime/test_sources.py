@@ -25,6 +25,7 @@ from urllib.request import urlopen
 import cv2
 import pytest
 from red_thing import frames, lines_of, write_source
+from rtsp_server import rtsp_server, write_h264
 
 from instance_flow.commands.cli import main
 from instance_flow.formats.video import open_source
@@ -279,24 +280,13 @@ def test_a_video_file_over_http_is_read_whole(server: str) -> None:
 
 
 def test_rtsp(tmp_path: Path) -> None:
-    """A server that others wrote, in a process of its own; it plays a file as fast as it was taken."""
-    pytest.importorskip("aio_rtsp_toolkit")
-    write_video(tmp_path / "clip.mp4")
-    program = (
-        "import asyncio, sys\nfrom aio_rtsp_toolkit.server import RtspServer\n"
-        "async def serve():\n    server = await RtspServer(sys.argv[1], '127.0.0.1', 0).start()\n"
-        "    print('port', server._server.sockets[0].getsockname()[1], flush=True)\n    await server.serve_forever()\n"
-        "asyncio.run(serve())"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        port = next(int(line.split()[1]) for line in process.stdout if line.startswith("port"))
-        source = LiveSource(Address(f"rtsp://127.0.0.1:{port}/clip.mp4"), duration=1.0)
+    """A server that others wrote, in a process of its own."""
+    write_h264(tmp_path / "clip.mp4", frames(10) * 8)
+    with rtsp_server(tmp_path) as address:
+        source = LiveSource(Address(f"{address}/clip.mp4"), duration=1.0)
         read = list(source)
         with pytest.raises(SourceError, match=r"the server answers 404 .*; check the path"):
-            LiveSource(Address(f"rtsp://127.0.0.1:{port}/gone.mp4"))
-        process.terminate()
+            LiveSource(Address(f"{address}/gone.mp4"))
     # A server may send faster than the clip plays, but not all of its 80 frames within a second.
     assert 5 < len(read) + source.dropped < 80
     assert read[0].image.shape == (96, 128, 3)
@@ -325,18 +315,6 @@ def test_standard_input(tmp_path: Path, model: Path, container: bool) -> None:
     stamps = [line["stamp"] for line in lines_of(tmp_path / "out" / "tracks.jsonl")]
     assert stamps == [k * 10**8 if container else None for k in range(30)]
     assert ("velocities" in report) is not container
-
-
-def write_video(path: Path) -> Path:
-    """4 seconds of H.264 in any container."""
-    av = pytest.importorskip("av")
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("libx264", rate=20, options={"g": "10", "bf": "0"})
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        for image in frames(10) * 8:
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
-        video.mux(stream.encode())
-    return path
 
 
 def write_jpegs(folder: Path) -> Path:
@@ -377,7 +355,7 @@ def test_a_stopped_stream_leaves_whole_files(server: str, model: Path, tmp_path:
     assert process.stdin is not None
     assert process.stderr is not None
     if path == "-":
-        process.stdin.write(write_video(tmp_path / "clip.ts").read_bytes())
+        process.stdin.write(write_h264(tmp_path / "clip.ts", frames(10) * 8).read_bytes())
         process.stdin.flush()
     address = process.stderr.readline().decode().split()[-1]
     with urlopen(f"{address}events", timeout=60) as events:

@@ -7,7 +7,9 @@ import base64
 import json
 import os
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -258,6 +260,20 @@ def palette_picture(path: Path, labels: NDArray[np.uint8], mode: str = "P") -> N
         picture = Pillow.frombytes("P", picture.size, picture.tobytes())
         picture.putpalette([value for k in range(256) for value in (k * 7 % 256, k * 31 % 256, k)])
     picture.save(path)
+
+
+def claimed(path: Path, width: int, height: int) -> None:
+    """The PNG file says that it is of this size."""
+    data = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    path.write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
+
+
+def cut(path: Path) -> None:
+    """Half of the file's pixels are missing."""
+    data = path.read_bytes()
+    start = data.index(b"IDAT")
+    path.write_bytes(data[: start + 4 + (len(data) - start) // 4])
 
 
 def davis(root: Path, mode: str = "P") -> None:
@@ -774,6 +790,18 @@ BAD: dict[str, tuple[Callable[[Path], Path | list[Path]], tuple[str, ...]]] = {
     "palettes, colours": (
         lambda p: both(p / "r", davis, lambda q: pictures(q / "Annotations/480p/cars", "00000.png")),
         ("00000.png: is a label picture of colours (mode RGB)",),
+    ),
+    "palettes, larger than can be read": (
+        lambda p: both(p / "r", davis, lambda q: claimed(q / "Annotations/480p/cars/00002.png", 10_000, 10_000)),
+        ("00002.png: cannot be read as a label picture: the image has 10000 rows of 10000 pixels",),
+    ),
+    "palettes, giant": (
+        lambda p: both(p / "r", davis, lambda q: claimed(q / "Annotations/480p/cars/00002.png", 50_000, 50_000)),
+        ("00002.png: cannot be read as a label picture: ",),
+    ),
+    "palettes, cut off": (
+        lambda p: both(p / "r", davis, lambda q: cut(q / "Annotations/480p/cars/00002.png")),
+        ("00002.png: cannot be read as a label picture",),
     ),
     "palettes, no picture": (
         lambda p: both(p / "r", davis, lambda q: (q / "JPEGImages/480p/cars/00002.jpg").unlink()),

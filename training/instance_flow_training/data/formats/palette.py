@@ -8,6 +8,7 @@ a meta.json; elsewhere all objects are of the class "object".
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 from instance_flow.formats import rle
 from instance_flow.formats.foreign_text import shown
 from instance_flow.formats.image_encodings import check_size
-from instance_flow.formats.picture_size import picture_size
 from instance_flow.structures import SourceError
 from instance_flow_training.data.crowds import AUTO
 from instance_flow_training.data.formats.build import SetBuilder
@@ -117,10 +117,11 @@ def _label_map(path: Path) -> NDArray[np.uint8]:
     from PIL import Image as Pillow
 
     try:
-        with path.open("rb") as file:
-            check_size(*picture_size(file.read()))
-            file.seek(0)
-            with Pillow.open(file, formats=("PNG",)) as picture:
+        with warnings.catch_warnings():
+            # Of a picture that is too large check_size says so; Pillow raises an error of its own for giant ones.
+            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+            with Pillow.open(path, formats=("PNG",)) as picture:
+                check_size(picture.height, picture.width)
                 if picture.mode == "1":
                     return np.asarray(picture, np.uint8) * np.uint8(_VOID)
                 if picture.mode not in ("P", "L"):
@@ -129,5 +130,5 @@ def _label_map(path: Path) -> NDArray[np.uint8]:
                         "number of the object in each pixel"
                     )
                 return np.asarray(picture, np.uint8)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise SourceError(f"{path}: cannot be read as a label picture: {shown(error, 200)}") from error

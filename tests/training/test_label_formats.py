@@ -11,6 +11,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,12 @@ def roboflow(root: Path) -> None:
         data = coco(f"{split}_jpg.rf.0.jpg")
         write(root / split / "_annotations.coco.json", data if split != "test" else {**data, "annotations": []})
     write(root / "README.roboflow.txt", "exported")
+
+
+def coco_beside(picture: str, name: str, root: Path) -> None:
+    """Labels in a folder of their own, and pictures in another."""
+    pictures((root / picture).parent, Path(picture).name)
+    write(root / "annotations/instances_all.json", coco(name))
 
 
 def cvat_coco(root: Path) -> None:
@@ -338,6 +345,8 @@ FORMS: dict[str, tuple[Callable[[Path], None], str, dict[str, dict[str, list[NDA
         {"train_jpg.rf.0.jpg": BOTH, "valid_jpg.rf.0.jpg": BOTH, "test_jpg.rf.0.jpg": {}},
     ),
     "CVAT, COCO": (cvat_coco, "COCO", {"a.png": BOTH}),
+    "COCO, all pictures in one folder": (partial(coco_beside, "images/a.png", "a.png"), "COCO", {"a.png": BOTH}),
+    "COCO, names from the root": (partial(coco_beside, "pictures/a.png", "pictures/a.png"), "COCO", {"a.png": BOTH}),
     "CVAT, images": (cvat_images, "CVAT for images 1.1", {"a.png": BOTH, "b.png": {"car": [TWO_PARTS], "person": []}}),
     "CVAT, video": (
         cvat_video,

@@ -59,7 +59,8 @@ def read_still_set(
     )
     name = source.stem.removeprefix("instances_")
     here = source.absolute().parent
-    beside = [here.parent / name, here / name, here.parent / "images" / name, here / "images", here]
+    root = here.parent
+    beside = [root / name, here / name, root / "images" / name, here / "images", root / "images", here, root]
     folder = find_images(beside if images is None else [images], next(iter(stills.values())).file_names[0])
     videos, missing, notes = find_frames(folder, stills.values())
     damaged = damaged_masks(made, stills)

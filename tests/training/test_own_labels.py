@@ -25,13 +25,15 @@ from instance_flow.structures import SourceError
 from instance_flow_training.comparing.frame_scores import score_frames
 from instance_flow_training.comparing.judgement import Curve, Judgement
 from instance_flow_training.comparing.scoring import TrackedVideos
-from instance_flow_training.config import TrainConfig, load_config
+from instance_flow_training.config import TrainConfig, apply, load_config
+from instance_flow_training.data import label_sources
 from instance_flow_training.data.conversion import packed_picture
 from instance_flow_training.data.kept_labels import PARTS
 from instance_flow_training.data.label_sources import open_labels, open_parts
 from instance_flow_training.data.video_sets import read_video_set
 from instance_flow_training.datasets import open_training_data
 from instance_flow_training.own_labels import OwnLabels, minutes_of, prepared
+from instance_flow_training.own_settings import Machine, chosen, in_words
 from instance_flow_training.train import main
 from instance_flow_training.weights.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from instance_flow_training.weights.initialise import build_network, take_checkpoint
@@ -191,6 +193,65 @@ def test_a_run_whose_time_is_up_is_only_finished_again(
     assert main([*arguments, "--size", "96x64", *changes, "--out", str(run)]) == 0
     assert load_checkpoint(run / "checkpoint.pt")["step"] == before
     assert f"then `instance-flow-export {run}`" in capsys.readouterr().out
+
+
+LAPTOP, GPU = Machine(2), Machine(16, 24 * 10**9)
+STILLS, CLIPS = [1], [36]
+CHOSEN: dict[str, tuple[int, list[int], float, Machine, bool, tuple[int, int, int, int]]] = {
+    # Pictures to train on, frames of those held, minutes, machine, frozen parts; clips, steps, workers, validated on.
+    "5 pictures, 2 cores": (4, STILLS, 20, LAPTOP, True, (4, 2000, 1, 1)),
+    "30 pictures, 2 cores": (24, STILLS * 6, 20, LAPTOP, True, (4, 6000, 1, 6)),
+    "300 pictures, 2 cores": (240, STILLS * 60, 20, LAPTOP, True, (4, 60_000, 1, 60)),
+    "3,000 pictures, 2 cores": (2400, STILLS * 600, 20, LAPTOP, True, (4, 600_000, 1, 60)),
+    "30,000 pictures, 2 cores": (29_000, STILLS * 1000, 20, LAPTOP, True, (4, 7_250_000, 1, 60)),
+    "3,000 pictures, 2 cores, 2 hours": (2400, STILLS * 600, 120, LAPTOP, True, (4, 600_000, 1, 360)),
+    "300 pictures, 1 core, 90 seconds": (240, STILLS * 60, 1.5, Machine(1), True, (4, 60_000, 1, 20)),
+    "videos, 2 cores": (40, CLIPS * 10, 20, LAPTOP, True, (4, 10_000, 1, 4)),
+    "5 pictures, GPU": (4, STILLS, 20, GPU, True, (16, 2000, 8, 1)),
+    "30 pictures, GPU": (24, STILLS * 6, 20, GPU, True, (16, 2000, 8, 6)),
+    "300 pictures, GPU": (240, STILLS * 60, 20, GPU, True, (16, 15_000, 8, 60)),
+    "3,000 pictures, GPU": (2400, STILLS * 600, 20, GPU, True, (16, 150_000, 8, 600)),
+    "30,000 pictures, GPU, 8 hours": (29_000, STILLS * 1000, 480, GPU, True, (16, 1_812_500, 8, 1000)),
+    "videos, GPU": (40, CLIPS * 30, 20, GPU, True, (16, 2500, 8, 17)),
+    "all of the network, GPU": (240, STILLS * 60, 20, GPU, False, (8, 30_000, 8, 60)),
+    "GPU of 4 GB, 4 cores": (240, STILLS * 60, 20, Machine(4, 4 * 10**9), True, (4, 60_000, 3, 60)),
+    "GPU of 1 GB": (240, STILLS * 60, 20, Machine(4, 10**9), False, (1, 240_000, 3, 60)),
+    "3 GPUs": (2400, STILLS * 600, 20, Machine(8, 24 * 10**9, 3), True, (24, 100_000, 7, 600)),
+    "8 GPUs": (2400, STILLS * 600, 20, Machine(8, 24 * 10**9, 8), True, (32, 75_000, 7, 600)),
+    "3 processes on a CPU": (24, STILLS * 6, 20, Machine(2, 0, 3), True, (3, 8000, 1, 6)),
+}
+
+
+@pytest.mark.parametrize(("pictures", "held", "minutes", "machine", "frozen", "expected"), CHOSEN.values(), ids=CHOSEN)
+def test_settings_are_chosen_by_the_pictures_and_the_machine(
+    pictures: int,
+    held: list[int],
+    minutes: float,
+    machine: Machine,
+    frozen: bool,
+    expected: tuple[int, int, int, int],
+) -> None:
+    found = chosen(pictures, held, minutes, (384, 640), machine, frozen)
+    config = apply(TrainConfig(), found)
+    limit = config.validation.limit
+    assert (config.batch, config.steps, config.data.workers, limit) == expected
+    assert config.data.crop == ((384, 640) if machine.gpu_memory else (256, 416))
+    assert (config.validation.minutes, config.validation.patience) == (minutes / 8, 4)
+    assert f"for {pictures} pictures" in in_words(found, pictures)
+
+
+def test_no_more_pictures_are_held_than_make_the_result_surer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_sources, "MOST_DRAWN", 3)
+    train, val = open_parts([yolo(tmp_path / "set", {"": 30})])
+    assert [len(part.truth.videos) for part in (train, val)] == [27, 3]
+
+
+def test_the_first_pictures_to_validate_on_are_of_all_sources(tmp_path: Path) -> None:
+    data = [yolo(tmp_path / name, {"train": 1, "val": 12}, first) for name, first in (("a", 0), ("b", 50))]
+    _, val = open_parts(data)
+    numbers = [int(Path(video.file_names[0]).stem) for video in val.truth.videos]
+    assert {number < 50 for number in numbers[:8]} == {True, False}
+    assert sorted(numbers) == [*range(1, 13), *range(51, 63)]
 
 
 def yolo(root: Path, parts: dict[str, int], first: int = 0, classes: Sequence[str] = ("car", "person")) -> Path:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import importlib
 import itertools
 import logging
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -21,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from instance_flow.formats.atomic import replacing
@@ -45,6 +43,7 @@ from instance_flow_training.data.kept_labels import (
 )
 from instance_flow_training.data.label_sources import open_parts
 from instance_flow_training.data.video_sets import VideoSet, open_video_set, read_video_set
+from instance_flow_training.own_settings import Machine, chosen, in_words, this_machine
 from instance_flow_training.weights.checkpoint import BEST, CHECKPOINT, best_of_run, load_checkpoint
 from instance_flow_training.worlds.cutouts import LEAST_EXTENT, has_cutouts
 
@@ -53,8 +52,8 @@ log = logging.getLogger(__name__)
 EVERYDAY = "everyday"
 LABELS_FOLDER, TENSORBOARD, PAGE = "labels", "tensorboard", "results.html"
 VALIDATION_SHARE = 0.2
-_VALIDATIONS = 8
-"""So many in the time that there is."""
+_MOST_JUDGED = 1000
+"""Pictures and videos that the page of results is made of, chosen at random."""
 _CURVES = {
     "validation/AP": ("AP on the validation pictures", 100.0, "%"),
     "loss/semantic": ("Loss of the class maps", 1.0, ""),
@@ -62,6 +61,9 @@ _CURVES = {
     "loss/intra": ("Error of the offsets", 1.0, "px"),
     "loss/inter": ("Error of the flow", 1.0, "px"),
 }
+
+
+Once = Callable[[Callable[[], tuple[Path, Path, Machine]]], tuple[Path, Path, Machine]]
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,15 @@ def minutes_of(text: str) -> float:
 
 
 @contextmanager
-def prepared(wanted: OwnLabels, overrides: Sequence[str], dry: bool = False) -> Iterator[TrainConfig]:
+def prepared(
+    wanted: OwnLabels, overrides: Sequence[str], dry: bool = False, once: Once = lambda make: make()
+) -> Iterator[TrainConfig]:
     """The settings for these labels, which lie in ``out``/labels for the run; of a dry run in a folder that goes again.
 
     A resumed run takes the labels that are there, unless the sources have changed and give others: then training
     begins anew, and the earlier run is kept in ``out``/before-N. After an exception before the first checkpoint ``out``
     is as it was.
+    once: of several processes calls a function in one alone, and gives all of them what it returned.
     Raises SourceError for bad labels, ModelError for bad weights, ConfigError for overrides that do not fit, and where
     ``out`` cannot be written.
     """
@@ -105,8 +110,21 @@ def prepared(wanted: OwnLabels, overrides: Sequence[str], dry: bool = False) -> 
         theirs = merged(theirs, parse_override(text))
     if "rename" in _of_data(theirs):
         raise ConfigError("--set data.rename comes too late for labels of --data; give --rename OLD=NEW")
+    with ExitStack() as undo:
+        # The labels are written, and an earlier run is moved: two processes would do it to each other's files.
+        weights, labels, machine = once(lambda: (*_prepare(wanted, dry, undo), this_machine()))
+        began_with = load_checkpoint(weights)
+        try:
+            yield configured(wanted, began_with, weights, labels, theirs, machine)
+        finally:
+            if not dry and (wanted.out / CHECKPOINT).exists():
+                undo.pop_all()
+
+
+def _prepare(wanted: OwnLabels, dry: bool, undo: ExitStack) -> tuple[Path, Path]:
+    """The weights, and the folder of the labels, which are written there unless they are there already."""
     weights = start_weights(wanted.start)
-    began_with = load_checkpoint(weights)
+    load_checkpoint(weights)  # What is wrong with it is said before labels are read for minutes.
     sources = [path for path in (*wanted.data, wanted.val, wanted.images) if path is not None]
     for path in (*wanted.data, *([wanted.val] if wanted.val else [])):
         if path.is_dir() and wanted.out.resolve().is_relative_to(path.resolve()):
@@ -114,23 +132,18 @@ def prepared(wanted: OwnLabels, overrides: Sequence[str], dry: bool = False) -> 
                 f"{path}: holds {wanted.out}, so that what the run writes would be read as labels; give another --out"
             )
     state = state_of(sources, wanted.val, wanted.images, sorted(wanted.rename.items()))
-    with ExitStack() as undo:
-        labels = wanted.out / LABELS_FOLDER
-        if state is None or read_about(labels).get("state") != state:
-            parts = open_parts(wanted.data, wanted.images, wanted.val, wanted.rename, VALIDATION_SHARE)
-            for note in parts[0].notes:
-                log.info(note)
-            try:
-                labels, weights = _bring(wanted, parts, {"state": state}, weights, dry, undo)
-            except OSError as error:
-                raise ConfigError(
-                    f"--out {wanted.out}: cannot be written ({error.strerror}); give another folder"
-                ) from error
+    labels = wanted.out / LABELS_FOLDER
+    if state is None or read_about(labels).get("state") != state:
+        parts = open_parts(wanted.data, wanted.images, wanted.val, wanted.rename, VALIDATION_SHARE)
+        for note in parts[0].notes:
+            log.info(note)
         try:
-            yield configured(wanted, began_with, weights, labels, theirs)
-        finally:
-            if not dry and (wanted.out / CHECKPOINT).exists():
-                undo.pop_all()
+            labels, weights = _bring(wanted, parts, {"state": state}, weights, dry, undo)
+        except OSError as error:
+            raise ConfigError(
+                f"--out {wanted.out}: cannot be written ({error.strerror}); give another folder"
+            ) from error
+    return weights, labels
 
 
 def _bring(
@@ -190,10 +203,15 @@ def _remove_empty(folder: Path) -> None:
 
 
 def configured(
-    wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, labels: Path, theirs: Mapping[str, Any]
+    wanted: OwnLabels,
+    began_with: Mapping[str, Any],
+    weights: Path,
+    labels: Path,
+    theirs: Mapping[str, Any],
+    machine: Machine,
 ) -> TrainConfig:
     """The settings with the user's own, ``theirs``. Raises ConfigError for those that do not fit."""
-    changes = settings(wanted, began_with, weights, labels)
+    changes = settings(wanted, began_with, weights, labels, machine)
     config = apply(TrainConfig(), merged(changes, theirs))
     if "cutouts" in _of_data(theirs):
         return config
@@ -229,7 +247,9 @@ def start_weights(start: str) -> Path:
     return path
 
 
-def settings(wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, labels: Path) -> dict[str, Any]:
+def settings(
+    wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, labels: Path, machine: Machine
+) -> dict[str, Any]:
     """The configuration as differences from the defaults: shape and losses of the weights' own run, the rest by the
     pictures and the machine.
 
@@ -241,16 +261,13 @@ def settings(wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, la
     known = set(names) <= set(began_with["class_names"])
     log.info(f"classes: {', '.join(names)}" + ("" if known else "; those that the weights do not know start at random"))
     frozen = [name for name in theirs.get("frozen", ()) if known or not name.startswith("semantic_head")]
-    on_gpu = torch.cuda.is_available()
     height, width = wanted.size
-    # What the input shows of a picture is cut a little smaller for training, at about the scale that it is seen at.
-    crop = [max(96, round(side * (1.0 if on_gpu else 0.65) / 32) * 32) for side in (height, width)]
     fit = float(np.median([min(height / v.height, width / v.width) for v in train.videos]))
-    return {
+    held = [video.length for video in val.videos]
+    ours = chosen(len(train.videos), held, wanted.minutes, wanted.size, machine, bool(frozen))
+    log.info(in_words(ours, len(train.videos)))
+    rest = {
         "name": "own labels",
-        "steps": 100_000,
-        "minutes": wanted.minutes,
-        "batch": 16 if on_gpu else 4,
         "learning_rate": 5e-4,
         "warmup": 30,
         "frozen": frozen,
@@ -262,22 +279,14 @@ def settings(wanted: OwnLabels, began_with: Mapping[str, Any], weights: Path, la
         "data": {
             "source": "youtube_vis",
             "annotations": str(labels / TRAIN / LABELS),
-            "crop": crop,
             "scales": [round(fit * factor, 3) for factor in (0.7, 0.85, 1.0, 1.2, 1.4)],
-            "frames_per_clip": 2,
-            "workers": max(1, min(4, (os.cpu_count() or 1) // 2)),
             "balance": 0.1,
             "cutouts": 0.3,
             "center_spread": theirs.get("data", {}).get("center_spread", 0.0),
         },
-        "validation": {
-            "minutes": wanted.minutes / _VALIDATIONS,
-            "patience": _VALIDATIONS // 2,
-            "annotations": str(labels / VAL / LABELS),
-            "limit": min(len(val.videos), 60),
-            "size": list(wanted.size),
-        },
+        "validation": {"annotations": str(labels / VAL / LABELS), "size": list(wanted.size)},
     }
+    return merged(rest, ours)
 
 
 def finish(out: Path, size: tuple[int, int]) -> str:
@@ -294,12 +303,14 @@ def finish(out: Path, size: tuple[int, int]) -> str:
         )
     if export.main([str(out), f"--size={size[1]}x{size[0]}"]):
         raise ConfigError(f"{out}: trained, but not exported; instance-flow-export {out} says why")
-    judgement = judge(Pipeline.load(out / MODEL), read_video_set(out / LABELS_FOLDER / VAL))
+    held = read_video_set(out / LABELS_FOLDER / VAL)
+    judgement = judge(Pipeline.load(out / MODEL), held, _MOST_JUDGED)
     state = load_checkpoint(out / CHECKPOINT)
     about = {
         "trained": f"{state['seconds'] / 60:.0f} minutes, {state['step']} steps",
         "started from": str(state["config"]["init"]["checkpoint"]),
         "labels": str(out / LABELS_FOLDER),
+        "validated on": f"{min(len(held.truth.videos), _MOST_JUDGED)} of {len(held.truth.videos)} pictures or videos",
     }
     page = judgement.page(f"{out.name}: results", about, curves(out / TENSORBOARD))
     with replacing(out / PAGE) as path:

@@ -27,6 +27,7 @@ from instance_flow_training.data.merging import (
     merge_sets,
     rename_classes,
     shared_videos,
+    shuffled,
     split_set,
 )
 from instance_flow_training.data.video_sets import ANNOTATION_FILES, ANY_CATEGORY, VideoSet, clip_set_of, read_video_set
@@ -43,6 +44,8 @@ class Format(NamedTuple):
 FORMATS = tuple(
     Format(module.NAME, module.find, module.read) for module in (coco, cvat, label_studio, labelme, yolo, palette)
 )
+MOST_DRAWN = 1000
+"""Videos that are kept for validation at random, of however many: more hardly make the result surer."""
 KNOWN = "COCO, CocoVID, YouTube-VIS, CVAT XML, Label Studio JSON, labelme, YOLO with data.yaml, or palette PNGs"
 
 
@@ -87,7 +90,9 @@ def open_parts(
     """A set to train on and one to validate on, with no picture in both; arguments and errors of ``open_labels``.
 
     val: the source to validate on, read as by ``open_truth``. Without it that is, of a source that has a part for
-        validation, this part, and of the others together ``share`` of their videos, as by ``split_set``.
+        validation, this part, and of the others together ``share`` of their videos, at most ``MOST_DRAWN``, as by
+        ``split_set``.
+    The videos to validate on come in random order, so that the first so many are like all of them.
     """
     _check_named_once(paths)
     sets: dict[str, VideoSet] = {}
@@ -113,17 +118,16 @@ def open_parts(
         count = sum(len(found.truth.videos) for found in validated)
         notes.append(f"{count} pictures or videos are validated on, as the parts of their sources say")
     if loose:
+        among = sum(len(whole[path].truth.videos) for path in loose)
+        share = min(share, MOST_DRAWN / max(1, among))
         rest, drawn = _drawn([whole[path] for path in loose], share, seed, bool(validated))
         trained.append(rest)
         validated += drawn
-        count, of = (
-            sum(len(found.truth.videos) for found in drawn),
-            sum(len(whole[path].truth.videos) for path in loose),
-        )
+        count = sum(len(found.truth.videos) for found in drawn)
         notes.append(
-            f"{count} of {of} pictures or videos of {', '.join(map(str, loose))}, drawn at random, are validated on"
+            f"{count} of {among} pictures or videos of {', '.join(map(str, loose))}, drawn at random, are validated on"
         )
-    return _apart(merge_sets(trained), merge_sets(validated), notes)
+    return _apart(merge_sets(trained), shuffled(merge_sets(validated), seed), notes)
 
 
 def _check_named_once(paths: Sequence[Path]) -> None:

@@ -171,6 +171,13 @@ def choose_videos(found: VideoSet, ids: Iterable[int]) -> VideoSet:
     return replace(found, truth=truth, partial=found.partial & chosen)
 
 
+def shuffled(found: VideoSet, seed: int = 0) -> VideoSet:
+    """The set with its videos in random order."""
+    order = np.random.default_rng(seed).permutation(len(found.truth.videos))
+    videos = tuple(found.truth.videos[number] for number in order)
+    return replace(found, truth=replace(found.truth, videos=videos))
+
+
 def by_video(found: VideoSet) -> Iterator[tuple[Video, list[Annotation]]]:
     """Each video with its annotations."""
     entries: dict[int, list[Annotation]] = {video.id: [] for video in found.truth.videos}

@@ -45,12 +45,20 @@ def dry_run(config: TrainConfig) -> str:
             f"network    {_millions(run.network.parameters())} parameters, {_millions(trained)} of them trained",
             f"memory     {peak_memory(run.fabric.device) / 2**30:.1f} GiB at most in this process",
             f"time       {later:.2f} s/step (the first took {first:.2f} s): {config.steps:,} steps in "
-            f"{config.steps * later / 3600:.1f} h, if data are there in time",
+            f"{config.steps * later / 3600:.1f} h, if data are there in time{_by_the_clock(config, later)}",
             f"data       {per_clip:.3f} s per clip on one core: data.workers={max(1, math.ceil(making / later))} keep "
             f"up with a process, which has {cores_per_process()} core(s) here; with the {workers} of the configuration "
             f"it waits for data {expected(later, making, workers).share:.0%} of its time",
         ]
     )
+
+
+def _by_the_clock(config: TrainConfig, seconds: float) -> str:
+    """How far steps of so many seconds come in the time that the run has, where that ends it."""
+    if not config.minutes or config.steps * seconds <= 60 * config.minutes:
+        return ""
+    steps = int(60 * config.minutes / seconds)
+    return f"; it ends after {config.minutes:g} minutes, some {steps:,} steps of {config.batch} clips"
 
 
 def _timed_step(run: TrainingRun, passes: list[tuple[Tensor, BatchTargets]]) -> float:

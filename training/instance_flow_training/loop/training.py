@@ -39,8 +39,13 @@ __all__ = ["build_network", "forward_losses", "learning_rate", "train"]
 
 def learning_rate(config: TrainConfig, step: int, seconds: float = 0.0) -> float:
     """Poly decay (section IV-A) after a short linear warm-up; ``seconds``: of training so far."""
-    left = 1 - max(step / config.steps, min(1.0, seconds / (60 * config.minutes)) if config.minutes else 0.0)
+    left = 1 - share_done(config, step, seconds)
     return config.learning_rate * min(1.0, (step + 1) / config.warmup) * left**config.poly_power
+
+
+def share_done(config: TrainConfig, step: int, seconds: float) -> float:
+    """Of the run, by its steps or its time, whichever is nearer its end."""
+    return max(step / config.steps, min(1.0, seconds / (60 * config.minutes)) if config.minutes else 0.0)
 
 
 def train(config: TrainConfig, out: Path) -> Path:
@@ -106,7 +111,7 @@ def train_steps(run: TrainingRun, log: TrainingLog, out: Path, stop: StopRequest
         clock.done()
         run.seconds = shared_seconds(run, time.monotonic() - started)
         last = done if is_over(run) else last
-        log.count_step()
+        log.count_step(share_done(config, done, run.seconds))
         logs, pictures = _due(config.log_every, done), _due(config.pictures_every, done)
         validates = _due(config.validation.every, done, last) or is_time_to_validate(run, done == last)
         # By the clock and on a signal only where no other process would have to do the same at the same step.

@@ -40,8 +40,10 @@ class TrainingLog:
         self._shown: dict[str, str] = {}
         self._terms: Mapping[str, float] = {}
 
-    def count_step(self) -> None:
-        """One more step is done."""
+    def count_step(self, share: float) -> None:
+        """One more step is done, and this share of the run, by steps or by the clock."""
+        if self._progress.total:
+            self._progress.total = max(self._progress.n + 1, round((self._progress.n + 1) / share))
         self._progress.update()
 
     def losses(self, terms: Mapping[str, float], learning_rate: float, step: int) -> None:

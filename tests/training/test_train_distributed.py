@@ -6,20 +6,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from instance_flow_training.config import ConfigError, TrainConfig, load_config
+from instance_flow_training.data.video_sets import read_video_set
 from instance_flow_training.datasets import collate
 from instance_flow_training.loop.distributed import SharesOfBatches, pick_device
 from instance_flow_training.loop.step import forward_losses, update
 from instance_flow_training.loop.training import train
 from instance_flow_training.loop.training_run import open_run
 from instance_flow_training.network.model import InstanceFlowNet
-from instance_flow_training.weights.checkpoint import load_checkpoint, save_checkpoint
+from instance_flow_training.weights.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from instance_flow_training.weights.initialise import build_network
+from instance_flow_training.worlds.synthetic import CLASS_NAMES, WorldConfig, generate_clip
+from instance_flow_training.worlds.world_files import write_ytvis
 
 TINY = Path(__file__).parents[1] / "tiny.toml"
 
@@ -55,11 +59,11 @@ def test_device_that_is_not_there(name: str) -> None:
         pick_device(name)
 
 
-def torchrun(*arguments: str) -> None:
+def torchrun(*arguments: str, program: Sequence[str] = ("-m", "instance_flow_training.train", str(TINY))) -> None:
     """The training command as two processes on this machine."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launcher, "-m", "instance_flow_training.train", str(TINY), *arguments],
+        [*launcher, *program, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -85,6 +89,46 @@ def test_two_processes_stopped_and_gone_on_equal_one(tmp_path: Path) -> None:
         if name.endswith("running_mean"):
             assert torch.equal(tensor, fresh[name]), f"{name} should be frozen"
     assert not torch.equal(one["network"]["backbone.features.0.0.weight"], fresh["backbone.features.0.0.weight"])
+
+
+COUNTING = """
+import os, sys
+from pathlib import Path
+sys.modules["instance_flow_export.export"] = None
+from instance_flow_training import own_labels
+from instance_flow_training.train import main
+out, opened = Path(sys.argv[0]).parent, own_labels.open_parts
+def counted(*arguments):
+    (out / f"read-by-{os.environ['RANK']}").touch()
+    return opened(*arguments)
+own_labels.open_parts = counted
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command, which leaves a file for each process that reads labels; without the export, which takes long."""
+
+
+def test_labels_are_prepared_by_one_of_two_processes(tmp_path: Path) -> None:
+    """Both train on what it has written, also where that takes the place of an earlier run."""
+    (tmp_path / "program.py").write_text(COUNTING)
+    world = WorldConfig(size=(64, 96), frames=3)
+    for name, count in (("labels", 3), ("more", 2)):
+        write_ytvis([generate_clip(seed + 10 * count, "mixed", world) for seed in range(count)], tmp_path / name)
+    config = load_config(TINY, ["model.center_sigmoid=true", "loss.focal_center=true"])
+    save_weights(tmp_path / "w.safetensors", build_network(config, len(CLASS_NAMES)), config, CLASS_NAMES, 3)
+    given = ["--from", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "run"), "--size", "96x64"]
+    small = [word for text in ("data.workers=0", "data.cutouts=0", "stop_at=1") for word in ("--set", text)]
+    for sources in (["labels"], ["labels", "more"]):
+        data = ["--data", *(str(tmp_path / name) for name in sources)]
+        torchrun(*data, *given, *small, program=[str(tmp_path / "program.py")])
+    assert sorted(path.name for path in tmp_path.glob("read-by-*")) == ["read-by-0"]
+    assert load_checkpoint(tmp_path / "run/checkpoint.pt")["step"] == 1
+    earlier = tmp_path / "run/before-1"
+    videos = [
+        [len(read_video_set(run / "labels" / part).truth.videos) for part in ("train", "val")]
+        for run in (earlier, tmp_path / "run")
+    ]
+    assert videos == [[2, 1], [4, 1]]
+    assert not (tmp_path / "run/before-2").exists()
 
 
 def plain_network(config: TrainConfig) -> InstanceFlowNet:

@@ -71,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     from instance_flow.formats.foreign_text import MESSAGE, OneLine, shown
     from instance_flow.structures import InstanceFlowError
     from instance_flow_training.config import ConfigError, describe_settings, load_config
+    from instance_flow_training.loop.distributed import from_first_process
     from instance_flow_training.loop.dry_run import dry_run
     from instance_flow_training.loop.training import Stopped, is_first_process, report_of, train
     from instance_flow_training.own_labels import finish, prepared
@@ -85,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         wanted = own_labels(options) if options.data else None
         with (
-            prepared(wanted, options.overrides, options.dry_run)
+            prepared(wanted, options.overrides, options.dry_run, from_first_process)
             if wanted
             else nullcontext(load_config(options.config, options.overrides))
         ) as config:

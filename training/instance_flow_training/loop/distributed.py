@@ -4,21 +4,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
+from torch.distributed import rendezvous
 from torch.utils.data import Sampler
 
 from instance_flow_training.config import ConfigError, TrainConfig
 
+T = TypeVar("T")
+
 PATIENCE = timedelta(hours=4)
 """How long processes wait for the first one, which validates alone."""
+
+
+_FIRST = "instance_flow/from_first_process"
+
+
+def from_first_process(make: Callable[[], T]) -> T:
+    """What ``make`` returns in the first process, in all that torchrun started. To be called once, before ``start``.
+
+    The others wait for it; where it raises an exception, torchrun ends them."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return make()
+    store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
+    if rank == 0:
+        made = make()
+        store.set(_FIRST, pickle.dumps(made))
+        return made
+    store.set_timeout(PATIENCE)
+    return cast(T, pickle.loads(store.get(_FIRST)))
 
 
 class NetworkPrecision(MixedPrecision):

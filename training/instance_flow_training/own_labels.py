@@ -275,7 +275,8 @@ def settings(
         "init": {"checkpoint": str(weights)},
         "model": {**theirs.get("model", {}), "backbone_weights": ""},
         "defaults": theirs.get("defaults", {}),
-        "loss": {**theirs.get("loss", {}), "distil": 0.0, "teacher": ""},
+        # A class that the detector does not know is found by the center heat alone.
+        "loss": {**theirs.get("loss", {}), "distil": 0.0, "teacher": ""} | ({} if known else {"center": 1.0}),
         "data": {
             "source": "youtube_vis",
             "annotations": str(labels / TRAIN / LABELS),

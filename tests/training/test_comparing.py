@@ -22,6 +22,7 @@ from instance_flow_training.comparing.comparison import CONTENDERS
 from instance_flow_training.comparing.iou_tracking import LOST_FRAMES, MaskIouTracker
 from instance_flow_training.comparing.retracking import retrack, with_ids
 from instance_flow_training.comparing.scoring import track_clip
+from instance_flow_training.targets import IGNORE
 from instance_flow_training.worlds.oracle import OracleNetwork, TrueMasksNetwork
 from instance_flow_training.worlds.synthetic import Clip, WorldConfig, generate_clip
 from instance_flow_training.worlds.world_files import write_ytvis
@@ -210,6 +211,16 @@ def test_true_masks_leave_only_the_flow_to_the_network() -> None:
     assert not any(len(frame) for frame in track_clip(Pipeline(Blind(clip)), clip))
     for found, wanted in zip(track_clip(Pipeline(TrueMasksNetwork(Blind(clip), clip)), clip), expected, strict=True):
         np.testing.assert_array_equal(found.label_map, wanted.label_map)
+
+
+def test_true_masks_leave_out_what_nobody_labelled() -> None:
+    """As in worlds of cut-outs over a picture that is labelled in part."""
+    clip = generate_clip(1, "crossing", WorldConfig(frames=2))
+    partly = replace(clip, labels=clip.labels.copy())
+    partly.labels[:, :20, :30] = IGNORE
+    for tracks in track_clip(Pipeline(TrueMasksNetwork(Blind(clip), partly)), partly):
+        assert len(tracks)
+        assert not tracks.label_map[:20, :30].any()
 
 
 def test_true_masks_need_the_size_of_the_network() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from instance_flow.network.protocol import Network
 from instance_flow.structures import FloatArray, Image, ModelInfo, Prediction
-from instance_flow_training.targets import frame_targets, target_offset_map
+from instance_flow_training.targets import IGNORE, frame_targets, target_offset_map
 from instance_flow_training.worlds.synthetic import CLASS_NAMES, Clip
 
 NOWHERE = -1e4
@@ -83,7 +83,9 @@ class TrueMasksNetwork(Network):
         if not references:
             self._next = 0
         model = self._network.predict(image, references)
-        truth = frame_targets(self._clip.labels[self._next], self._clip.class_ids, self.info.output_stride)
+        # What nobody labelled is no object here.
+        labels = np.where(self._clip.labels[self._next] == IGNORE, 0, self._clip.labels[self._next])
+        truth = frame_targets(labels, self._clip.class_ids, self.info.output_stride)
         self._next += 1
         classes = np.concatenate([[0], self._clip.class_ids + 1])[truth.labels]
         semantic = np.zeros_like(model.semantic)

@@ -17,8 +17,9 @@ from instance_flow_export.differences import Differences, differences
 from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.validate import TorchNetwork
 
-TOLERANCE = 0.005
-"""Largest mean difference of a map that passes, as a share of max(1, its magnitude)."""
+TOLERANCE = 0.01
+"""Largest mean difference of a map that passes, as a share of max(1, its magnitude). Most of it is background, where
+the nearest of two far object tokens is chosen by the last digit."""
 
 
 def halve(network: InstanceFlowNet) -> InstanceFlowNet:

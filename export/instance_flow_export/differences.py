@@ -54,7 +54,8 @@ class Differences:
             if not error <= tolerance:
                 raise ProofError(
                     f"output {name!r} differs from the float32 network's by {error:.4f} of its magnitude at the mean, "
-                    f"more than {tolerance}; no file written"
+                    f"more than {tolerance}; no file written (frames without objects of the model prove little: give "
+                    "a clip that shows some)"
                 )
 
 

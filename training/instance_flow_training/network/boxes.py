@@ -12,12 +12,14 @@ from torch.nn import functional as F
 
 from instance_flow_training.network.decoder import conv_bn_relu, head
 from instance_flow_training.network.dense_flow import OFFSET_SCALE
-from instance_flow_training.network.maps import IntraMaps
+from instance_flow_training.network.maps import IntraMaps, gather
 
 BOXES = 64
 """Boxes of an image after non-maximum suppression."""
 _OVERLAP = 0.6
 """Intersection over union above which the less sure of two boxes is taken for the same object."""
+_SMALLEST = 0.5
+"""Half a side of a box at least, in cells: distances are divided by it."""
 _LEAST = 0.05
 """Score below which a box says nothing."""
 _WINDOW = 15
@@ -52,7 +54,7 @@ def surest(every: Tensor, count: int) -> Boxes:
     """The ``count`` boxes of highest score. every: (B, C + 4, N) class probabilities, center and half size of each."""
     every = F.pad(every, (0, count))
     score, index = torch.topk(every[:, :-4].amax(1), count)
-    classes, center, half = _gather(every, index).split([every.shape[1] - 4, 2, 2], 1)
+    classes, center, half = gather(every, index).split([every.shape[1] - 4, 2, 2], 1)
     return Boxes(classes, center, half, score)
 
 
@@ -67,7 +69,8 @@ def suppress(boxes: Boxes, count: int = BOXES) -> Boxes:
     surer = place[:, None] < place
     doubled = ((intersection > _OVERLAP * union) & surer).any(1)
     score, index = torch.topk(boxes.score * ~doubled, count)
-    return Boxes(_gather(boxes.classes, index), _gather(boxes.center, index), _gather(boxes.half, index), score)
+    half = gather(boxes.half, index).clamp(min=_SMALLEST)
+    return Boxes(gather(boxes.classes, index), gather(boxes.center, index), half, score)
 
 
 class DetectionEvidence(nn.Module):
@@ -138,7 +141,7 @@ def _owners(boxes: Boxes, cells: Tensor, offset: Tensor | None) -> Tensor:
     """
     height, width = cells.shape[-2:]
     middle = cells.new_tensor([(height - 1) / 2, (width - 1) / 2])[None, :, None]
-    nearness = boxes.half.clamp(min=0.5).square().reciprocal()
+    nearness = boxes.half.square().reciprocal()
     there = boxes.center - middle
 
     def quadratic(place: Tensor) -> Tensor:
@@ -172,8 +175,7 @@ def _at(boxes: Boxes, index: Tensor, like: Tensor) -> Boxes:
     """Of every cell the box of its ``index`` (B, h * w), as maps (B, channels, h, w)."""
     table = torch.cat([*boxes[:3], boxes.score[:, None]], 1)
     parts = [boxes.classes.shape[1], 2, 2, 1]
-    classes, center, half, score = _gather(table, index).unflatten(2, like.shape[-2:]).split(parts, 1)
-    return Boxes(classes, center, half.clamp(min=0.5), score)
+    return Boxes(*gather(table, index).unflatten(2, like.shape[-2:]).split(parts, 1))
 
 
 def _peaks(heat: Tensor) -> Tensor:
@@ -181,8 +183,3 @@ def _peaks(heat: Tensor) -> Tensor:
     rows = F.max_pool2d(heat[:, None], (_WINDOW, 1), 1, (_WINDOW // 2, 0))
     highest = F.max_pool2d(rows, (1, _WINDOW), 1, (0, _WINDOW // 2))[:, 0]
     return torch.where(heat >= highest, heat, torch.zeros_like(heat))
-
-
-def _gather(x: Tensor, index: Tensor) -> Tensor:
-    """Columns ``index`` (B, K) of (B, C, N): (B, C, K)."""
-    return x.gather(2, index[:, None].expand(-1, x.shape[1], -1))

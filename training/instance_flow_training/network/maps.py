@@ -65,3 +65,8 @@ class FlowMaps(NamedTuple):
     reference_offset: Tensor
     attentions: Sequence[Tensor]
     token_flow: Tensor | None = None
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """Cells ``index`` (B, K) of maps (B, C, h, w), or of a table (B, C, N): (B, C, K)."""
+    return x.flatten(2).gather(2, index[:, None].expand(-1, x.shape[1], -1))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instance_flow_training.network.maps import OUTPUT_STRIDE, FlowMaps, Frames
+from instance_flow_training.network.maps import OUTPUT_STRIDE, FlowMaps, Frames, gather
 
 TOKEN_STRIDE = 8
 _FLOW_SCALE = 16.0
@@ -111,14 +111,14 @@ class TokenFlow(nn.Module):
         present = (index < rows * columns)[:, None]
         index = index.clamp(max=rows * columns - 1)
         # Little where the heat is hardly enough: whether it just is differs by runtime.
-        objectness = (_gather(heat8, index) - _LEAST).clamp(_HARDLY, 1.0).log()
+        objectness = (gather(heat8, index) - _LEAST).clamp(_HARDLY, 1.0).log()
         objectness = torch.where(present, objectness, torch.full_like(objectness, _MISSING))
         center_map = self._centers(maps.offset.detach().float())
         weight = heat + 1e-3
-        center = _gather(F.avg_pool2d(center_map * weight, 2) / F.avg_pool2d(weight, 2), index) * present
+        center = gather(F.avg_pool2d(center_map * weight, 2) / F.avg_pool2d(weight, 2), index) * present
         best = None if hint is None else F.max_pool2d(heat, 2, return_indices=True)[1]
         return Tokens(
-            None if best is None else _gather(best, index)[:, 0],
+            None if best is None else gather(best, index)[:, 0],
             self.look(self._seen(frames, index, columns)) * present,
             center,
             objectness,
@@ -186,9 +186,9 @@ class TokenFlow(nn.Module):
         half = row // 2 * (columns // 2) + column // 2
         corner = 4 * row * columns + 2 * column
         # The mean of the four cells of stride 4, without pooling all of them.
-        corners = [_gather(skips[-1], corner + step) for step in (0, 1, 2 * columns, 2 * columns + 1)]
+        corners = [gather(skips[-1], corner + step) for step in (0, 1, 2 * columns, 2 * columns + 1)]
         finest = (corners[0] + corners[1] + corners[2] + corners[3]) / 4
-        return torch.cat([_gather(deep, half), _gather(middle, index), _gather(skips[-2], index), finest], 1)
+        return torch.cat([gather(deep, half), gather(middle, index), gather(skips[-2], index), finest], 1)
 
     def _centers(self, offset: Tensor) -> Tensor:
         """Where each cell's object has its center: (B, 2, h, w), as the class says."""
@@ -221,8 +221,3 @@ class TokenFlow(nn.Module):
 def _length(height: int, width: int) -> float:
     """sqrt(height * width) of the image, from the size of its maps."""
     return OUTPUT_STRIDE * (height * width) ** 0.5
-
-
-def _gather(x: Tensor, index: Tensor) -> Tensor:
-    """Cells ``index`` (B, K) of maps (B, C, h, w): (B, C, K)."""
-    return x.flatten(2).gather(2, index[:, None].expand(-1, x.shape[1], -1))

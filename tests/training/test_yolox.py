@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from instance_flow.structures import ModelError
 from instance_flow_training.config import ConfigError, InitConfig, load_config
 from instance_flow_training.network.boxes import Boxes, DetectionEvidence, suppress
-from instance_flow_training.network.detector import HIDDEN, NEVER, YoloxNano
+from instance_flow_training.network.detector import CLASSES, HIDDEN, NEVER, YoloxNano
 from instance_flow_training.network.maps import IntraMaps
 from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.weights.initialise import initialise
@@ -102,6 +102,10 @@ def test_last_layers_are_matched_by_class_name(tmp_path: Path) -> None:
         biases = [layer.get_parameter("bias").tolist() for layer in layers]
         assert biases == [pytest.approx([15 + level / 10, NEVER, level / 10]), [5.0]]
         assert network.box_layers[level].get_parameter("bias").tolist() == [2.0, 1.0, 4.0, 3.0]
+    assert network.find({0: "tie", 2: "unicorn"}) == ["tie"]
+    assert network.class_layers[1].get_parameter("bias").tolist() == pytest.approx(
+        [CLASSES.index("tie") + 0.1, NEVER, 0.1]
+    )
 
 
 def boxes(*rows: tuple[float, float, float, float, float], classes: int = 2) -> Boxes:

@@ -43,8 +43,10 @@ from instance_flow_training.data.kept_labels import (
 )
 from instance_flow_training.data.label_sources import open_parts
 from instance_flow_training.data.video_sets import VideoSet, open_video_set, read_video_set
+from instance_flow_training.network.detector import CLASSES
 from instance_flow_training.own_settings import Machine, chosen, in_words, this_machine
 from instance_flow_training.weights.checkpoint import BEST, CHECKPOINT, best_of_run, load_checkpoint
+from instance_flow_training.weights.initialise import plain
 from instance_flow_training.worlds.cutouts import LEAST_EXTENT, has_cutouts
 
 log = logging.getLogger(__name__)
@@ -258,7 +260,9 @@ def settings(
     train, val = (load_ground_truth(labels / part / LABELS) for part in PARTS)
     theirs = began_with["config"]
     names = sorted({category.name for category in train.categories})
-    known = set(names) <= set(began_with["class_names"])
+    theirs_by_name = {plain(name) for name in began_with["class_names"]}
+    known = {plain(name) for name in names} <= theirs_by_name
+    detected = {plain(name) for name in names} <= theirs_by_name | set(CLASSES)
     log.info(f"classes: {', '.join(names)}" + ("" if known else "; those that the weights do not know start at random"))
     frozen = [name for name in theirs.get("frozen", ()) if known or not name.startswith("semantic_head")]
     height, width = wanted.size
@@ -276,7 +280,7 @@ def settings(
         "model": {**theirs.get("model", {}), "backbone_weights": ""},
         "defaults": theirs.get("defaults", {}),
         # A class that the detector does not know is found by the center heat alone.
-        "loss": {**theirs.get("loss", {}), "distil": 0.0, "teacher": ""} | ({} if known else {"center": 1.0}),
+        "loss": {**theirs.get("loss", {}), "distil": 0.0, "teacher": ""} | ({} if detected else {"center": 1.0}),
         "data": {
             "source": "youtube_vis",
             "annotations": str(labels / TRAIN / LABELS),

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instance_flow_training.network.decoder import conv_bn_relu, head
-from instance_flow_training.network.dense_flow import OFFSET_SCALE
+from instance_flow_training.network.decoder import conv_bn_relu, head, of_parts
 from instance_flow_training.network.maps import IntraMaps, gather
 
 BOXES = 64
@@ -74,8 +73,8 @@ def suppress(boxes: Boxes, count: int = BOXES) -> Boxes:
 
 
 class DetectionEvidence(nn.Module):
-    """Joins boxes and maps. A box raises its classes inside of it; a head that sees where in its box a cell lies says
-    whether the cell belongs to the object, and corrects the cell's offset. In the end a cell that lies in a box has the
+    """Joins boxes and maps. A box raises its classes inside of it; a head that sees where in its box a cell lies, and
+    where its offset points, says whether the cell belongs to the object. In the end a cell that lies in a box has the
     way to the middle of the box that fits it best as its offset, and the only center heat in a box is in its middle.
 
     Args: channels: of the features of stride 4.   hidden: of the head.
@@ -84,8 +83,8 @@ class DetectionEvidence(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.class_gain = nn.Parameter(torch.tensor(3.0))
-        self.join = conv_bn_relu(channels + 6, hidden)
-        self.belongs = head(hidden, hidden, 3)
+        self.join = conv_bn_relu(channels + 8, hidden)
+        self.belongs = head(hidden, hidden, 1)
         nn.init.zeros_(self.belongs[1].weight)  # type: ignore[index, arg-type]
         nn.init.zeros_(self.belongs[1].bias)  # type: ignore[index, arg-type]
 
@@ -99,14 +98,16 @@ class DetectionEvidence(nn.Module):
             unknown: classes that no box tells of; their cells keep what the maps say: a tool in a person's hand.
         """
         cells = positions(features)
-        classes, center, half, score = _at(boxes, _owners(boxes, cells, None), features)
+        aim = cells + maps.offset.detach().float()
+        classes, center, half, score = _at(boxes, _owners(boxes, cells, aim), features)
         place = (cells - center) / half
         present = (score > _LEAST).float()
         inside = torch.sigmoid(3 - 3 * place.abs().clamp(max=3).pow(3).sum(1, keepdim=True)) * present
-        box = torch.cat([place.clamp(-2, 2) * present, half.log() / 3 * present, inside, score], 1)
-        own, correction = self.belongs(self.join(torch.cat([features, box.to(features.dtype)], 1))).split([1, 2], 1)
+        of_box = [place.clamp(-2, 2), half.log() / 3, ((aim - center) / half).clamp(-2, 2)]
+        box = torch.cat([torch.cat(of_box, 1) * present, inside, score], 1)
+        own = self.belongs(of_parts(self.join, features, box.to(features.dtype)))
         raised = torch.cat([-own * inside, self.class_gain * classes * inside], 1).to(features.dtype)
-        learned = IntraMaps(maps.semantic + raised, maps.center, maps.offset + OFFSET_SCALE * correction)
+        learned = maps._replace(semantic=maps.semantic + raised)
 
         middles = _middles(boxes, cells).to(maps.center.dtype)
         told = _of_known_classes(learned.semantic, unknown)
@@ -115,9 +116,7 @@ class DetectionEvidence(nn.Module):
         # A center is looked for on the foreground; that of a ring may lie beside its object.
         background = learned.semantic[:, :1] - _FOREGROUND * middles[:, None]
         semantic = torch.cat([background.to(features.dtype), learned.semantic[:, 1:]], 1)
-        _, center, half, score = _at(boxes, _owners(boxes, cells, learned.offset.detach().float()), cells)
-        covered = _covered((cells - center) / half, score) & told
-        offset = torch.where(covered[:, None], (center - cells).to(features.dtype), learned.offset)
+        offset = torch.where(covered[:, None], (center - cells).to(features.dtype), maps.offset)
         return learned, IntraMaps(semantic, heat, offset)
 
 
@@ -134,8 +133,8 @@ def _of_known_classes(semantic: Tensor, unknown: Sequence[int]) -> Tensor:
     return semantic[:, others].amax(1) >= semantic[:, [row + 1 for row in unknown]].amax(1)
 
 
-def _owners(boxes: Boxes, cells: Tensor, offset: Tensor | None) -> Tensor:
-    """For every cell the box that it lies in most centrally and, with offsets, that its offset points to: (B, h * w).
+def _owners(boxes: Boxes, cells: Tensor, aim: Tensor) -> Tensor:
+    """For every cell the box that it lies in most centrally and that its offset points to: (B, h * w).
 
     The sum of squared distances in half sizes of the box, less the logarithm of its score, as one product of matrices.
     """
@@ -147,17 +146,12 @@ def _owners(boxes: Boxes, cells: Tensor, offset: Tensor | None) -> Tensor:
     def quadratic(place: Tensor) -> Tensor:
         return torch.cat([place.square(), place], 1)
 
-    of_box = [nearness, -2 * nearness * there]
-    constant = (nearness * there.square()).sum(1, keepdim=True)
-    of_cell = [quadratic(cells.flatten(2) - middle)]
-    if offset is not None:
-        of_cell.append(quadratic((cells + offset).flatten(2) - middle))
-        of_box += [_VOTE * x for x in of_box]
-        constant = (1 + _VOTE) * constant
-    of_cell.append(torch.ones_like(of_cell[0][:, :1]))
-    of_box.append(constant - _SURE * boxes.score.clamp(min=1e-6).log()[:, None])
-    asked = torch.cat([x.expand(len(boxes.score), -1, -1) for x in of_cell], 1)
-    return torch.matmul(asked.transpose(1, 2), -torch.cat(of_box, 1)).argmax(-1)
+    of_box = torch.cat([nearness, -2 * nearness * there], 1)
+    constant = (1 + _VOTE) * (nearness * there.square()).sum(1, keepdim=True)
+    constant = constant - _SURE * boxes.score.clamp(min=1e-6).log()[:, None]
+    lies, aims = quadratic(cells.flatten(2) - middle), quadratic(aim.flatten(2) - middle)
+    asked = torch.cat([lies.expand(len(aims), -1, -1), aims, torch.ones_like(aims[:, :1])], 1)
+    return torch.matmul(asked.transpose(1, 2), -torch.cat([of_box, _VOTE * of_box, constant], 1)).argmax(-1)
 
 
 def _middles(boxes: Boxes, cells: Tensor) -> Tensor:

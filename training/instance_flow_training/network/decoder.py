@@ -26,6 +26,20 @@ def separable(in_channels: int, out_channels: int, kernel: int = 5, dilation: in
     )
 
 
+def of_parts(layers: nn.Module, *parts: Tensor) -> Tensor:
+    """``layers`` of ``torch.cat(parts, 1)`` without putting the parts side by side; the first layer is a 1x1
+    convolution. A part may have a single cell that stands for all, as the mean does: it is multiplied once."""
+    conv, *rest = cast(nn.Sequential, layers)
+    first = cast(nn.Conv2d, conv)
+    weights = first.weight.split([x.shape[1] for x in parts], 1)
+    y = F.conv2d(parts[0], weights[0], first.bias)
+    for x, weight in zip(parts[1:], weights[1:], strict=True):
+        y = y + F.conv2d(x, weight)
+    for layer in rest:
+        y = layer(y)
+    return y
+
+
 def resize(x: Tensor, like: Tensor) -> Tensor:
     """Bilinear, pixel centers at half integers, to the height and width of ``like``."""
     if x.shape[-2:] == like.shape[-2:]:
@@ -53,14 +67,8 @@ class ASPP(nn.Module):
         branches = [branch(x) for branch in self.branches]
         if len(branches) > 1:
             return self.project(torch.cat([*branches, mean.expand(-1, -1, *x.shape[-2:])], 1))
-        # The mean is the same everywhere: beside a single branch, projecting it once saves half of the projection.
-        conv, *rest = cast(nn.Sequential, self.project)
-        weight, bias = cast(nn.Conv2d, conv).weight, cast(nn.Conv2d, conv).bias
-        changing = branches[0].shape[1]
-        y = F.conv2d(branches[0], weight[:, :changing], bias) + F.conv2d(mean, weight[:, changing:])
-        for layer in rest:
-            y = layer(y)
-        return y
+        # Beside a single branch, projecting the mean once saves half of the projection.
+        return of_parts(self.project, branches[0], mean)
 
 
 class Decoder(nn.Module):
@@ -106,9 +114,10 @@ def head(in_channels: int, hidden: int, out_channels: int) -> nn.Module:
 
 
 class MultiLevelHead(nn.Module):
-    """Class logits from several decoder levels, summed at the finest: objects of all sizes (section III-B-1, like FPN).
+    """Class logits from several decoder levels, summed on the way to the finest: objects of all sizes (section III-B-1,
+    like FPN).
 
-    Args: in_channels: of each level, deepest first.
+    Args: in_channels: of each level, deepest first, two or more.
     """
 
     def __init__(self, in_channels: Sequence[int], hidden: int, classes: int):
@@ -117,7 +126,8 @@ class MultiLevelHead(nn.Module):
         self.finest = head(in_channels[-1], hidden, classes)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        logits = self.finest(features[-1])
-        for layer, feature in zip(self.coarse, features[:-1], strict=True):
-            logits = logits + resize(layer(feature), logits)
-        return logits
+        first, *later = self.coarse
+        logits = first(features[0])
+        for layer, feature in zip(later, features[1:-1], strict=True):
+            logits = resize(logits, feature) + layer(feature)
+        return self.finest(features[-1]) + resize(logits, features[-1])

@@ -28,6 +28,17 @@ _LARGEST = 8.0
 """Of the logarithm of a box's size in cells: beyond any picture."""
 HIDDEN = 64
 """Channels of the heads, the same at every level."""
+CLASSES = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant"),
+    *("bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard"),
+    *("sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle"),
+    *("wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli"),
+    *("carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet"),
+    *("tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink"),
+    *("refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
+)
+"""Of COCO, in the order of YOLOX: what its weights tell apart."""
 
 
 def conv(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Module:
@@ -91,9 +102,12 @@ class YoloxNano(nn.Module):
     ``channels``: from the stride of a level to its channels.   Args: classes: C.
 
     Attributes:
+        known: (3, len(CLASSES), HIDDEN + 1) the class layers' rows of all ``CLASSES``, weights and bias: weights of
+            some classes are then a start for others, too; all zero without weights.
         unknown: classes that it never finds, since no weights say what they look like; set by ``train`` and ``eval``.
     """
 
+    known: Tensor
     channels: ClassVar = {4: WIDTHS[0], 8: 2 * HIDDEN, 16: 2 * HIDDEN, 32: 2 * HIDDEN}
 
     def __init__(self, classes: int) -> None:
@@ -117,7 +131,19 @@ class YoloxNano(nn.Module):
         self.object_layers = nn.ModuleList(nn.Conv2d(HIDDEN, 1, 1) for _ in self.heads)
         for layer in (*self.class_layers, *self.object_layers):
             nn.init.constant_(layer.bias, NEVER)  # type: ignore[arg-type]
+        self.register_buffer("known", torch.zeros(len(self.heads), len(CLASSES), HIDDEN + 1))
         self.unknown: tuple[int, ...] = tuple(range(classes))
+
+    @torch.no_grad()
+    def find(self, class_names: Mapping[int, str]) -> list[str]:
+        """Take the rows of these classes from ``known``, and return the names of those that are there; any other one
+        is never found."""
+        there = {row: CLASSES.index(name) for row, name in class_names.items() if name in CLASSES and self.known.any()}
+        for layer, rows in zip(self.class_layers, self.known, strict=True):
+            for row, of_all in there.items():
+                layer.get_parameter("weight")[row, :, 0, 0] = rows[of_all, :-1]
+                layer.get_parameter("bias")[row] = rows[of_all, -1]
+        return [class_names[row] for row in there]
 
     def train(self, mode: bool = True) -> YoloxNano:
         """As of any module."""

@@ -100,10 +100,12 @@ def take_checkpoint(network: InstanceFlowNet, class_names: Sequence[str], path: 
             f"init.checkpoint: {path} does not fit: its backbone is {backbone} of output stride {stride}, here it is "
             f"{ours_is.backbone} of {ours_is.output_stride}; give a checkpoint of the same backbone"
         )
-    theirs_by_name = {_plain(name) for name in state["class_names"]}
-    known = sum(_plain(name) in theirs_by_name for name in class_names)
+    theirs_by_name = {plain(name) for name in state["class_names"]}
+    other = {row: plain(name) for row, name in enumerate(class_names) if plain(name) not in theirs_by_name}
+    found = network.detector.find(other) if network.detector is not None and "detector" in taken else []
     log.info(
-        f"{path} (step {state['step']}): took {', '.join(taken)}; {known} of {len(class_names)} classes known by name; "
+        f"{path} (step {state['step']}): took {', '.join(taken)}; {len(class_names) - len(other)} of "
+        f"{len(class_names)} classes known by name{', the detector finds ' + ', '.join(found) if found else ''}; "
         f"fresh: {', '.join(fresh) or 'nothing'}"
     )
 
@@ -112,8 +114,8 @@ def _with_matched_classes(
     network: InstanceFlowNet, class_names: Sequence[str], state: dict[str, Any]
 ) -> dict[str, Tensor]:
     """The checkpoint's tensors, those of the class layers with this network's rows; row 0 is the background."""
-    theirs, known = dict(state["network"]), [_plain(name) for name in state["class_names"]]
-    rows = [(row, known.index(_plain(name)) + 1) for row, name in enumerate(class_names, 1) if _plain(name) in known]
+    theirs, known = dict(state["network"]), [plain(name) for name in state["class_names"]]
+    rows = [(row, known.index(plain(name)) + 1) for row, name in enumerate(class_names, 1) if plain(name) in known]
     here, there = map(list, zip((0, 0), *rows, strict=True))
     for name, fresh in network.state_dict().items():
         first = 1 if name.startswith(DETECTED_CLASSES) else 0
@@ -125,7 +127,7 @@ def _with_matched_classes(
     return theirs
 
 
-def _plain(class_name: str) -> str:
+def plain(class_name: str) -> str:
     """Data sets write the same name as tennis racket, tennis_racket or Tennis_racket."""
     return class_name.casefold().replace("_", " ")
 

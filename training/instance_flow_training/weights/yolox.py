@@ -10,21 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from instance_flow.structures import ModelError
-from instance_flow_training.network.detector import HIDDEN, YoloxNano
+from instance_flow_training.network.detector import CLASSES, HIDDEN, YoloxNano
 
 LAST_LAYERS = "_preds."
 """In the names of the heads' last linear layers; other names are mere numbers."""
-CLASSES = (
-    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
-    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant"),
-    *("bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard"),
-    *("sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle"),
-    *("wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli"),
-    *("carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet"),
-    *("tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink"),
-    *("refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
-)
-"""Of COCO, in the file's order."""
 
 
 @torch.no_grad()
@@ -49,13 +38,12 @@ def take_yolox(detector: YoloxNano, path: Path, class_names: Sequence[str]) -> N
         assert conv.bias is not None
         conv.bias.copy_(bias)
     for level in range(len(detector.heads)):
-        _take_last(detector, level, last, class_names, path)
+        _take_last(detector, level, last, path)
+    detector.find(dict(enumerate(class_names)))
 
 
-def _take_last(
-    detector: YoloxNano, level: int, last: Mapping[str, Tensor], class_names: Sequence[str], path: Path
-) -> None:
-    """The last layers of one level: classes by name."""
+def _take_last(detector: YoloxNano, level: int, last: Mapping[str, Tensor], path: Path) -> None:
+    """The last layers of one level, all classes."""
 
     def theirs(kind: str, rows: int) -> tuple[Tensor, Tensor]:
         weight, bias = (last.get(f"head.{kind}_preds.{level}.{part}") for part in ("weight", "bias"))
@@ -66,16 +54,15 @@ def _take_last(
             )
         return weight, bias
 
-    def take(layer: nn.Module, values: tuple[Tensor, Tensor], rows: Sequence[int], to: Sequence[int]) -> None:
-        layer.get_parameter("weight")[list(to)] = values[0][list(rows)]
-        layer.get_parameter("bias")[list(to)] = values[1][list(rows)]
+    def take(layer: nn.Module, values: tuple[Tensor, Tensor], rows: Sequence[int]) -> None:
+        layer.get_parameter("weight").copy_(values[0][rows])
+        layer.get_parameter("bias").copy_(values[1][rows])
 
-    known = [(CLASSES.index(name), row) for row, name in enumerate(class_names) if name in CLASSES]
-    if known:
-        take(detector.class_layers[level], theirs("cls", len(CLASSES)), *zip(*known, strict=True))
-    take(detector.object_layers[level], theirs("obj", 1), [0], [0])
+    weight, bias = theirs("cls", len(CLASSES))
+    detector.known[level] = torch.cat([weight[:, :, 0, 0], bias[:, None]], 1)
+    take(detector.object_layers[level], theirs("obj", 1), [0])
     # x before y there, y before x here.
-    take(detector.box_layers[level], theirs("reg", 4), [1, 0, 3, 2], range(4))
+    take(detector.box_layers[level], theirs("reg", 4), [1, 0, 3, 2])
 
 
 def _stem(weight: Tensor) -> Tensor:

@@ -23,8 +23,11 @@ _LEAST = 0.05
 """Score below which a box says nothing."""
 _WINDOW = 15
 """Cells of the non-maximum suppression of centers that no box covers."""
-_VOTE, _SURE = 0.5, 1.0
-"""Weights of where a cell's offset points and of a box's score in choosing the box of a cell, beside where it lies."""
+_VOTE, _SURE, _ALIKE = 0.25, 1.0, 0.3
+"""Weights of where a cell's offset points, of a box's score and of the cell's class logits in choosing the box of a
+cell, beside where it lies."""
+_SMALL = 20.0
+"""The reciprocal of a probability that is small."""
 _FOREGROUND = 20.0
 """What the middle of a sure box takes from the background's logit."""
 _MARGIN = 1.1
@@ -73,16 +76,18 @@ def suppress(boxes: Boxes, count: int = BOXES) -> Boxes:
 
 
 class DetectionEvidence(nn.Module):
-    """Joins boxes and maps. A box raises its classes inside of it; a head that sees where in its box a cell lies, and
-    where its offset points, says whether the cell belongs to the object. In the end a cell that lies in a box has the
-    way to the middle of the box that fits it best as its offset, and the only center heat in a box is in its middle.
+    """Joins boxes and maps. A cell chooses a box by its place, its offset and its class. The box raises its classes
+    inside of it; a head that sees where in its box a cell lies, and where its offset points, says whether the cell
+    belongs to the object. In the end a cell that lies in its box has the way to the box's middle as its offset, and the
+    only center heat in a box is in its middle.
 
     Args: channels: of the features of stride 4.   hidden: of the head.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.class_gain = nn.Parameter(torch.tensor(3.0))
+        # Of a class's probability, and of what tells small ones apart.
+        self.class_gain = nn.Parameter(torch.tensor([1.7, 0.25]))
         self.join = conv_bn_relu(channels + 8, hidden)
         self.belongs = head(hidden, hidden, 1)
         nn.init.zeros_(self.belongs[1].weight)  # type: ignore[index, arg-type]
@@ -99,14 +104,15 @@ class DetectionEvidence(nn.Module):
         """
         cells = positions(features)
         aim = cells + maps.offset.detach().float()
-        classes, center, half, score = _at(boxes, _owners(boxes, cells, aim), features)
+        owners = _owners(boxes, cells, aim, maps.semantic.detach().float())
+        classes, center, half, score = _at(self._raising(boxes), owners, features)
         place = (cells - center) / half
         present = (score > _LEAST).float()
         inside = torch.sigmoid(3 - 3 * place.abs().clamp(max=3).pow(3).sum(1, keepdim=True)) * present
         of_box = [place.clamp(-2, 2), half.log() / 3, ((aim - center) / half).clamp(-2, 2)]
         box = torch.cat([torch.cat(of_box, 1) * present, inside, score], 1)
         own = self.belongs(of_parts(self.join, features, box.to(features.dtype)))
-        raised = torch.cat([-own * inside, self.class_gain * classes * inside], 1).to(features.dtype)
+        raised = torch.cat([-own * inside, classes * inside], 1).to(features.dtype)
         learned = maps._replace(semantic=maps.semantic + raised)
 
         middles = _middles(boxes, cells).to(maps.center.dtype)
@@ -118,6 +124,11 @@ class DetectionEvidence(nn.Module):
         semantic = torch.cat([background.to(features.dtype), learned.semantic[:, 1:]], 1)
         offset = torch.where(covered[:, None], (center - cells).to(features.dtype), maps.offset)
         return learned, IntraMaps(semantic, heat, offset)
+
+    def _raising(self, boxes: Boxes) -> Boxes:
+        """With what each box adds to the logits of its classes, in place of their probabilities."""
+        gains = self.class_gain.float()
+        return boxes._replace(classes=gains[0] * boxes.classes + gains[1] * (_SMALL * boxes.classes).log1p())
 
 
 def _covered(place: Tensor, score: Tensor) -> Tensor:
@@ -133,10 +144,12 @@ def _of_known_classes(semantic: Tensor, unknown: Sequence[int]) -> Tensor:
     return semantic[:, others].amax(1) >= semantic[:, [row + 1 for row in unknown]].amax(1)
 
 
-def _owners(boxes: Boxes, cells: Tensor, aim: Tensor) -> Tensor:
-    """For every cell the box that it lies in most centrally and that its offset points to: (B, h * w).
+def _owners(boxes: Boxes, cells: Tensor, aim: Tensor, semantic: Tensor) -> Tensor:
+    """For every cell the box that it lies in most centrally, that its offset points to and that is of its class, as a
+    rider's and not the horse's: (B, h * w).
 
-    The sum of squared distances in half sizes of the box, less the logarithm of its score, as one product of matrices.
+    The sum of squared distances in half sizes of the box, less the logarithm of its score and the class logits
+    (B, C + 1, h, w) that the box expects, as one product of matrices.
     """
     height, width = cells.shape[-2:]
     middle = cells.new_tensor([(height - 1) / 2, (width - 1) / 2])[None, :, None]
@@ -150,8 +163,10 @@ def _owners(boxes: Boxes, cells: Tensor, aim: Tensor) -> Tensor:
     constant = (1 + _VOTE) * (nearness * there.square()).sum(1, keepdim=True)
     constant = constant - _SURE * boxes.score.clamp(min=1e-6).log()[:, None]
     lies, aims = quadratic(cells.flatten(2) - middle), quadratic(aim.flatten(2) - middle)
-    asked = torch.cat([lies.expand(len(aims), -1, -1), aims, torch.ones_like(aims[:, :1])], 1)
-    return torch.matmul(asked.transpose(1, 2), -torch.cat([of_box, _VOTE * of_box, constant], 1)).argmax(-1)
+    kinds = boxes.classes / boxes.classes.sum(1, keepdim=True).clamp(min=1e-6)
+    asked = torch.cat([lies.expand(len(aims), -1, -1), aims, torch.ones_like(aims[:, :1]), semantic.flatten(2)], 1)
+    offered = torch.cat([-of_box, -_VOTE * of_box, -constant, F.pad(_ALIKE * kinds, (0, 0, 1, 0))], 1)
+    return torch.matmul(asked.transpose(1, 2), offered).argmax(-1)
 
 
 def _middles(boxes: Boxes, cells: Tensor) -> Tensor:

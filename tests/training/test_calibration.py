@@ -28,7 +28,7 @@ def clips() -> list[Clip]:
 
 @pytest.fixture(scope="module")
 def found(clips: list[Clip]) -> list[FoundClip]:
-    return [find(OracleNetwork(clip), clip) for clip in clips]
+    return [find(Pipeline(OracleNetwork(clip)), clip) for clip in clips]
 
 
 @pytest.fixture(scope="module")
@@ -93,5 +93,9 @@ def test_command(bundled_model: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     )
     assert "before  IDF1" in capsys.readouterr().out
     assert out.is_file()
+    true = [str(bundled_model), "--calibrate", str(out), "--clips", "1", "--frames", "6", "--true-masks"]
+    assert main(true) == 0
+    said = capsys.readouterr().out
+    assert float(said.split("before  IDF1 ")[1].split(",")[0]) > 0.5, "the truth's objects, not the model's"
     assert main([str(bundled_model), "--calibrate", str(out), "--clips", "0"]) == 2
     assert "the number of clips is 0" in capsys.readouterr().err

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from instance_flow.assembly.matching import match_by_evidence
 from instance_flow.formats.atomic import replacing
 from instance_flow.network.onnx import OnnxNetwork, write_metadata
-from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Observation, Pipeline
 from instance_flow.settings import AssemblyConfig
 from instance_flow.structures import Instances, MatchCosts, ModelError, ModelInfo
@@ -64,9 +63,9 @@ class FoundClip:
     truths: int
 
 
-def find(network: Network, clip: Clip) -> FoundClip:
-    """Run the network over a clip."""
-    pipeline = Pipeline(network, AssemblyConfig(min_score=0.0, confirm_frames=1))
+def find(pipeline: Pipeline, clip: Clip) -> FoundClip:
+    """Run a pipeline over a clip, and keep all objects, however unsure."""
+    pipeline = Pipeline(pipeline.network, replace(pipeline.config, min_score=0.0, confirm_frames=1))
     seen: list[Observation] = []
     pipeline.observer = seen.append
     track_clip(pipeline, clip)

@@ -54,6 +54,12 @@ def unreferenced_recoveries(clip: Clip, references: int) -> int:
     return count
 
 
+def with_true_masks(pipeline: Pipeline, clip: Clip) -> Pipeline:
+    """The truth's objects, and of the pipeline's network the instance flow alone."""
+    config = replace(pipeline.config, center_threshold=0.0, center_window=0.0)
+    return Pipeline(TrueMasksNetwork(pipeline.network, clip), config)
+
+
 def run(
     pipeline: Pipeline | None, clips: Sequence[Clip], contenders: dict[str, Contender], true_masks: bool = False
 ) -> dict[str, Any]:
@@ -66,8 +72,7 @@ def run(
         if pipeline is None:
             chosen = Pipeline(OracleNetwork(clip))
         elif true_masks:
-            config = replace(pipeline.config, center_threshold=0.0, center_window=0.0)
-            chosen = Pipeline(TrueMasksNetwork(pipeline.network, clip), config)
+            chosen = with_true_masks(pipeline, clip)
         else:
             chosen = pipeline
         comparison.add(clip, track_clip(chosen, clip))
@@ -224,9 +229,12 @@ def choose_clips(options: argparse.Namespace, pipeline: Pipeline | None) -> list
     return held_out_clips(options.first_seed, options.clips, world, situations, cutouts)
 
 
-def calibrate_model(model: Path, pipeline: Pipeline, clips: Sequence[Clip], out: Path) -> None:
+def calibrate_model(model: Path, pipeline: Pipeline, clips: Sequence[Clip], true_masks: bool, out: Path) -> None:
     """Choose the constants of the matching for a model on these clips, and write it with them."""
-    found = [find(pipeline.network, clip) for clip in tqdm(clips, unit="clip", dynamic_ncols=True)]
+    found = [
+        find(with_true_masks(pipeline, clip) if true_masks else pipeline, clip)
+        for clip in tqdm(clips, unit="clip", dynamic_ncols=True)
+    ]
     costs, before, after = calibrate(pipeline.info, found, lambda line: print(line, file=sys.stderr))
     write_costs(model, out, costs)
     print(f"before  {before}\nafter   {after}\n{costs}\nwrote {out}")
@@ -245,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         clips = choose_clips(options, pipeline)
         if pipeline is not None and options.calibrate:
-            calibrate_model(options.model, pipeline, clips, options.calibrate)
+            calibrate_model(options.model, pipeline, clips, options.true_masks, options.calibrate)
             return 0
         report = run(pipeline, clips, contenders, options.true_masks)
     except (InstanceFlowError, ValueError) as error:

@@ -268,6 +268,14 @@ def test_the_command_says_what_is_wrong(arguments: list[str], message: str, caps
     assert f"instance-flow-validate: error: {message}" in capsys.readouterr().err
 
 
+def test_options_of_worlds_say_nothing_of_videos(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["model.onnx", "--videos", "val.json", "--calibrate", "out.onnx", "--true-masks"])
+    assert (
+        "--videos takes the place of worlds, so --calibrate, --true-masks would do nothing" in capsys.readouterr().err
+    )
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "trackers", None)
     monkeypatch.setitem(sys.modules, "deep_sort_realtime", None)

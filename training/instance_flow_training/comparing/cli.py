@@ -203,6 +203,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+_OF_WORLDS = (
+    *("clips", "first_seed", "frames", "situation", "cutouts", "calibrate", "trackers", "true_masks", "uniform"),
+    *("markdown", "json"),
+)
+"""Options that say nothing of real videos."""
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """What was asked for; options that do not go together end the process."""
     parser = make_parser()
@@ -211,6 +218,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--oracle has no network: --true-masks, --scales, --set and --calibrate have nothing to act on")
     if options.oracle and options.videos:
         parser.error("--oracle knows the truth of worlds alone, not that of --videos")
+    of_worlds = [name for name in _OF_WORLDS if getattr(options, name) != parser.get_default(name)]
+    if options.videos and of_worlds:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in of_worlds)
+        parser.error(f"--videos takes the place of worlds, so {given} would do nothing; leave one of them out")
     return options
 
 

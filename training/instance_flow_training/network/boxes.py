@@ -86,8 +86,8 @@ class DetectionEvidence(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        # Of a class's probability, and of what tells small ones apart.
-        self.class_gain = nn.Parameter(torch.tensor([1.7, 0.25]))
+        # Of a class's probability, of what tells small ones apart, and of what speaks against all but the likeliest.
+        self.class_gain = nn.Parameter(torch.tensor([1.7, 0.25, 0.8]))
         self.join = conv_bn_relu(channels + 8, hidden)
         self.belongs = head(hidden, hidden, 1)
         nn.init.zeros_(self.belongs[1].weight)  # type: ignore[index, arg-type]
@@ -105,7 +105,7 @@ class DetectionEvidence(nn.Module):
         cells = positions(features)
         aim = cells + maps.offset.detach().float()
         owners = _owners(boxes, cells, aim, maps.semantic.detach().float())
-        classes, center, half, score = _at(self._raising(boxes), owners, features)
+        classes, center, half, score = _at(self._raising(boxes, unknown), owners, features)
         place = (cells - center) / half
         present = (score > _LEAST).float()
         inside = torch.sigmoid(3 - 3 * place.abs().clamp(max=3).pow(3).sum(1, keepdim=True)) * present
@@ -125,10 +125,17 @@ class DetectionEvidence(nn.Module):
         offset = torch.where(covered[:, None], (center - cells).to(features.dtype), maps.offset)
         return learned, IntraMaps(semantic, heat, offset)
 
-    def _raising(self, boxes: Boxes) -> Boxes:
-        """With what each box adds to the logits of its classes, in place of their probabilities."""
-        gains = self.class_gain.float()
-        return boxes._replace(classes=gains[0] * boxes.classes + gains[1] * (_SMALL * boxes.classes).log1p())
+    def _raising(self, boxes: Boxes, unknown: Sequence[int]) -> Boxes:
+        """With what each box adds to the logits of classes, in place of their probabilities. Against a class of which
+        no box tells it says nothing."""
+        gains, score = self.class_gain.float(), boxes.score[:, None]
+        against = score * ((_SMALL * boxes.classes + 1) / (_SMALL * score + 1)).log()
+        if unknown:
+            told = torch.ones(boxes.classes.shape[1], device=score.device)
+            told[list(unknown)] = 0
+            against = against * told[:, None]
+        raised = gains[0] * boxes.classes + gains[1] * (_SMALL * boxes.classes).log1p() + gains[2] * against
+        return boxes._replace(classes=raised)
 
 
 def _covered(place: Tensor, score: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def val_command(options: argparse.Namespace) -> int:
 
 
 def info_command(options: argparse.Namespace) -> int:
-    """Say what is installed, which providers work, and what a model says of itself."""
+    """Show what is installed, which providers work, and the description of a model."""
     report: dict[str, Any] = {"versions": versions()}
     try:
         model = options.model or bundled_model_path()
@@ -159,7 +159,7 @@ def _add_info(commands: Any) -> None:
     parser = add_command(
         commands,
         "info",
-        "say what is installed, which providers work, and what a model says of itself",
+        "show what is installed, which providers work, and the description of a model",
         "instance-flow info",
         "instance-flow info model.onnx --json",
     )

@@ -41,7 +41,11 @@ def add_evaluate_bags(commands: Any) -> None:
     parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH", help="in YouTube-VIS format")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of bags: .mcap, .db3, bag folders")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for the files; bags that are finished there stay"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the files; bags that were finished there are not run again",
     )
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="bags at a time (default: 1)")
     parser.add_argument(

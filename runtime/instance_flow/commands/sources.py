@@ -30,13 +30,13 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "--rate",
         type=above_zero,
         metavar="HZ",
-        help="frames per second of pictures, which know no times; velocities are unknown without it",
+        help="frames per second of pictures, which have no times; velocities are unknown without it",
     )
     parser.add_argument(
         "--duration",
         type=above_zero,
         metavar="SECONDS",
-        help="stop after so many seconds of the source, by its clock; of a camera or a network stream, by this one's",
+        help="stop after so many seconds, by the times of a recording or, of a stream, by this machine's clock",
     )
     parser.add_argument(
         "--reconnect",

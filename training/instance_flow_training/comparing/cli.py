@@ -152,12 +152,17 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="an exported .onnx model")
     what.add_argument("--oracle", action="store_true", help="the truth in place of a model")
     parser.add_argument("--clips", type=int, default=40, help="how many worlds (default 40)")
-    parser.add_argument("--first-seed", type=whole, default=0, help="training uses seeds from 1000000 on")
+    parser.add_argument(
+        "--first-seed",
+        type=whole,
+        default=0,
+        help="seed of the first world (default 0); training uses 1000000 and above",
+    )
     parser.add_argument("--frames", type=int, default=30, help="of each clip (default 30)")
     parser.add_argument(
         "--situation",
         choices=list(dict.fromkeys((*ALL_SITUATIONS, *REAL_SITUATIONS))),
-        help=f"this one alone; without it {', '.join(SITUATIONS)} in turn, of cut-outs {REAL_SITUATIONS[-1]}, too",
+        help=f"only this one (default: {', '.join(SITUATIONS)} in turn; of cut-outs also {REAL_SITUATIONS[-1]})",
     )
     parser.add_argument(
         "--cutouts",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How good are results? YouTube-VIS AP and AR, and the tracking numbers HOTA, IDF1 and identity switches, in one go.
 
-The AP and AR equal those of the official code of YouTube-VIS, the tracking numbers those of TrackEval, but that files
-which these read wrongly are refused here (masks of another size than the video, lists of another length, unknown
-videos), that an annotation may have the id 0, that a missing ``iscrowd`` means 0, and that results may be empty.
+AP and AR equal those of the official code of YouTube-VIS, the tracking numbers those of TrackEval. Three things differ:
+files that these read wrongly are refused (masks of another size than the video, lists of another length, unknown
+videos); an annotation may have the id 0, and a missing ``iscrowd`` means 0; results may be empty.
 """
 
 from __future__ import annotations

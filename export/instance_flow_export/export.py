@@ -223,7 +223,7 @@ def make_parser() -> argparse.ArgumentParser:
             metavar="N",
             help=f"{spec.metadata['description']} (default: that of the training, defaults.{spec.name})",
         )
-    parser.add_argument("--licence", help="licence of the weights, which the training data may bind")
+    parser.add_argument("--licence", help="licence of the weights; that of the training data may restrict it")
     return parser
 
 

@@ -51,7 +51,7 @@ def add_evaluate_bags(commands: Any) -> None:
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
-        help="run the bags on the workers of this dask scheduler, which see the same files, and not here",
+        help="run the bags on the workers of this dask scheduler, which must see the same files",
     )
     parser.add_argument(
         "--videos",

@@ -51,7 +51,7 @@ def open_input(options: argparse.Namespace, given: Input, topics: Sequence[str])
     """Open a source as the options say. Raises ValueError for a duration where the source knows no times."""
     source = given.open(topics, rate=options.rate, duration=options.duration, reconnects=options.reconnect)
     if options.duration is not None and not source.has_times:
-        raise ValueError(f"{given.path or given.name} knows no times, so --duration needs --rate HZ beside it")
+        raise ValueError(f"{given.path or given.name} has no times, so --duration needs --rate HZ beside it")
     return source
 
 
@@ -86,4 +86,4 @@ def unknown_velocities(source: OpenedSource) -> dict[str, str]:
     """What the summary says where no velocity can be known."""
     if source.has_times or source.length == 1:
         return {}
-    return {"velocities": "unknown, as nothing says when the frames were taken; --rate HZ tells"}
+    return {"velocities": "unknown, as the source has no times; give --rate HZ"}

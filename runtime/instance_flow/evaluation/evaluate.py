@@ -211,7 +211,7 @@ def _check_limits(size_limits: str | tuple[float, float]) -> tuple[float, float]
     except (TypeError, ValueError):
         raise ValueError(f"size_limits is one of {', '.join(SIZE_LIMITS)}, or two areas, not {size_limits!r}") from None
     if not 0 < small < medium < math.inf:
-        raise ValueError(f"size_limits are two growing areas in pixels, not {size_limits}")
+        raise ValueError(f"size_limits must be two areas in pixels, the smaller one first, not {size_limits}")
     return small, medium
 
 

@@ -67,9 +67,7 @@ def add_evaluate_bags(commands: Any) -> None:
         default="mcap",
         help="form of the bag of the node's messages that is written for each bag (default: %(default)s)",
     )
-    parser.add_argument(
-        "--sizes", choices=list(SIZE_LIMITS), default="youtube-vis", help="what is small, medium and large"
-    )
+    add_sizes(parser)
     parser.add_argument(
         "--spatial-truth",
         type=Path,
@@ -78,6 +76,16 @@ def add_evaluate_bags(commands: Any) -> None:
         "scene in this folder",
     )
     add_settings(parser)
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """``--sizes`` of the commands that evaluate."""
+    parser.add_argument(
+        "--sizes",
+        choices=list(SIZE_LIMITS),
+        default="youtube-vis",
+        help="what is small, medium and large: youtube-vis (128^2, 256^2 pixels) or coco (32^2, 96^2)",
+    )
 
 
 def evaluate_bags_command(options: argparse.Namespace) -> int:

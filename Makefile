@@ -62,7 +62,7 @@ bench: $(STAMPS)/develop $(STAMPS)/workspace
 lint: $(STAMPS)/develop $(STAMPS)/ros
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-cache
+	PYTHONPATH=ros2_ws/src/instance_flow_ros:ros2_ws/src/instance_flow_examples $(BIN)/lint-imports --no-cache
 	@# DL3008: the apt repositories of Ubuntu and ROS keep only the newest version of a package.
 	$(BIN)/hadolint --ignore DL3008 Dockerfile
 	@# A dead link or an unknown anchor is an error; the pages themselves are not kept.

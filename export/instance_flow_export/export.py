@@ -17,7 +17,8 @@ from typing import Any
 import onnx
 import torch
 
-from instance_flow.commands.values import described, image_size
+from instance_flow.commands.values import described, image_size, option
+from instance_flow.declare import declared
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.network.onnx import feature_names, reference_input, write_metadata
 from instance_flow.structures import MAPS, Image, InstanceFlowError, ModelInfo
@@ -27,7 +28,7 @@ from instance_flow_export.proof import ProofError, proof_images, prove
 from instance_flow_training.comparing.val import MODEL
 from instance_flow_training.config import ConfigError
 from instance_flow_training.network.model import OFFSET, InstanceFlowNet
-from instance_flow_training.validate import model_info
+from instance_flow_training.validate import ModelDefaults, model_info
 from instance_flow_training.weights.checkpoint import WEIGHTS, best_of_run, load_checkpoint, load_network, save_weights
 
 OPSET = 20
@@ -215,19 +216,21 @@ def make_parser() -> argparse.ArgumentParser:
         "--compact", action="store_true", help="weights stored in half precision, computed in float32: half the file"
     )
     parser.add_argument("--name", help="name of the model in its description")
-    parser.add_argument("--center-threshold", type=float, help="default threshold of the center heat")
-    parser.add_argument("--center-window", type=float, help="default NMS window, fraction of sqrt(height * width)")
-    parser.add_argument("--max-distance", type=float, help="default matching distance, likewise")
-    parser.add_argument("--min-score", type=float, help="default least score of an object that is published")
-    parser.add_argument("--confirm-frames", type=int, help="default number of frames in a row before it is published")
-    parser.add_argument("--licence", help="licence of the weights, which the training data may bind")
+    for spec in declared(ModelDefaults):
+        parser.add_argument(
+            f"--{spec.name.replace('_', '-')}",
+            type=option(spec),
+            metavar="N",
+            help=f"{spec.metadata['description']} (default: that of the training, defaults.{spec.name})",
+        )
+    parser.add_argument("--licence", help="licence of the weights; that of the training data may restrict it")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = make_parser().parse_args(arguments)
-    fields = ("name", "center_threshold", "center_window", "max_distance", "min_score", "confirm_frames", "licence")
+    fields = ("name", *(spec.name for spec in declared(ModelDefaults)), "licence")
     changes = {name: getattr(options, name) for name in fields if getattr(options, name) is not None}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

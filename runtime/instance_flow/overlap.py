@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network works on the next frame while the objects of this one are put together; for the same tracks.
+"""The network works on the next frame while the objects of this one are assembled; the tracks are the same.
 
 With a network that takes 2 to 10 ms on a device of its own, streams gave 1.1 to 1.9 times the frames per second
 (`python bench/overlap.py`): the more, the longer the assembly takes beside the network.

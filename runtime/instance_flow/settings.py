@@ -58,16 +58,16 @@ class AssemblyConfig:
     )
     max_cost: float = setting(
         OWN,
-        "matching = evidence: bound of the cost; lower gives more new ids, higher more wrong ones. Far and alike may "
-        "cost as little as near and unlike: no distance alone rules a match out",
+        "matching = evidence: bound of the cost; lower gives more new ids, higher more wrong ones. A distant object of "
+        "the same colours may cost as little as a near one of others: no distance alone rules a match out",
         OWN,
         50.0,
         own=True,
     )
     flow_error: float = setting(
         OWN,
-        "matching = evidence: what flow misses by even where the pixels of an object agree on it, as a fraction of "
-        "sqrt(height * width) of the network's input",
+        "matching = evidence: least error that the flow is taken to have, even where the pixels of an object agree on "
+        "it, as a fraction of sqrt(height * width) of the network's input",
         OWN,
         1.0,
         own=True,
@@ -75,7 +75,9 @@ class AssemblyConfig:
     look_weight: float = setting(
         OWN, "matching = evidence: weight of unlike colours; 0 = colours do not count", OWN, 50.0, own=True
     )
-    look_gain: float = setting(OWN, "matching = evidence: how soon colours count as unlike", OWN, 1000.0, own=True)
+    look_gain: float = setting(
+        OWN, "matching = evidence: higher makes small differences of colour cost more", OWN, 1000.0, own=True
+    )
     motion_weight: float = setting(
         OWN,
         "matching = evidence: weight of the distance from where the last motion leads; 0 = it does not count",
@@ -105,7 +107,7 @@ class AssemblyConfig:
         own=True,
     )
     lost_frames: int = setting(
-        30, "matching = evidence: for so many frames an object that no reference shows is still remembered", 0, 10_000
+        30, "matching = evidence: number of frames for which an object that no reference shows is remembered", 0, 10_000
     )
     references: int = setting(
         0,

@@ -29,7 +29,8 @@ class StreamSettings:
 
     max_gap: float = setting(
         MAX_GAP,
-        "seconds between two images after which earlier ones are no references any more; 0 = never",
+        "seconds between two images after which the earlier ones are no longer references: ids continue, and "
+        "objects may be re-identified by appearance. 0 = never",
         0,
         3600,
     )

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from instance_flow.commands.completion import ELSEWHERE, SHELLS, Words, installed_parsers, script, words_of
+from instance_flow.declare import declared
+from instance_flow.settings import AssemblyConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -71,6 +73,13 @@ def test_arguments_are_in_capitals_and_values_are_explained(parser: argparse.Arg
     positional = [action for action in actions if not action.option_strings and action.choices is None]
     assert [one.dest for one in positional if one.metavar is None or str(one.metavar) != str(one.metavar).upper()] == []
     assert [one.option_strings for one in actions if one.option_strings and not one.help] == []
+
+
+def test_every_command_that_tracks_lists_the_keys_of_set() -> None:
+    helps = [action.help or "" for one in all_parsers() for action in one._actions if action.metavar == "KEY=VALUE"]
+    assert len(helps) == 4, "run, evaluate-bags, val and validate"
+    for key in (spec.name for spec in declared(AssemblyConfig)):
+        assert all(key in text for text in helps), key
 
 
 def test_a_command_is_listed_with_the_words_of_its_own_help() -> None:

@@ -15,17 +15,18 @@ import torch
 from onnx import numpy_helper
 
 from instance_flow import AssemblyConfig, Pipeline
+from instance_flow.declare import declared
 from instance_flow.network.onnx import OnnxNetwork, write_metadata
 from instance_flow.structures import ModelInfo
 from instance_flow_export.compact import rounded
-from instance_flow_export.export import export, export_graph, main, prove_and_write, weights_hash
+from instance_flow_export.export import export, export_graph, main, make_parser, prove_and_write, weights_hash
 from instance_flow_export.half import halve
 from instance_flow_export.proof import TIES, ProofError, proof_images, prove, relative_error, token_error
 from instance_flow_training.config import DataConfig, TrainConfig, load_config
 from instance_flow_training.loop.training import train
 from instance_flow_training.network.folding import fold_batch_norm
 from instance_flow_training.network.model import InstanceFlowNet
-from instance_flow_training.validate import TorchNetwork, ValidationConfig, model_info
+from instance_flow_training.validate import ModelDefaults, TorchNetwork, ValidationConfig, model_info
 from instance_flow_training.weights.checkpoint import load_network, save_checkpoint
 from instance_flow_training.weights.initialise import build_network
 from instance_flow_training.worlds.synthetic import CLASS_NAMES, WorldConfig, generate_clip
@@ -236,6 +237,15 @@ def test_the_command_says_what_is_wrong(
     assert message in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in declared(ModelDefaults)])
+def test_every_default_of_the_model_is_an_option_with_its_range(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    option, arguments = f"--{name.replace('_', '-')}", ["checkpoint.pt", "model.onnx"]
+    assert getattr(make_parser().parse_args([*arguments, option, "1"]), name) == 1
+    with pytest.raises(SystemExit):
+        main([*arguments, option, "-1"])
+    assert f"argument {option}: '-1' is not a" in capsys.readouterr().err
 
 
 TOKENS = replace(

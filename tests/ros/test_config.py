@@ -6,8 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import fields
-from itertools import pairwise
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,6 +17,7 @@ from ament_index_python.packages import get_package_share_directory
 from instance_flow_msgs.msg import TrackedInstanceArray
 
 from instance_flow import AssemblyConfig
+from instance_flow.declare import declared, requirement
 from instance_flow.network.execution import ExecutionConfig
 from instance_flow.spatial.measure import SpatialConfig
 from instance_flow_ros import detections, middleware
@@ -42,10 +42,26 @@ def test_parameter_file_has_every_parameter_with_its_default() -> None:
     }
 
 
-def test_every_parameter_is_commented() -> None:
-    lines = (CONFIG / "instance_flow.yaml").read_text().split("ros__parameters:")[1].splitlines()
-    bare = [line for before, line in pairwise(lines) if re.match(r" +\w", line) and "#" not in before]
-    assert bare == []
+SOURCE = Path(__file__).parents[2] / "ros2_ws/src/instance_flow_ros/config/instance_flow.yaml"
+DECLARED = [
+    pytest.param(spec, kind in (NodeConfig, ExecutionConfig), id=spec.name)
+    for kind in (NodeConfig, ExecutionConfig, AssemblyConfig, StreamConfig, SpatialConfig)
+    for spec in declared(kind)
+]
+
+
+@pytest.mark.parametrize(("spec", "fixed"), DECLARED)
+def test_parameter_file_says_what_the_parameter_is_declared_with(spec: Field[Any], fixed: bool) -> None:
+    """More may follow in the file."""
+    found = re.search(rf"((?: +#.*\n)+) +{spec.name}:", SOURCE.read_text())
+    assert found is not None
+    comment = " ".join(line.strip(" #") for line in found[1].splitlines())
+    sentences = [spec.metadata["description"]]
+    if "range" in spec.metadata or "choices" in spec.metadata:
+        sentences.append(requirement(spec))
+    if fixed:
+        sentences.append("Set while unconfigured")
+    assert comment.lower().startswith(" ".join(f"{text}." for text in sentences).lower())
 
 
 def test_shared_memory_holds_the_largest_usual_image() -> None:

@@ -408,7 +408,7 @@ def test_several_sources(tmp_path: Path, model: Path, capsys: pytest.CaptureFixt
         ("clip", [], (6, None)),
         ("clip", ["--rate", "10", "--duration", "0.3"], (3, 80.0)),
         ("clip.mp4", ["--duration", "0.3"], (3, 80.0)),
-        ("clip", ["--duration", "0.3"], "knows no times, so --duration needs --rate HZ beside it"),
+        ("clip", ["--duration", "0.3"], "has no times, so --duration needs --rate HZ beside it"),
         ("clip.mp4", ["--rate", "10"], "--rate is for pictures and streams without times, but .* has its own"),
     ],
 )

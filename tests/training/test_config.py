@@ -238,6 +238,8 @@ PAPER: dict[str, Any] = {
     "batch": 32,
     "learning_rate": 1e-3,
     "poly_power": 0.9,
+    "warmup": 1,
+    "clip_gradient": 1e9,
     "model.backbone": "resnet50",
     "model.fusion_context": False,
     "model.unit_keys": False,
@@ -251,6 +253,7 @@ PAPER: dict[str, Any] = {
     "data.crop": (640, 640),
     "data.scales": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
     "data.flip": True,
+    "data.colour": 0.0,
 }
 """Section IV-A."""
 VIDEO = {**PAPER, "steps": 90_000, "init.inter_from_intra": True, "data.reference_frames": "before_or_after"}

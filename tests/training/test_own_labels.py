@@ -584,6 +584,13 @@ def test_val_measures_a_run_on_labels(
     assert "Worst pictures" in page.read_text()
 
 
+def test_val_refuses_a_limit_below_none(labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would leave out the last picture."""
+    with pytest.raises(SystemExit):
+        instance_flow(["val", "model.onnx", str(labels), "--limit", "-1"])
+    assert "argument --limit: '-1' is not a whole number from 0" in capsys.readouterr().err
+
+
 VAL_ERRORS = {
     "no such model": (["none.onnx", "{labels}"], "none.onnx: no such model file"),
     "a run without a model": (["{empty}", "{labels}"], "holds no model.onnx; write one with instance-flow-export"),

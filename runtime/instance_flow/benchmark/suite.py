@@ -52,7 +52,7 @@ class BenchSettings:
     model: Path
     provider: str = setting("auto", "what the model runs on", choices=PROVIDER_NAMES)
     threads: tuple[int, ...] = setting(
-        (0,), "CPU threads of the network, each in its turn; 0 = one for each core", 0, MOST_THREADS
+        (0,), "CPU threads of the network, each measured; 0 = one for each core", 0, MOST_THREADS
     )
     sizes: tuple[Size, ...] = setting(
         (), "of pictures and input; none = those of SIZES, where the model takes any size", of=int, parts=SIZE

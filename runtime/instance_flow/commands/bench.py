@@ -41,7 +41,7 @@ def add_bench(commands: Any) -> None:
         type=int,
         default=(0,),
         metavar="N",
-        help="CPU threads of the network, each number in its turn (default: 0 = one for each core)",
+        help="CPU threads of the network, measured with each number (default: 0 = one for each core)",
     )
     parser.add_argument(
         "--sizes",

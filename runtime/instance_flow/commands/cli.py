@@ -19,13 +19,12 @@ from instance_flow import __version__
 from instance_flow.commands.bench import add_bench
 from instance_flow.commands.completion import SHELLS, installed_parsers, script, words_of
 from instance_flow.commands.doctor import add_doctor
-from instance_flow.commands.evaluate_bags import add_evaluate_bags
+from instance_flow.commands.evaluate_bags import add_evaluate_bags, add_sizes
 from instance_flow.commands.exit_codes import run_to_end
 from instance_flow.commands.play import add_play
 from instance_flow.commands.run import add_run
 from instance_flow.commands.values import add_command, described, format_report
 from instance_flow.commands.warmup import add_warmup
-from instance_flow.evaluation.average_precision import SIZE_LIMITS
 from instance_flow.evaluation.evaluate import evaluate
 from instance_flow.evaluation.in_metres import evaluate_in_metres
 from instance_flow.evaluation.table import format_table
@@ -79,7 +78,7 @@ def val_command(options: argparse.Namespace) -> int:
 
 
 def info_command(options: argparse.Namespace) -> int:
-    """Say what is installed, which providers work, and what a model says of itself."""
+    """Show what is installed, which providers work, and the description of a model."""
     report: dict[str, Any] = {"versions": versions()}
     try:
         model = options.model or bundled_model_path()
@@ -139,12 +138,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.set_defaults(command=evaluate_command)
     parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH")
     parser.add_argument("results", type=Path, metavar="RESULTS")
-    parser.add_argument(
-        "--sizes",
-        choices=list(SIZE_LIMITS),
-        default="youtube-vis",
-        help="what is small, medium and large: youtube-vis (128^2, 256^2 pixels) or coco (32^2, 96^2)",
-    )
+    add_sizes(parser)
     parser.add_argument(
         "--spatial-truth",
         type=Path,
@@ -159,7 +153,7 @@ def _add_info(commands: Any) -> None:
     parser = add_command(
         commands,
         "info",
-        "say what is installed, which providers work, and what a model says of itself",
+        "show what is installed, which providers work, and the description of a model",
         "instance-flow info",
         "instance-flow info model.onnx --json",
     )

@@ -41,13 +41,17 @@ def add_evaluate_bags(commands: Any) -> None:
     parser.add_argument("ground_truth", type=Path, metavar="GROUND_TRUTH", help="in YouTube-VIS format")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="of bags: .mcap, .db3, bag folders")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for the files; bags that are finished there stay"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the files; bags that were finished there are not run again",
     )
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="bags at a time (default: 1)")
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
-        help="run the bags on the workers of this dask scheduler, which see the same files, and not here",
+        help="run the bags on the workers of this dask scheduler, which must see the same files",
     )
     parser.add_argument(
         "--videos",
@@ -63,9 +67,7 @@ def add_evaluate_bags(commands: Any) -> None:
         default="mcap",
         help="form of the bag of the node's messages that is written for each bag (default: %(default)s)",
     )
-    parser.add_argument(
-        "--sizes", choices=list(SIZE_LIMITS), default="youtube-vis", help="what is small, medium and large"
-    )
+    add_sizes(parser)
     parser.add_argument(
         "--spatial-truth",
         type=Path,
@@ -74,6 +76,16 @@ def add_evaluate_bags(commands: Any) -> None:
         "scene in this folder",
     )
     add_settings(parser)
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """``--sizes`` of the commands that evaluate."""
+    parser.add_argument(
+        "--sizes",
+        choices=list(SIZE_LIMITS),
+        default="youtube-vis",
+        help="what is small, medium and large: youtube-vis (128^2, 256^2 pixels) or coco (32^2, 96^2)",
+    )
 
 
 def evaluate_bags_command(options: argparse.Namespace) -> int:

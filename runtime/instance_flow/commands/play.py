@@ -31,7 +31,9 @@ def add_play(commands: Any) -> None:
     parser.add_argument("bag", type=Path, metavar="BAG", help="MCAP file, .db3 file, or bag folder")
     parser.add_argument("--rate", type=above_zero, default=1.0, metavar="FACTOR", help="2 = twice as fast (default: 1)")
     parser.add_argument("--loop", action="store_true", help="play again and again, until Ctrl-C")
-    parser.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="play these alone; put BAG before it")
+    parser.add_argument(
+        "--topics", nargs="+", default=[], metavar="TOPIC", help="play only these topics; put BAG before it"
+    )
     parser.add_argument("--start", type=not_negative, default=0.0, metavar="SECONDS", help="begin so far into the bag")
     parser.add_argument("--duration", type=above_zero, metavar="SECONDS", help="play so much of the bag, by its time")
     parser.add_argument(

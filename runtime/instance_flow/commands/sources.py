@@ -30,13 +30,13 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "--rate",
         type=above_zero,
         metavar="HZ",
-        help="frames per second of pictures, which know no times; velocities are unknown without it",
+        help="frames per second of pictures, which have no times; velocities are unknown without it",
     )
     parser.add_argument(
         "--duration",
         type=above_zero,
         metavar="SECONDS",
-        help="stop after so many seconds of the source, by its clock; of a camera or a network stream, by this one's",
+        help="stop after so many seconds, by the times of a recording or, of a stream, by this machine's clock",
     )
     parser.add_argument(
         "--reconnect",
@@ -51,7 +51,7 @@ def open_input(options: argparse.Namespace, given: Input, topics: Sequence[str])
     """Open a source as the options say. Raises ValueError for a duration where the source knows no times."""
     source = given.open(topics, rate=options.rate, duration=options.duration, reconnects=options.reconnect)
     if options.duration is not None and not source.has_times:
-        raise ValueError(f"{given.path or given.name} knows no times, so --duration needs --rate HZ beside it")
+        raise ValueError(f"{given.path or given.name} has no times, so --duration needs --rate HZ beside it")
     return source
 
 
@@ -86,4 +86,4 @@ def unknown_velocities(source: OpenedSource) -> dict[str, str]:
     """What the summary says where no velocity can be known."""
     if source.has_times or source.length == 1:
         return {}
-    return {"velocities": "unknown, as nothing says when the frames were taken; --rate HZ tells"}
+    return {"velocities": "unknown, as the source has no times; give --rate HZ"}

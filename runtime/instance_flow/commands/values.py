@@ -73,15 +73,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help="least score of an object to show; the model's own unless given (--set min_score=SCORE)",
     )
-    parser.add_argument(
-        "--scales",
-        nargs="+",
-        type=float,
-        default=(),
-        metavar="S",
-        help="run the network at several factors of its input size, such as 0.5 0.75 1.0, and average what it says; "
-        "put SOURCE before --scales",
-    )
+    add_scales(parser, "SOURCE")
     (max_gap,) = declared(StreamSettings)
     parser.add_argument(
         "--max-gap",
@@ -90,6 +82,25 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=max_gap.metadata["description"] + " (default: %(default)s), as the node's parameter",
     )
+    add_set(parser, "; with --depth also " + ", ".join(_DEPTH_KEYS))
+    _add_depth(parser)
+
+
+def add_scales(parser: argparse.ArgumentParser, before: str) -> None:
+    """``--scales``.   before: the argument that it would swallow if it came first."""
+    parser.add_argument(
+        "--scales",
+        nargs="+",
+        type=float,
+        default=(),
+        metavar="S",
+        help="run the network at several factors of its input size, such as 0.5 0.75 1.0, and average what it says; "
+        f"put {before} before --scales",
+    )
+
+
+def add_set(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """``--set``, for ``parse_settings``.   more: what its help says of further keys."""
     parser.add_argument(
         "--set",
         action="append",
@@ -97,10 +108,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="a setting of the assembly, named as the node's parameter; may be given again; keys: "
         + ", ".join(spec.name for spec in declared(AssemblyConfig))
-        + "; with --depth also "
-        + ", ".join(_DEPTH_KEYS),
+        + more,
     )
-    _add_depth(parser)
 
 
 def _add_depth(parser: argparse.ArgumentParser) -> None:

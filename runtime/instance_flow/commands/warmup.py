@@ -31,7 +31,7 @@ def add_warmup(commands: Any) -> None:
     parser = add_command(
         commands,
         "warmup",
-        "do ahead what the first start would do: compile kernels, build the TensorRT engine",
+        "compile kernels and build the TensorRT engine ahead of the first start",
         "instance-flow warmup model.onnx --size 1280x720",
     )
     parser.set_defaults(command=warmup_command)

@@ -40,7 +40,8 @@ _HIGHEST = 1e10
 
 @dataclass(frozen=True)
 class DetectionMatches:
-    """Matches of P predictions of one category, best first, at S = 4 sizes (all, then SIZES) and H = 10 thresholds.
+    """Matches of P predictions of one category, highest score first, at S = 4 sizes (all, then SIZES) and H = 10
+    thresholds.
 
     scores: (P,) float64.   found: (S, H, P), matches a true object that counts.   dropped: (S, H, P), counts neither as
     right nor as wrong.   objects: (S,) int64, true ones to find.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How good are results? YouTube-VIS AP and AR, and the tracking numbers HOTA, IDF1 and identity switches, in one go.
 
-The AP and AR equal those of the official code of YouTube-VIS, the tracking numbers those of TrackEval, but that files
-which these read wrongly are refused here (masks of another size than the video, lists of another length, unknown
-videos), that an annotation may have the id 0, that a missing ``iscrowd`` means 0, and that results may be empty.
+AP and AR equal those of the official code of YouTube-VIS, the tracking numbers those of TrackEval. Three things differ:
+files that these read wrongly are refused (masks of another size than the video, lists of another length, unknown
+videos); an annotation may have the id 0, and a missing ``iscrowd`` means 0; results may be empty.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _check_limits(size_limits: str | tuple[float, float]) -> tuple[float, float]
     except (TypeError, ValueError):
         raise ValueError(f"size_limits is one of {', '.join(SIZE_LIMITS)}, or two areas, not {size_limits!r}") from None
     if not 0 < small < medium < math.inf:
-        raise ValueError(f"size_limits are two growing areas in pixels, not {size_limits}")
+        raise ValueError(f"size_limits must be two areas in pixels, the smaller one first, not {size_limits}")
     return small, medium
 
 

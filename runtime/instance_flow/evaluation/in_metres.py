@@ -25,7 +25,7 @@ def evaluate_in_metres(pairs: Iterable[tuple[Path, Path]]) -> dict[str, Any]:
     """Measure runs against their scenes.
 
     An object of the truth belongs to the track whose box holds the middle of what is seen of it, the one with the
-    nearest center first; so errors along the ray decide about nothing.
+    nearest center first; so errors along the ray do not affect the pairing.
 
     pairs: of each run, NAME.json of the scene (docs/spatial.md) and its tracks.jsonl.
 
@@ -33,7 +33,7 @@ def evaluate_in_metres(pairs: Iterable[tuple[Path, Path]]) -> dict[str, Any]:
     ``position_p90`` in metres from the middle of the surface that is seen; ``velocity_median``, ``velocity_p90`` in m/s
     of those of the ``velocities`` that are known. None where there is nothing to measure.
 
-    Raises SourceError, naming the file, for one that is missing, damaged, or of another form or frame.
+    Raises SourceError, naming the file, for a file that is missing, damaged, or of another form or frame.
     """
     objects, places, speeds = 0, list[float](), list[float]()
     for truth_path, tracks_path in pairs:

@@ -119,7 +119,7 @@ def _unpack_all(tracks: Sequence[Sequence[Segmentation | None]], video: Video, n
 
 
 def _as_array(counts: Any) -> rle.RunLengths:
-    # For a list three times faster than numpy; it refuses fractions and numbers below 0.
+    # Three times as fast as numpy for a list; fractions and negative numbers raise an error.
     packed = counts if isinstance(counts, array) else array("I", counts)
     return np.frombuffer(packed, np.uint32)
 

@@ -30,7 +30,7 @@ _SUMMED = ("IDSW", "CLR_TP", "CLR_FN", "CLR_FP", "MT", "PT", "ML", "Frag", "IDTP
 
 @dataclass
 class Counts:
-    """Sums over videos from which every number follows.
+    """Sums over videos; all metrics are computed from them.
 
     hota: (7, 19) float64 per IoU alpha: true positives, misses, false positives, and summed over the true positives:
         IoU, association accuracy, recall and precision.
@@ -201,7 +201,7 @@ def _count_hota(
 def _alignment(
     ious: NDArray[np.float64], true_frames: NDArray[np.int64], predicted_frames: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Give how well each object and track go together over the whole video (G, P), 0..1, to prefer lasting pairs."""
+    """Similarity of each object and track over the whole video (G, P), 0..1; lasting pairs are preferred by it."""
     frames, objects, tracks = ious.shape
     together = np.zeros((objects, tracks))
     of_true, of_predicted = np.empty(objects), np.empty(tracks)
@@ -234,7 +234,7 @@ def _count_clear(
 ) -> NDArray[np.float64]:
     frames, objects, _ = ious.shape
     counts = np.zeros(9)
-    # An object's last partner ever decides whether there is a switch; its partner in the frame before is preferred.
+    # A switch is a change against the object's latest partner, however long ago; that of the frame before is preferred.
     last_partner, previous = np.full(objects, -1, np.int64), np.full(objects, -1, np.int64)
     matched, begun = np.zeros(objects, np.int64), np.zeros(objects, np.int64)
     for t in range(frames):
@@ -275,7 +275,7 @@ def _count_clear(
 def _count_identity(
     ious: NDArray[np.float64], true_shown: NDArray[np.bool_], predicted_shown: NDArray[np.bool_], threshold: float
 ) -> float:
-    """Give IDF1's true positives: frames in common, of the pairs of object and track for the whole video with most."""
+    """Give IDF1's true positives: frames in common of the one-to-one pairs of object and track that have the most."""
     frames, objects, tracks = ious.shape
     apart = np.zeros((objects, tracks))
     for t in range(frames):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The storage files of a ROS 2 bag: packed, with a write-ahead log, partly lost, beside a metadata.yaml that is wrong.
+"""The storage files of a ROS 2 bag, also compressed, with a write-ahead log, incomplete, or with a wrong metadata.yaml.
 
-What lies in the storage files is what a bag holds; metadata.yaml is only compared with it. Converters rewrite it,
+The storage files decide what a bag holds; metadata.yaml is only compared with them. Converters rewrite it,
 recorders that died have not written it, and readers ignore differences without a warning.
 """
 
@@ -82,7 +82,7 @@ def is_ros1(path: Path) -> bool:
 
 
 def first_bytes(path: Path) -> bytes:
-    """The first 16 bytes; none of what is no regular file, as a pipe can be read once only."""
+    """The first 16 bytes; empty unless it is a regular file, as a pipe can be read only once."""
     try:
         if path.is_file():
             with path.open("rb") as file:
@@ -201,7 +201,7 @@ def _has_index(file: Path) -> bool:
 
 
 def _rewritten(readable: Path, file: Path, folder: Path, refusal: Exception) -> Path:
-    """An MCAP file that a reader of ROS 2 bags refuses, with those of its messages that are ROS 2's: without a footer
+    """A copy, with the ROS 2 messages alone, of an MCAP file that readers of ROS 2 bags refuse: without a footer
     after a power failure, without an index and a little out of order, without a profile, with JSON or protobuf beside.
 
     Raises SourceError where it holds none.
@@ -272,7 +272,7 @@ def _records(source: BinaryIO) -> Iterator[Any]:
 
 
 def _bound_chunks() -> None:
-    """Have rosbags unpack no more of a chunk than it says that it holds, nor than ``MAX_UNPACKED``."""
+    """Limit what rosbags unpacks of a chunk to the size that the chunk states, and to ``MAX_UNPACKED``."""
     from rosbags.rosbag2 import storage_mcap
 
     storage_mcap.DECOMPRESSORS.update(_UNPACKERS)
@@ -296,7 +296,7 @@ def unreadable(file: Path, error: Exception) -> SourceError:
 
 
 def _is_torn(file: Path) -> bool:
-    """Of an MCAP file: a whole one ends as it begins."""
+    """Whether an MCAP file is cut off: a complete one ends with the bytes that it begins with."""
     with file.open("rb") as source:
         source.seek(-len(_MCAP_MAGIC), os.SEEK_END)
         return source.read() != _MCAP_MAGIC

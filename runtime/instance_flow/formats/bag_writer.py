@@ -267,7 +267,7 @@ def is_written(folder: Path) -> bool:
 
 @contextmanager
 def _naming_the_bag(path: Path) -> Iterator[None]:
-    """Say which bag SQLite could not write; it is no OSError that it raises then."""
+    """Name the bag that SQLite could not write; its error is not an OSError."""
     try:
         yield
     except sqlite3.Error as error:

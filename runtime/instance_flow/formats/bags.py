@@ -73,7 +73,7 @@ class BagTopic:
 
     @property
     def measures(self) -> bool:
-        """Whether its images are depth or labels, and no pictures."""
+        """Whether its images are depth or labels rather than pictures."""
         return self.encoding in ("16UC1", "32FC1") or "compressedDepth" in self.encoding
 
 
@@ -111,7 +111,7 @@ class BagImage:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether the path looks like a ROS 2 bag; says nothing of its soundness."""
+    """Whether the path looks like a ROS 2 bag; whether it can be read is not checked."""
     if path.is_dir():
         return (path / METADATA).is_file() or bool(storage_files(path))
     return is_storage(path) or bool(ending_by_content(path))

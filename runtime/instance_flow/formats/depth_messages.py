@@ -102,7 +102,7 @@ def _decompress(data: bytes, encoding: str) -> Depth:
         )
     if RAW_DEPTH[encoding] == np.uint16:
         return values
-    # Which quantisation it is, is not looked at: there is one, and not all publishers fill the field.
+    # The field for the kind of quantisation is not read: there is only one, and not all publishers fill the field in.
     _, a, b = HEADER.unpack_from(data)
     if not (0 < a < np.inf and np.isfinite(b)):
         raise ValueError(

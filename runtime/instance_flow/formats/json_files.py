@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Big JSON files of masks: read with errors for people and little memory, written whole or not at all."""
+"""Big JSON files of masks: read in little memory with errors that name the file, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from instance_flow.structures import SourceError
 
 @contextmanager
 def paused_collection() -> Iterator[None]:
-    """Keep Python from looking for reference cycles: a big file makes millions of objects, and no cycle."""
+    """Pause Python's search for reference cycles: a big file makes millions of objects, and no cycle."""
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -23,7 +23,7 @@ _BLOCK = 16 * 2**20
 
 
 def count_pictures(path: Path) -> int:
-    """How many pictures a file holds, by its headers; 1 where it cannot be read, which decoding then says better."""
+    """How many pictures a file holds, by its headers; 1 where it cannot be read: decoding it raises the error."""
     if not first_bytes(path).startswith((*_TIFF, _PNG, _WEBP)):
         return 1
     try:

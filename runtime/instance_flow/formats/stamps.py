@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a header's stamp may not be. ROS 2 cannot check it: sec is any int32, nanosec any uint32."""
+"""Checks of a header's stamp, which ROS 2 does not make: sec is any int32, nanosec any uint32."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SECOND = 10**9
 def stamp_problem(stamp: Any) -> str:
     """What is wrong with a builtin_interfaces/Time, as a sentence for the user; empty where nothing is.
 
-    A stamp with a problem is better taken for none at all: as a time, one bad stamp among good ones would run back and
-    then leap forward, and all objects would lose their ids twice.
+    A stamp with a problem counts as missing. Taken as a time, one bad stamp among good ones would be a jump back and
+    then forward, and all objects would lose their ids twice.
     """
     sec, nanosec = int(stamp.sec), int(stamp.nanosec)
     if sec < 0:

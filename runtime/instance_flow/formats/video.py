@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where frames come from, be it a video, pictures or a bag."""
+"""Sources of frames: videos, pictures and bags."""
 
 from __future__ import annotations
 
@@ -178,8 +178,8 @@ class PictureSource:
 
 
 class VideoSource:
-    """A video file; stamps count from its beginning, None in a stream without a container, which knows no times, unless
-    ``rate`` says."""
+    """A video file; stamps count from its beginning. A stream without a container has no times: its stamps are None
+    unless ``rate`` is given."""
 
     def __init__(self, path: Path, rate: float | None = None) -> None:
         self._path = path
@@ -193,7 +193,7 @@ class VideoSource:
         if not is_rate(own_rate):
             declared, own_rate = own_rate, _shown_rate(capture) or USUAL_RATE
             if not 0.9 < declared / own_rate < 1.1:
-                self.length = None  # It was reckoned from that rate.
+                self.length = None  # The length was computed from that rate.
         capture.release()
         self.rate = float(rate or own_rate)
         self.cameras: Sequence[SourceCamera] = (SourceCamera("", "", self.length, self.rate),)
@@ -336,7 +336,7 @@ def _codec(capture: cv2.VideoCapture) -> str:
 
 def opencv_path(path: Path) -> str:
     """The path as text, from the root on: FFmpeg takes what stands before a colon for a protocol. SourceError where its
-    bytes are not UTF-8, as OpenCV takes the whole process down with it."""
+    bytes are not UTF-8, which crash OpenCV and the process."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
@@ -355,7 +355,7 @@ def _shown_rate(capture: cv2.VideoCapture) -> float:
 
 
 def raise_refused(_camera: int, _number: int, reason: str) -> None:
-    """A ``Refuse`` for readers that leave nothing out."""
+    """A ``Refuse`` for readers that must not leave a frame out."""
     raise SourceError(reason)
 
 

@@ -37,7 +37,13 @@ class ExecutionConfig:
         ValueError: for a setting that no machine can have, and for cores that this process may not use.
     """
 
-    threads: int = setting(0, "CPU threads of the network. 0 = one for each core", 0, MOST_THREADS)
+    threads: int = setting(
+        0,
+        "CPU threads of the network. Fewer leave cores to other processes, but the network takes longer. 0 = one for "
+        "each core",
+        0,
+        MOST_THREADS,
+    )
     spinning: bool = setting(
         False,
         "Whether the network's threads keep their cores busy while they wait for work. That saves the network a "
@@ -50,7 +56,7 @@ class ExecutionConfig:
     )
     cuda_graph: bool = setting(
         False,
-        "provider = cuda: start the whole network as one CUDA graph, which spares the launch of every kernel. Needs a "
+        "provider = cuda: start the whole network as one CUDA graph in place of kernel by kernel. Needs a "
         "model that was exported with --static",
     )
     engine_cache: str = setting(

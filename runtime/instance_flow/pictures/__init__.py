@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of what was found, and of what the network said."""
+"""Pictures of tracks, and of the network's maps."""

@@ -38,7 +38,7 @@ def birds_eye(
     object has its place, the outline of its box, its id, and an arrow to where it will be; it fades as its place is
     less certain, and the arrow as its velocity is. The number of objects not shown is in the upper right corner.
 
-    camera: that the tracks were placed with; its pose takes them back into the optical frame.
+    camera: the one that the tracks were placed with; its pose converts them back to the optical frame.
     size: (height, width) of the picture in pixels.   reach: metres from the lower edge to the upper one.
     Raises ValueError where size or reach leave nothing to draw on.
     """
@@ -76,13 +76,13 @@ def birds_eye(
 
 
 class _Plane:
-    """Where metres are in a picture of size (height, width)."""
+    """Converts metres to pixels of a picture of size (height, width)."""
 
     def __init__(self, size: tuple[int, int], scale: float) -> None:
         self.size, self.scale = size, scale
 
     def pixels(self, points: Array) -> NDArray[np.int32]:
-        """(..., 2) column and row of points (..., 3); what is unknown is far outside."""
+        """(..., 2) column and row of points (..., 3); unknown points lie far outside."""
         height, width = self.size
         places = np.stack([width / 2 + points[..., 0] * self.scale, height - 1 - points[..., 2] * self.scale], -1)
         return np.rint(np.clip(np.nan_to_num(places, nan=-_FARTHEST), -_FARTHEST, _FARTHEST)).astype(np.int32)

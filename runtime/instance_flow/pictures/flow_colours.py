@@ -26,8 +26,8 @@ _BEYOND = 0.75
 def flow_colours(vectors: FloatArray, longest: float, mask: NDArray[np.bool_] | None = None) -> Image:
     """Colour every vector: (h, w, 3) uint8 RGB.
 
-    Right is red, down yellow, left cyan to blue, up violet. White is no length at all, the full colour ``longest``, and
-    what is longer still is darker.
+    Right is red, down yellow, left cyan to blue, up violet. White is length 0, full colour is ``longest``, and longer
+    vectors are darker.
 
     Args:
         vectors: (2, h, w) float32 (dy, dx), in the unit of ``longest`` > 0; those that are not finite get ``NOTHING``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One picture per frame that shows all that led to its tracks: maps, references, instance flow, and legends."""
+"""One picture per frame of all that its tracks were made from: maps, references, instance flow, and legends."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Panels:
     latest frames: it changes rarely, so that colours can be compared between frames.
 
     Args:
-        info: of the model.   references: number of reference frames that there is place for.
+        info: of the model.   references: number of reference frames to leave room for.
         masked: show offsets and heat on the foreground only, as in Fig. 5, or everywhere, as in Fig. 7.
     """
 
@@ -94,7 +94,7 @@ class Panels:
         return np.moveaxis(vectors_to_image(np.moveaxis(offset, 0, -1), seen.fitted, self._info.output_stride), -1, 0)
 
     def _learn(self, seen: Observation, newest: int | None, arrows: Sequence[Arrows]) -> None:
-        """Note how long vectors are, and which classes there are."""
+        """Record the lengths of the vectors and the classes seen."""
         shown = seen.instances.labels > 0
         vectors = {OFFSET: self._pixels(seen, seen.prediction.offset)[:, shown]}
         if newest is not None:

@@ -48,7 +48,7 @@ def spanned(columns: int, tile_width: int) -> int:
 def tile_page(rows: Sequence[Sequence[Tile]], heading: tuple[str, str]) -> Image:
     """Set rows of tiles under a heading (left, right): (H, W, 3) uint8 RGB with even H and W.
 
-    Tiles of one column have the width of the first; all get the place that the highest one needs.
+    Tiles of one column have the width of the first; all get the height of the highest one.
     """
     height, width = max(tile.picture.shape[0] for row in rows for tile in row), rows[0][0].picture.shape[1]
     columns = max(sum(tile.span for tile in row) for row in rows)
@@ -66,7 +66,7 @@ def tile_page(rows: Sequence[Sequence[Tile]], heading: tuple[str, str]) -> Image
 
 
 def legend(size: Size, class_names: Mapping[int, str], wheels: Mapping[str, float], unit: str = "px") -> Image:
-    """What the colours mean: classes by class_id, the scale of heat, and a wheel for each kind of vector.
+    """The legend: classes by class_id, the scale of heat, and a colour wheel for each kind of vector.
 
     wheels: name of each kind, and the length in ``unit`` that the rim stands for, 0 where there were none.
     """

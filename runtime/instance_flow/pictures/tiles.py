@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One picture for each thing that the network says and the assembly makes of it, as in the paper's Fig. 4, 5 and 7.
+"""One picture for each output of the network and of the assembly, as in the paper's Fig. 4, 5 and 7.
 
 Each function gives a new picture (height, width, 3) uint8 RGB of the ``size`` (height, width) asked for. Maps in cells
 are enlarged to it as ``preprocess.restore_labels`` does it: the edges of a mask lie between the cells.
@@ -130,7 +130,7 @@ def flow_tile(image: Image, tracks: Tracks, references: Sequence[Arrows], longes
 
 
 def blank_tile(text: str, size: Size) -> Image:
-    """A tile that has nothing to show yet, and says so."""
+    """An empty tile with a text in it."""
     canvas = np.full((*size, 3), NOTHING, np.uint8)
     (width, height), _ = cv2.getTextSize(text, FONT, 0.45, 1)
     at = ((size[1] - width) // 2, (size[0] + height) // 2)
@@ -174,7 +174,7 @@ def _outline(canvas: Image, mask: NDArray[np.bool_], tint: Colour) -> None:
 
 
 def draw_arrow(canvas: Image, start: tuple[int, int], tip: tuple[int, int], *, strong: bool) -> None:
-    """An arrow between two (x, y); without a head where it is not a strong one."""
+    """An arrow between two (x, y); only a strong one has a head."""
     if not strong:
         cv2.line(canvas, start, tip, (215, 215, 222), 1, cv2.LINE_AA)
         return

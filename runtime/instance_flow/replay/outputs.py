@@ -69,8 +69,8 @@ def results_output(
             collector.add(numbered, frame.number)
         elif sizes.others == 1:
             _log.warning(
-                "frame %d is %d x %d, the first one %d x %d: %s holds one size per video, so frames of another one "
-                "stand in it without objects",
+                "frame %d is %d x %d, the first one %d x %d: %s holds one size per video, so frames of another size "
+                "are in it without objects",
                 *(frame.number, width, height, sizes.first[1], sizes.first[0], RESULTS),
             )
 

@@ -32,10 +32,10 @@ _log = logging.getLogger("instance_flow")
 class LiveSource:
     """Frames of a camera, a network stream or standard input; a ``Source`` that can be read once.
 
-    The newest frame wins: while one is tracked, those that come are dropped but for the last, and counted. Their stamps
-    are when they came, in nanoseconds since 1970, by a clock that never runs back. A lost stream is reconnected
-    to. Of a recording (standard input, a video file over HTTP) every frame is kept, with the times of its
-    container, and its end is the end.
+    The newest frame is taken: of those that arrive while another is tracked, all but the last are dropped and counted.
+    Stamps are the times of arrival, in nanoseconds since 1970, by a clock that never runs back. A lost stream is
+    connected to again. Of a recording (standard input, a video file over HTTP) every frame is kept, with the times of
+    its container, and its end is the end.
 
     Args:
         reconnects: attempts in a row after which a lost stream is given up.
@@ -44,8 +44,8 @@ class LiveSource:
 
     Attributes:
         recorded: whether it is a recording.   dropped, reconnected: counts since ``frames`` began.
-        lost: why it was given up after its first frame; empty where it was not.
-        stopped: asked while there is no frame; ends ``frames`` where it says so.
+        lost: why the stream was given up after its first frame; empty unless it was.
+        stopped: called while waiting for a frame; ``frames`` ends when it returns true.
 
     Waits for the first frame. Raises SourceError where none comes, ValueError for a rate that the stream knows itself.
     """
@@ -118,7 +118,7 @@ class LiveSource:
         self._stream.close()
         with self._changed:
             self._changed.notify_all()
-        # A thread that comes back from OpenCV while Python ends takes the process down.
+        # If a thread returned from OpenCV while Python ends, the process would crash.
         self._thread.join(READ_SECONDS + 1)
 
     def facts(self) -> dict[str, Any]:

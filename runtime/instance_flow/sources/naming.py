@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user may name as a source, and the runs that it stands for."""
+"""From the names that a user gives as sources to the runs that they mean."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def find_inputs(names: Sequence[str]) -> list[Input]:
     """What is meant by names of files, folders, globs, cameras (0, /dev/video0), addresses and ``-``.
 
     Pictures that are named one by one, or by a glob, are the frames of one stream, as those of a folder are. A folder
-    with videos and no pictures stands for its videos. What exists under a name comes before any other meaning of it.
+    with videos and no pictures stands for its videos. A name of an existing file means that file, whatever else it
+    could mean.
     Raises SourceError where something is not there, and for a stream beside other sources.
     """
     origins = [origin for name in names for origin in _origins(name)]

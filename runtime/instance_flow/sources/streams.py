@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras, network streams and standard input: how each is named and opened, and why it cannot be."""
+"""Cameras, network streams and standard input: their names, how they are opened, and errors that say why not."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Address:
             cv2.CAP_PROP_READ_TIMEOUT_MSEC: READ_SECONDS,
         }
         options = [number for key, seconds in limits.items() for number in (key, round(1000 * seconds))]
-        # Threads of the decoder each hold a frame back.
+        # Each thread of the decoder would delay the output by a frame.
         options += [cv2.CAP_PROP_N_THREADS, 1]
         capture = cv2.VideoCapture(self.url, cv2.CAP_FFMPEG, options)
         if not capture.isOpened():
@@ -161,7 +161,7 @@ class Address:
         """See Stream: OpenCV cannot be interrupted; it gives up by itself after the seconds above."""
 
     def _is_file(self) -> bool:
-        """Whether the server tells how long it is, as of a file; playlists are files, but name what never ends."""
+        """Whether the server states a length, as for a file; playlists are files, but may name an endless stream."""
         try:
             with _http_get(urlsplit(self.url)) as answer:
                 kind = answer.headers.get_content_type()

@@ -34,24 +34,24 @@ class SpatialConfig:
 
     max_depth: float = setting(
         20.0,
-        "metres, beyond which depth counts as unknown: its errors grow with the square of the distance",
+        "distance in metres beyond which depth counts as unknown: its errors grow with the square of the distance",
         0.1,
         1000.0,
     )
     min_points: int = setting(20, "fewest samples of depth that an object is placed by", 1, _SAMPLES)
     depth_floor: float = setting(
-        0.005, "metres; the standard deviation of depth at z metres is depth_floor + depth_growth * z^2", 1e-6, 10.0
+        0.005, "the standard deviation of depth at z metres is depth_floor + depth_growth * z^2 metres", 1e-6, 10.0
     )
     depth_growth: float = setting(
         0.003, "per metre, see depth_floor; a time-of-flight camera's is a third of a stereo camera's", 0.0, 10.0
     )
     object_acceleration: float = setting(
         1.0,
-        "m/s^2 that last for a second: how hard objects accelerate. Higher follows changes sooner and is noisier",
+        "how hard objects accelerate, in m/s^2 that last for a second. Higher follows changes sooner and is noisier",
         1e-3,
         1000.0,
     )
-    object_speed: float = setting(3.0, "m/s: how fast objects may be", 1e-3, 1000.0)
+    object_speed: float = setting(3.0, "how fast objects may be, in m/s", 1e-3, 1000.0)
 
     def __post_init__(self) -> None:
         check(self)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from instance_flow.commands.values import described, parse_settings
+from instance_flow.commands.values import add_scales, add_set, described, parse_settings, whole
 from instance_flow.evaluation.average_precision import SIZE_LIMITS
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
@@ -157,12 +157,17 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("model", nargs="?", type=Path, metavar="MODEL", help="an exported .onnx model")
     what.add_argument("--oracle", action="store_true", help="the truth in place of a model")
     parser.add_argument("--clips", type=int, default=40, help="how many worlds (default 40)")
-    parser.add_argument("--first-seed", type=int, default=0, help="training uses seeds from 1000000 on")
+    parser.add_argument(
+        "--first-seed",
+        type=whole,
+        default=0,
+        help="seed of the first world (default 0); training uses 1000000 and above",
+    )
     parser.add_argument("--frames", type=int, default=30, help="of each clip (default 30)")
     parser.add_argument(
         "--situation",
         choices=list(dict.fromkeys((*ALL_SITUATIONS, *REAL_SITUATIONS))),
-        help=f"this one alone; without it {', '.join(SITUATIONS)} in turn, of cut-outs {REAL_SITUATIONS[-1]}, too",
+        help=f"only this one (default: {', '.join(SITUATIONS)} in turn; of cut-outs also {REAL_SITUATIONS[-1]})",
     )
     parser.add_argument(
         "--cutouts",
@@ -194,10 +199,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--uniform", action="store_true", help="all objects of a clip in the same colours, so that appearance is no cue"
     )
-    parser.add_argument(
-        "--scales", nargs="+", type=float, default=(), metavar="S", help="factors of the input size, such as 0.5 0.75 1"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly")
+    add_scales(parser, "MODEL")
+    add_set(parser)
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     return parser

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from instance_flow.commands.values import described, image_size, parse_settings
+from instance_flow.commands.values import add_set, described, image_size, parse_settings, whole
 from instance_flow.formats.atomic import replacing
 from instance_flow.formats.foreign_text import MESSAGE, shown
 from instance_flow.formats.json_files import write_json
@@ -44,8 +44,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures, if not beside the labels")
     parser.add_argument("--size", "--imgsz", type=image_size, metavar="WIDTHxHEIGHT", help="of the network's input")
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N videos or pictures")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the assembly")
+    parser.add_argument("--limit", type=whole, default=0, metavar="N", help="only the first N videos or pictures")
+    add_set(parser)
     parser.add_argument("--page", type=Path, metavar="HTML", help="also write a page with pictures of the worst frames")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     return parser

@@ -116,7 +116,7 @@ class Follow(Node):
             return np.zeros(3)
         if self._frames is None:
             raise Unplaced(
-                f"places are in '{target}', and nothing tells where '{source}' is in it, as tf2_msgs is not installed; "
+                f"places are in '{target}', and where '{source}' is in it is unknown, as tf2_msgs is not installed; "
                 "install it, or leave target_frame of the instance-flow node empty"
             )
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec

@@ -26,7 +26,7 @@ def listen(node: Node, wanted: Collection[str], receive: Callable[[TrackedInstan
     def check(table: ClassTable) -> None:
         for name in sorted(set(wanted) - set(table.class_names)):
             node.get_logger().error(
-                f"model {table.model} has no class '{name}', so nothing is of it; it has {', '.join(table.class_names)}"
+                f"model {table.model} has no class '{name}', so nothing is found; it has {', '.join(table.class_names)}"
             )
 
     node.create_subscription(ClassTable, "instance_flow/class_table", check, _LATCHED)

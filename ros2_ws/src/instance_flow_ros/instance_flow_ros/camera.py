@@ -99,7 +99,7 @@ class ReceivedImage:
 
 @dataclass(frozen=True)
 class Begun:
-    """A frame whose objects are still to be put together."""
+    """A frame whose objects are not assembled yet."""
 
     frame: ReceivedImage
     pending: Pending

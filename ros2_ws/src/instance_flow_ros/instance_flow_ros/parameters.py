@@ -31,9 +31,16 @@ class NodeConfig:
     """What is decided before the node is configured, beside instance_flow.ExecutionConfig, and stays until it is
     cleaned up."""
 
-    autostart: bool = setting(True, "configure and activate at the start, without a lifecycle manager")
+    autostart: bool = setting(
+        True, "configure and activate at the start; false leaves both to a lifecycle manager. Read at the start only"
+    )
     model: str = setting("", "path of the ONNX model; empty = the bundled one")
-    provider: str = setting("auto", "what the model runs on; only auto falls back to the CPU", choices=PROVIDER_NAMES)
+    provider: str = setting(
+        "auto",
+        "what the model runs on. Only auto may fall back to the CPU, with a warning; with the others configuring fails "
+        "where they do not work",
+        choices=PROVIDER_NAMES,
+    )
     input_size: str = setting(
         "",
         "WIDTHxHEIGHT of the network's input, multiples of 32, such as 640x384; empty = the model's own. Larger finds "
@@ -41,8 +48,8 @@ class NodeConfig:
     )
     pipelined: bool = setting(
         False,
-        "whether the network works on the next image while the objects of this one are put together and published: "
-        "more images per second, each a little later",
+        "whether the network works on the next image while the objects of this one are assembled and published: more "
+        "images per second, each a little later; the same tracks",
     )
     image_transport: str = setting(
         RAW,
@@ -64,12 +71,15 @@ class NodeConfig:
         "", "frame of all that is in metres, such as odom, looked up at the image's stamp; empty = the image's own"
     )
     transform_tolerance: float = setting(
-        0.0, "seconds by which the stamp of an image may miss the transforms that have come", 0, 10
+        0.0,
+        "seconds by which the stamp of an image may miss the transforms that have come; the nearest one is taken",
+        0,
+        10,
     )
     cameras: tuple[str, ...] = setting(
         ("",),
-        "names of several cameras: the topics of each are NAME/image and ~/NAME/instances; empty = one camera, with "
-        "the topics image and ~/instances",
+        "names of several cameras in one process: the topics of each are NAME/image and ~/NAME/instances. All share "
+        "the model, and take turns; each has ids of its own. Empty = one camera, with the topics image and ~/instances",
     )
 
     def __post_init__(self) -> None:

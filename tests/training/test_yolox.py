@@ -185,7 +185,9 @@ def test_cells_of_a_box_are_led_to_its_middle_and_are_of_its_class() -> None:
     assert maps.center[0, 10, 8] == pytest.approx(0.8)
     assert maps.semantic[0, 2, 10, 8] > 1.5
     assert maps.semantic[0, :, 2, 25].abs().max() < 0.01
-    assert maps.semantic[0, 1].abs().max() == 0, "of no other class"
+    assert maps.semantic[0, 1].max() == 0, "of no other class"
+    assert maps.semantic[0, 1, 10, 8] < -1, "which the box speaks against"
+    assert joined(boxes((10.2, 8.4, 6, 4, 0.8)), unknown=(0,)).semantic[0, 1].abs().max() == 0, "if it can tell"
     assert maps.semantic[0, 0].nonzero().tolist() == [[10, 8]], "the middle alone is taken for foreground"
     assert maps.semantic[0, 0, 10, 8] < 0
 

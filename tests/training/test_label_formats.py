@@ -444,6 +444,18 @@ def test_a_yolo_set_of_another_machine_is_found(tmp_path: Path) -> None:
     np.testing.assert_array_equal(masks_of(found)["a.png"]["car"][0], square())
 
 
+@pytest.mark.parametrize("split", ["", "train"])
+def test_yolo_labels_whose_picture_is_gone_are_told(tmp_path: Path, split: str) -> None:
+    yolo(tmp_path)
+    (tmp_path / "train/labels/notes.txt").write_bytes(b"\xe9 no labels")
+    assert "without a picture" not in " ".join(open_labels([tmp_path], split=split).notes)
+    lost = tmp_path / "train/labels/lost.txt"
+    write(lost, "0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    assert (
+        f"label files without a picture are left out: 1, such as {lost}" in open_labels([tmp_path], split=split).notes
+    )
+
+
 def test_a_folder_is_listed_as_often_for_many_pictures_as_for_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -687,6 +687,15 @@ def made(root: Path, make: Callable[..., object], *arguments: Any) -> Path:
     return root
 
 
+def giant(root: Path) -> None:
+    pictures(root, "a.png")
+    image = {"id": 1, "file_name": "a.png", "width": 10**9, "height": 10**9}
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]], "iscrowd": 0}
+    write(
+        root / "instances.json", {"images": [image], "annotations": [entry], "categories": [{"id": 1, "name": "car"}]}
+    )
+
+
 def both(root: Path, *makers: Callable[[Path], object]) -> Path:
     for make in makers:
         make(root)
@@ -784,6 +793,10 @@ BAD: dict[str, tuple[Callable[[Path], Path | list[Path]], tuple[str, ...]]] = {
     "labelme, far outside": (
         lambda p: made(p / "r", labelme_file, "a", shape("car", [[0, 0], [500, 0], [0, 500]])),
         ("bad mask in a.png", "reaches from"),
+    ),
+    "COCO, a giant": (
+        lambda p: made(p / "r", giant),
+        ("r/instances.json: ", "1000000000 x 1000000000"),
     ),
     "CVAT, a document type": (lambda p: made(p / "a.xml", write, LAUGHS), ("a.xml: is not XML", "document type")),
     "CVAT, cut short": (

@@ -784,7 +784,7 @@ BAD: dict[str, tuple[Callable[[Path], Path | list[Path]], tuple[str, ...]]] = {
     ),
     "labelme, no picture": (
         lambda p: changed(p / "r", labelme, "b.json", '"b.png"', '"c.png"'),
-        ('b.json: the picture "c.png" is not there',),
+        ('b.json: the picture "c.png" is not there', "--images"),
     ),
     "labelme, cut short": (
         lambda p: changed(p / "r", labelme, "b.json", '"imageData"', "{"),

@@ -764,6 +764,14 @@ BAD: dict[str, tuple[Callable[[Path], Path | list[Path]], tuple[str, ...]]] = {
         lambda p: changed(p / "root", yolo, "data.yaml", "['person', 'car']", "[&a [x, x], [*a, *a]]"),
         ("data.yaml: has no text for the name of class 0",),
     ),
+    "YOLO, a name twice": (
+        lambda p: changed(p / "root", yolo, "data.yaml", "['person', 'car']", "[car, car]"),
+        ("data.yaml: names car twice",),
+    ),
+    "YOLO, another number of classes": (
+        lambda p: changed(p / "root", yolo, "data.yaml", "nc: 2", "nc: 5"),
+        ("data.yaml: says nc: 5, but names 2 classes",),
+    ),
     "labelme, no polygons": (
         lambda p: made(
             p / "r", labelme_file, "a", shape("car", [[1, 1], [9, 9]], "rectangle"), shape("x", [[1, 1]], "point")

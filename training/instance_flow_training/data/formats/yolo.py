@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,12 @@ def _described(source: Source, path: Path) -> tuple[dict[int, str], dict[Path, s
     names = {_number(number): _text(name, f"the name of class {number}") for number, name in entries}
     if not names:
         raise ValueError("has no list of names; write names: [person, car]")
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        raise ValueError(f"names {shown(twice[0])} twice; give each class one number, and correct the labels")
+    said = data.get("nc", len(names))
+    if said not in (len(names), max(names) + 1):
+        raise ValueError(f"says nc: {shown(said)}, but names {len(names)} classes; correct one of them")
     root = path.parent / _text(data.get("path") or ".", "path")
     roots = [folder for folder in (root, path.parent) if folder.is_dir()]
     parts: dict[Path, str] = {}

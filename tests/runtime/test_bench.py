@@ -18,6 +18,7 @@ from instance_flow.benchmark.machine import machine, memory_mib
 from instance_flow.benchmark.scenes import COVERED, POSES, STRIDE, ExactNetwork, Scene
 from instance_flow.benchmark.suite import CACHED, EXACT, OBJECTS, RECOMPUTED, SIZES, RecomputedReferences
 from instance_flow.commands.cli import main
+from instance_flow.commands.values import image_size
 from instance_flow.network.onnx import OnnxNetwork
 from instance_flow.network.stages import STAGES
 
@@ -162,7 +163,13 @@ def test_bad_input_is_refused_in_one_line(
     assert said.out == ""
 
 
-@pytest.mark.parametrize("text", ["big", "640", "640x", "x384", "640x384x3", "-640x384", "6.4x3"])
+def test_one_number_is_a_square() -> None:
+    """As ultralytics has --imgsz 640."""
+    assert image_size("640") == (640, 640)
+    assert image_size("640x384") == (384, 640)
+
+
+@pytest.mark.parametrize("text", ["big", "640x", "x384", "640x384x3", "-640x384", "6.4x3"])
 def test_a_size_is_width_by_height(model: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["bench", str(model), f"--sizes={text}"])

@@ -444,6 +444,18 @@ def test_a_yolo_set_of_another_machine_is_found(tmp_path: Path) -> None:
     np.testing.assert_array_equal(masks_of(found)["a.png"]["car"][0], square())
 
 
+@pytest.mark.parametrize("split", ["", "train"])
+def test_yolo_labels_whose_picture_is_gone_are_told(tmp_path: Path, split: str) -> None:
+    yolo(tmp_path)
+    (tmp_path / "train/labels/notes.txt").write_bytes(b"\xe9 no labels")
+    assert "without a picture" not in " ".join(open_labels([tmp_path], split=split).notes)
+    lost = tmp_path / "train/labels/lost.txt"
+    write(lost, "0 0.1 0.1 0.5 0.1 0.5 0.5\n")
+    assert (
+        f"label files without a picture are left out: 1, such as {lost}" in open_labels([tmp_path], split=split).notes
+    )
+
+
 def test_a_folder_is_listed_as_often_for_many_pictures_as_for_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -675,6 +687,15 @@ def made(root: Path, make: Callable[..., object], *arguments: Any) -> Path:
     return root
 
 
+def giant(root: Path) -> None:
+    pictures(root, "a.png")
+    image = {"id": 1, "file_name": "a.png", "width": 10**9, "height": 10**9}
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]], "iscrowd": 0}
+    write(
+        root / "instances.json", {"images": [image], "annotations": [entry], "categories": [{"id": 1, "name": "car"}]}
+    )
+
+
 def both(root: Path, *makers: Callable[[Path], object]) -> Path:
     for make in makers:
         make(root)
@@ -743,6 +764,14 @@ BAD: dict[str, tuple[Callable[[Path], Path | list[Path]], tuple[str, ...]]] = {
         lambda p: changed(p / "root", yolo, "data.yaml", "['person', 'car']", "[&a [x, x], [*a, *a]]"),
         ("data.yaml: has no text for the name of class 0",),
     ),
+    "YOLO, a name twice": (
+        lambda p: changed(p / "root", yolo, "data.yaml", "['person', 'car']", "[car, car]"),
+        ("data.yaml: names car twice",),
+    ),
+    "YOLO, another number of classes": (
+        lambda p: changed(p / "root", yolo, "data.yaml", "nc: 2", "nc: 5"),
+        ("data.yaml: says nc: 5, but names 2 classes",),
+    ),
     "labelme, no polygons": (
         lambda p: made(
             p / "r", labelme_file, "a", shape("car", [[1, 1], [9, 9]], "rectangle"), shape("x", [[1, 1]], "point")
@@ -763,7 +792,7 @@ BAD: dict[str, tuple[Callable[[Path], Path | list[Path]], tuple[str, ...]]] = {
     ),
     "labelme, no picture": (
         lambda p: changed(p / "r", labelme, "b.json", '"b.png"', '"c.png"'),
-        ('b.json: the picture "c.png" is not there',),
+        ('b.json: the picture "c.png" is not there', "--images"),
     ),
     "labelme, cut short": (
         lambda p: changed(p / "r", labelme, "b.json", '"imageData"', "{"),
@@ -772,6 +801,10 @@ BAD: dict[str, tuple[Callable[[Path], Path | list[Path]], tuple[str, ...]]] = {
     "labelme, far outside": (
         lambda p: made(p / "r", labelme_file, "a", shape("car", [[0, 0], [500, 0], [0, 500]])),
         ("bad mask in a.png", "reaches from"),
+    ),
+    "COCO, a giant": (
+        lambda p: made(p / "r", giant),
+        ("r/instances.json: ", "1000000000 x 1000000000"),
     ),
     "CVAT, a document type": (lambda p: made(p / "a.xml", write, LAUGHS), ("a.xml: is not XML", "document type")),
     "CVAT, cut short": (

@@ -26,7 +26,7 @@ from instance_flow.structures import SourceError
 from instance_flow_training.comparing.frame_scores import score_frames
 from instance_flow_training.comparing.judgement import Curve, Judgement
 from instance_flow_training.comparing.scoring import TrackedVideos
-from instance_flow_training.config import TrainConfig, apply, load_config
+from instance_flow_training.config import ConfigError, TrainConfig, apply, load_config
 from instance_flow_training.data import label_sources
 from instance_flow_training.data.conversion import packed_picture
 from instance_flow_training.data.kept_labels import PARTS
@@ -34,7 +34,7 @@ from instance_flow_training.data.label_sources import open_labels, open_parts
 from instance_flow_training.data.video_sets import read_video_set
 from instance_flow_training.datasets import open_training_data
 from instance_flow_training.network.detector import CLASSES
-from instance_flow_training.own_labels import OwnLabels, minutes_of, prepared
+from instance_flow_training.own_labels import OwnLabels, finish, minutes_of, prepared
 from instance_flow_training.own_settings import Machine, chosen, in_words
 from instance_flow_training.train import main
 from instance_flow_training.weights.checkpoint import load_checkpoint, save_checkpoint, save_weights
@@ -199,6 +199,15 @@ def test_a_run_whose_time_is_up_is_only_finished_again(
     assert main([*arguments, "--size", "96x64", *changes, "--out", str(run)]) == 0
     assert load_checkpoint(run / "checkpoint.pt")["step"] == before
     assert f"then `instance-flow-export {run}`" in capsys.readouterr().out
+
+
+def test_what_takes_minutes_after_the_training_is_said_before_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "instance_flow_training")
+    with pytest.raises(ConfigError, match="trained, but not exported"):
+        finish(tmp_path, (64, 96))
+    assert "exporting the best checkpoint" in caplog.text
 
 
 LAPTOP, GPU = Machine(2), Machine(16, 24 * 10**9)

@@ -306,6 +306,9 @@ def finish(out: Path, size: tuple[int, int]) -> str:
             f"trained, but no model is written, since {error.name} is not installed; run `pip install . ./training "
             f"./export` in instance-flow's checkout, then `instance-flow-export {out}`"
         )
+    log.info(
+        f"exporting the best checkpoint, proving the file equal to it, then measuring it: writes {MODEL} and {PAGE}"
+    )
     if export.main([str(out), f"--size={size[1]}x{size[0]}"]):
         raise ConfigError(f"{out}: trained, but not exported; instance-flow-export {out} says why")
     held = read_video_set(out / LABELS_FOLDER / VAL)

@@ -58,8 +58,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--imgsz",
         type=image_size,
         metavar="WIDTHxHEIGHT",
-        help="of the network's input, multiples of 32, such as 640x384; the model's own unless given. Larger finds "
-        "smaller objects and takes longer",
+        help="of the network's input, multiples of 32, such as 640x384, or one number for a square; the model's own "
+        "unless given. Larger finds smaller objects and takes longer",
     )
     parser.add_argument(
         "--classes",
@@ -219,11 +219,11 @@ def output_folder(folder: Path) -> Path:
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """(height, width) of WIDTHxHEIGHT, as cameras have it, for argparse."""
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    """(height, width) of WIDTHxHEIGHT, as cameras have it, or of one number for a square; for argparse."""
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, for example 640x384")
-    return int(found[2]), int(found[1])
+    return int(found[2] or found[1]), int(found[1])
 
 
 def option(spec: Field[Any]) -> Callable[[str], Any]:

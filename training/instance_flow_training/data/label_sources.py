@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from instance_flow.formats.foreign_text import shown
 from instance_flow.formats.ytvis import Annotation
-from instance_flow.structures import SourceError
+from instance_flow.structures import MAX_PIXELS, SourceError
 from instance_flow_training.data.annotated_clips import ClipSet
 from instance_flow_training.data.class_tables import ALL_CLASSES
 from instance_flow_training.data.crowds import AUTO
@@ -254,6 +254,7 @@ def _read(source: Source, split: str, crowds: str, lenient: bool) -> VideoSet:
     found = form.read(source, files, split, crowds, lenient)
     if not found.truth.videos:
         raise SourceError(f"{source.path}: has no pictures of the part {split!r}; leave the choice of a part away")
+    _check_sizes(found)
     if split or not source.whole or form.name == palette.NAME:
         return found
     used = {os.path.abspath(found.images / name) for video in found.truth.videos for name in video.file_names}
@@ -262,6 +263,16 @@ def _read(source: Source, split: str, crowds: str, lenient: bool) -> VideoSet:
         note = f"pictures that no label file names are left out: {len(spare)}, such as {spare[0]}"
         found = replace(found, notes=(*found.notes, note))
     return found
+
+
+def _check_sizes(found: VideoSet) -> None:
+    """Label files state the sizes of pictures. Those that no picture can have would take their memory when drawn."""
+    for video in found.truth.videos:
+        if video.height * video.width > MAX_PIXELS:
+            raise SourceError(
+                f"{found.truth.source}: says {shown(video.file_names[0])} is {video.height} x {video.width} pixels "
+                f"(height x width), but at most {MAX_PIXELS} are read; correct its size"
+            )
 
 
 def _nothing(source: Source) -> str:

@@ -76,7 +76,7 @@ class Source:
         self.whole = path.is_dir() or self.unpacked
         self.files = list(walk(self.root)) if self.whole else [path]
         if images is not None and not images.is_dir():
-            raise SourceError(f"{images}: is no folder; set data.images to the folder of the pictures")
+            raise SourceError(f"{images}: is no folder; give the folder of the pictures by --images (data.images)")
 
     def with_ending(self, *endings: str) -> list[Path]:
         """The label files with one of these endings."""
@@ -131,7 +131,7 @@ class Source:
                 raise SourceError(f'the picture "{shown(written)}" may be any of {listed}; give each its own name')
         raise SourceError(
             f'the picture "{shown(written)}" is not there; export the pictures with the labels, or put them beside '
-            "them or into data.images"
+            "them, or name their folder by --images (data.images)"
         )
 
     def _named(self, name: str) -> list[Path]:

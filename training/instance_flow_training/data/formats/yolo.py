@@ -8,7 +8,9 @@ Coordinates are fractions of the picture's width and height. Classes and folders
 from __future__ import annotations
 
 import math
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from instance_flow_training.data.video_sets import VideoSet
 
 NAME = "YOLO"
 _NAMES, _HEAD = re.compile(rb"^\s*[\"']?names[\"']?\s*:", re.MULTILINE), 2**20
+_OBJECT = re.compile(rb"\s*\d+\s+-?[\d.]")
 _BOX = 4
 _SLACK = 0.05
 """How far a coordinate may lie outside of the picture, as a fraction of it."""
@@ -80,7 +83,22 @@ def read(source: Source, files: list[Path], split: str, _crowds: str = AUTO, len
             f"{files[0]}: no label file belongs to its {len(pictures)} pictures, such as {_label_file(pictures[0])} to "
             f"{pictures[0].name}; put them there"
         )
+    if lost := _without_picture(source, parts):
+        builder.note(f"label files without a picture are left out: {len(lost)}, such as {lost[0]}")
     return builder.build(lenient)
+
+
+def _without_picture(source: Source, parts: Mapping[Path, str]) -> list[Path]:
+    """Label files that belong to no picture of any part, among those that do."""
+    # Paths of data.yaml may go through "..".
+    used = {os.path.abspath(_label_file(picture)) for picture in parts}
+    folders = {os.path.dirname(path) for path in used}
+    others = [path for path in source.with_ending(".txt") if os.path.abspath(path) not in used]
+    return [
+        path
+        for path in others
+        if os.path.dirname(os.path.abspath(path)) in folders and _OBJECT.match(path.read_bytes()[:_HEAD])
+    ]
 
 
 def _is_yolo(path: Path) -> bool:
@@ -103,6 +121,12 @@ def _described(source: Source, path: Path) -> tuple[dict[int, str], dict[Path, s
     names = {_number(number): _text(name, f"the name of class {number}") for number, name in entries}
     if not names:
         raise ValueError("has no list of names; write names: [person, car]")
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        raise ValueError(f"names {shown(twice[0])} twice; give each class one number, and correct the labels")
+    said = data.get("nc", len(names))
+    if said not in (len(names), max(names) + 1):
+        raise ValueError(f"says nc: {shown(said)}, but names {len(names)} classes; correct one of them")
     root = path.parent / _text(data.get("path") or ".", "path")
     roots = [folder for folder in (root, path.parent) if folder.is_dir()]
     parts: dict[Path, str] = {}

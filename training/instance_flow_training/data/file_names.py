@@ -103,7 +103,7 @@ def find_images(folders: Sequence[Path], first: str) -> Path:
         if folder.is_dir():
             return folder
     tried = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-    raise SourceError(f"no folder of images at {tried}; set data.images to the folder that holds {first}")
+    raise SourceError(f"no folder of images at {tried}; name the folder that holds {first} by --images (data.images)")
 
 
 def find_frames(images: Path, videos: Iterable[Video]) -> tuple[list[Video], list[str], list[str]]:
@@ -145,7 +145,9 @@ def _not_found(files: Frames, name: str, video_id: int, fitting: Sequence[str], 
         return f'the frame "{name}" of id {video_id} may be any of {listed} in {files.root}; write which it is'
     missing = f"the frame {files.root / name} of id {video_id} does not exist"
     similar = [] if brief else files.similar(name)[:_SHOWN]
-    return f"{missing}; {' or '.join(similar)} would fit: write it so, or set data.images" if similar else missing
+    if not similar:
+        return missing
+    return f"{missing}; {' or '.join(similar)} would fit: write it so, or name its folder by --images (data.images)"
 
 
 def _plain(name: str) -> str:

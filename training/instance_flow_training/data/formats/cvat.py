@@ -132,7 +132,10 @@ def _frame_files(source: Source, path: Path, root: Element) -> dict[int, Path]:
     folder = next((f for f in (path.parent / "images", source.images, path.parent) if f and f.is_dir()), path.parent)
     pictures = source.pictures(folder)
     if not pictures:
-        raise ValueError(f"the frames are not in {folder}; export the task with its images, or set data.images")
+        raise ValueError(
+            f"the frames are not in {folder}; export the task with its images, or name their folder by --images "
+            "(data.images)"
+        )
     numbered = {
         int(match[1]): picture
         for picture in pictures

@@ -48,7 +48,8 @@ def images() -> torch.Tensor:
 
 
 def test_the_network_begins_by_seeing_as_the_teacher_does(weights: Path) -> None:
-    network = InstanceFlowNet(CONFIG, len(NAMES)).eval()
+    """At the teacher's stride. At 32 the same weights see cells between the teacher's."""
+    network = InstanceFlowNet(replace(CONFIG, output_stride=16), len(NAMES)).eval()
     begin_with(network, weights, NAMES)
     with torch.no_grad():
         said = network.frames(images()).maps.semantic
@@ -56,7 +57,9 @@ def test_the_network_begins_by_seeing_as_the_teacher_does(weights: Path) -> None
     rows = {0: ["background"], 1: ["cat"], 2: ["car", "bus"], 4: ["person"]}  # a truck is a little of both
     for row, known in rows.items():
         wanted = theirs[:, [CLASSES.index(name) for name in known]].mean(1, keepdim=True)
-        torch.testing.assert_close(said[:, [row]], resize(wanted, said), atol=1e-4, rtol=1e-4)
+        # As the levels of the decoder are summed, in two steps.
+        wanted = resize(resize(wanted, said[..., ::2, ::2]), said)
+        torch.testing.assert_close(said[:, [row]], wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_the_teacher_sees_the_same_places_at_every_scale(weights: Path) -> None:

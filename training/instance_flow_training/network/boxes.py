@@ -107,7 +107,7 @@ class DetectionEvidence(nn.Module):
         owners = _owners(boxes, cells, aim, maps.semantic.detach().float())
         classes, center, half, score = _at(self._raising(boxes, unknown), owners, features)
         place = (cells - center) / half
-        present = (score > _LEAST).float()
+        present = score > _LEAST
         inside = torch.sigmoid(3 - 3 * place.abs().clamp(max=3).pow(3).sum(1, keepdim=True)) * present
         of_box = [place.clamp(-2, 2), half.log() / 3, ((aim - center) / half).clamp(-2, 2)]
         box = torch.cat([torch.cat(of_box, 1) * present, inside, score], 1)
@@ -117,7 +117,7 @@ class DetectionEvidence(nn.Module):
 
         middles = _middles(boxes, cells).to(maps.center.dtype)
         told = _of_known_classes(learned.semantic, unknown)
-        covered = _covered(place, score) & told
+        covered = (place.abs().amax(1) < _MARGIN) & present[:, 0] & told
         heat = torch.maximum(_peaks(maps.center).masked_fill(covered, 0), middles)
         # A center is looked for on the foreground; that of a ring may lie beside its object.
         background = learned.semantic[:, :1] - _FOREGROUND * middles[:, None]
@@ -136,11 +136,6 @@ class DetectionEvidence(nn.Module):
             against = against * told[:, None]
         raised = gains[0] * boxes.classes + gains[1] * (_SMALL * boxes.classes).log1p() + gains[2] * against
         return boxes._replace(classes=raised)
-
-
-def _covered(place: Tensor, score: Tensor) -> Tensor:
-    """(B, h, w) whether a cell lies in its box; place (B, 2, h, w) in half sizes, score (B, 1, h, w)."""
-    return (place.abs().amax(1) < _MARGIN) & (score[:, 0] > _LEAST)
 
 
 def _of_known_classes(semantic: Tensor, unknown: Sequence[int]) -> Tensor:

@@ -138,7 +138,9 @@ class YoloxNano(nn.Module):
     def find(self, class_names: Mapping[int, str]) -> list[str]:
         """Take the rows of these classes from ``known``, and return the names of those that are there; any other one
         is never found."""
-        there = {row: CLASSES.index(name) for row, name in class_names.items() if name in CLASSES and self.known.any()}
+        if not self.known.any():
+            return []
+        there = {row: CLASSES.index(name) for row, name in class_names.items() if name in CLASSES}
         for layer, rows in zip(self.class_layers, self.known, strict=True):
             for row, of_all in there.items():
                 layer.get_parameter("weight")[row, :, 0, 0] = rows[of_all, :-1]

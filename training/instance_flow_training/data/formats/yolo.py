@@ -93,11 +93,11 @@ def _without_picture(source: Source, parts: Mapping[Path, str]) -> list[Path]:
     # Paths of data.yaml may go through "..".
     used = {os.path.abspath(_label_file(picture)) for picture in parts}
     folders = {os.path.dirname(path) for path in used}
-    others = [path for path in source.with_ending(".txt") if os.path.abspath(path) not in used]
+    others = {os.path.abspath(path): path for path in source.with_ending(".txt")}
     return [
         path
-        for path in others
-        if os.path.dirname(os.path.abspath(path)) in folders and _OBJECT.match(path.read_bytes()[:_HEAD])
+        for place, path in others.items()
+        if place not in used and os.path.dirname(place) in folders and _OBJECT.match(path.read_bytes()[:_HEAD])
     ]
 
 

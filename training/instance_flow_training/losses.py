@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instance_flow.declare import check, setting
-from instance_flow_training.network.maps import OUTPUT_STRIDE, FlowMaps, IntraMaps
+from instance_flow_training.network.maps import OUTPUT_STRIDE, Claims, FlowMaps, IntraMaps
 from instance_flow_training.network.model import AFFINITY, OFFSET
 from instance_flow_training.targets import IGNORE
 
@@ -201,10 +201,42 @@ def focal_loss(center: Tensor, heat: Tensor, weight: Tensor, count: Tensor) -> T
     return -((there + elsewhere) * weight).sum() / count.clamp(min=1)
 
 
-def semantic_loss(logits: Tensor, targets: BatchTargets, weight: Tensor, config: LossConfig) -> Tensor:
-    """Cross entropy over the known pixels, or over the hardest of them (``LossConfig.hard_pixels``)."""
+def in_no_object_s_box(claims: Claims, labels: Tensor, count: int) -> Tensor:
+    """How far a cell is inside of a box that is none of ``count`` objects', (B, h, w) 0 .. 1.
+
+    labels: (B, h, w).   A box is an object's where they share half of their union.
+    """
+    there = F.one_hot(torch.where(labels == IGNORE, 0, labels).long(), count + 1)[..., 1:] > 0
+    low, high = [], []
+    for lines in (there.any(2), there.any(1)):
+        lines = lines.transpose(1, 2)
+        low.append(lines.float().argmax(-1))
+        high.append(lines.shape[-1] - lines.flip(-1).float().argmax(-1))
+    boxes = claims.boxes
+    # Cell n reaches from n - 1/2 to n + 1/2.
+    own_low, own_high = ((torch.stack(side, 1).float() - 0.5)[..., None] for side in (low, high))
+    low_, high_ = (boxes.center - boxes.half)[:, :, None], (boxes.center + boxes.half)[:, :, None]
+    shared = (torch.minimum(own_high, high_) - torch.maximum(own_low, low_)).clamp(min=0).prod(1)
+    union = (own_high - own_low).prod(1) + (high_ - low_).prod(1) - shared
+    right = (shared > 0.5 * union) & there.flatten(1, 2).any(1)[..., None]
+    wrong = ~right.any(1)
+    return claims.inside * wrong.gather(1, claims.chosen.flatten(1)).unflatten(1, claims.chosen.shape[1:])
+
+
+def semantic_loss(
+    logits: Tensor, targets: BatchTargets, weight: Tensor, config: LossConfig, claims: Claims | None = None
+) -> Tensor:
+    """Cross entropy over the known pixels, or over the hardest of them (``LossConfig.hard_pixels``).
+
+    Background in a box of no object does not count: what a box claims is what its object would have if there were one;
+    whether there is, its score says.
+    """
     step = config.semantic_stride
     truth = targets.semantic[:, step // 2 :: step, step // 2 :: step]
+    if claims is not None:
+        wrong = in_no_object_s_box(claims, targets.labels, targets.weight.shape[1])
+        wrong = F.interpolate(wrong[:, None], truth.shape[-2:])[:, 0] > 0.5
+        truth = torch.where(wrong & (truth == 0), IGNORE, truth)
     logits = F.interpolate(logits, truth.shape[-2:], mode="bilinear", align_corners=False)
     if config.hard_pixels == 1:
         if config.small_objects == 1:
@@ -233,11 +265,16 @@ def distillation(logits: Tensor, soft: Tensor, targets: BatchTargets) -> Tensor:
 
 
 def intra_losses(
-    maps: IntraMaps, targets: BatchTargets, config: LossConfig, soft: Tensor | None = None
+    maps: IntraMaps,
+    targets: BatchTargets,
+    config: LossConfig,
+    soft: Tensor | None = None,
+    claims: Claims | None = None,
 ) -> dict[str, Tensor]:
     """Terms of one frame; background counts for the semantics alone unless ``config.background`` says otherwise.
 
     soft: what a teacher says of every so many of the frames, (n, C + 1, h, w) probabilities.
+    claims: of a detector's boxes.
     """
     weight = object_values(targets.labels, targets.weight[..., None])[:, 0]
     background = (targets.labels == 0).float()
@@ -253,7 +290,7 @@ def intra_losses(
     else:
         center = masked_mean((maps.center - heat) ** 2, weights("center"))
     terms = {
-        "semantic": semantic_loss(maps.semantic, targets, weight, config),
+        "semantic": semantic_loss(maps.semantic, targets, weight, config, claims),
         "center": center,
         "intra": masked_mean((maps.offset - torch.nan_to_num(own)).abs().sum(1) * pixels, weights("intra")),
     }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from instance_flow_training.config import TrainConfig
 from instance_flow_training.losses import BatchTargets, dense_losses, intra_losses, token_losses, weighted
-from instance_flow_training.network.maps import OUTPUT_STRIDE, FlowMaps, IntraMaps
+from instance_flow_training.network.maps import OUTPUT_STRIDE, Claims, FlowMaps, IntraMaps
 from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.network.token_flow import TokenFlow
 from instance_flow_training.weights.deeplab import Teacher
@@ -32,6 +32,7 @@ class BatchMaps(NamedTuple):
     token_cells: Tensor | None
     target: Tensor
     reference: Tensor
+    claims: Claims | None = None
 
     @property
     def reference_offset(self) -> Tensor:
@@ -66,12 +67,12 @@ def forward_maps(
     target, reference = frame_pairs(len(images) // frames_per_clip, frames_per_clip, images.device)
     frames = network.frames(images)
     if frames_per_clip == 1:
-        return BatchMaps(frames.learned, None, None, target, reference)
+        return BatchMaps(frames.learned, None, None, target, reference, frames.claims)
     if isinstance(network.inter, TokenFlow):
         tokens = network.inter.choose(frames, torch.zeros_like(frames.foreground) if heat is None else heat)
         (features,) = network.inter.features(frames, tokens)
         flow = network.inter(frames, [features.index_select(0, reference)], target, tokens)
-        return BatchMaps(frames.learned, flow, tokens.cell, target, reference)
+        return BatchMaps(frames.learned, flow, tokens.cell, target, reference, frames.claims)
     cached = [f.index_select(0, reference) for f in network.inter.features(frames)]
     return BatchMaps(frames.learned, network.inter(frames, cached, target), None, target, reference)
 
@@ -86,7 +87,7 @@ def forward_losses(
     first = images[:: config.data.frames_per_clip]
     soft = None if teacher is None else teacher(first, OUTPUT_STRIDE, config.loss.teacher_scales)
     with torch.autocast(images.device.type, enabled=False):
-        terms = intra_losses(IntraMaps(*(m.float() for m in maps.intra)), targets, config.loss, soft)
+        terms = intra_losses(IntraMaps(*(m.float() for m in maps.intra)), targets, config.loss, soft, maps.claims)
         if maps.flow is not None and maps.token_cells is not None:
             terms |= token_losses(maps.flow, maps.token_cells, targets, maps.target, maps.reference)
         elif maps.flow is not None:

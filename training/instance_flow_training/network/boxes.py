@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from instance_flow_training.network.decoder import conv_bn_relu, head, of_parts
-from instance_flow_training.network.maps import IntraMaps, gather
+from instance_flow_training.network.maps import Boxes, Claims, IntraMaps, gather
 
 BOXES = 64
 """Boxes of an image after non-maximum suppression."""
@@ -27,23 +27,11 @@ _VOTE, _SURE, _ALIKE = 0.25, 1.0, 0.3
 """Weights of where a cell's offset points, of a box's score and of the cell's class logits in choosing the box of a
 cell, beside where it lies."""
 _SMALL = 20.0
-"""The reciprocal of a probability that is small."""
+"""The reciprocal of a share that is small."""
 _FOREGROUND = 20.0
 """What the middle of a sure box takes from the background's logit."""
 _MARGIN = 1.1
 """An object may reach over its box by this factor."""
-
-
-class Boxes(NamedTuple):
-    """K boxes of each of B images, surest first; places (y, x) and half sizes (height, width) in cells of stride 4.
-
-    classes: (B, C, K) probabilities.   center, half: (B, 2, K).   score: (B, K), 0 for no box.
-    """
-
-    classes: Tensor
-    center: Tensor
-    half: Tensor
-    score: Tensor
 
 
 def positions(x: Tensor) -> Tensor:
@@ -86,8 +74,8 @@ class DetectionEvidence(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        # Of a class's probability, of what tells small ones apart, and of what speaks against all but the likeliest.
-        self.class_gain = nn.Parameter(torch.tensor([1.7, 0.25, 0.8]))
+        # Of a class's share in its box, of what tells small shares apart, and of what speaks against the less likely.
+        self.class_gain = nn.Parameter(torch.tensor([2.3, 0.1, 0.6]))
         self.join = conv_bn_relu(channels + 8, hidden)
         self.belongs = head(hidden, hidden, 1)
         nn.init.zeros_(self.belongs[1].weight)  # type: ignore[index, arg-type]
@@ -95,8 +83,8 @@ class DetectionEvidence(nn.Module):
 
     def forward(
         self, boxes: Boxes, features: Tensor, maps: IntraMaps, unknown: Sequence[int] = ()
-    ) -> tuple[IntraMaps, IntraMaps]:
-        """Returns what is to be learned, and from it the maps with the boxes' centers.
+    ) -> tuple[IntraMaps, IntraMaps, Claims]:
+        """Returns what is to be learned, from it the maps with the boxes' centers, and what the boxes claim.
 
         Args:
             features, maps: of stride 4.
@@ -123,19 +111,22 @@ class DetectionEvidence(nn.Module):
         background = learned.semantic[:, :1] - _FOREGROUND * middles[:, None]
         semantic = torch.cat([background.to(features.dtype), learned.semantic[:, 1:]], 1)
         offset = torch.where(covered[:, None], (center - cells).to(features.dtype), maps.offset)
-        return learned, IntraMaps(semantic, heat, offset)
+        claims = Claims(boxes, owners.unflatten(1, features.shape[-2:]), inside[:, 0])
+        return learned, IntraMaps(semantic, heat, offset), claims
 
     def _raising(self, boxes: Boxes, unknown: Sequence[int]) -> Boxes:
-        """With what each box adds to the logits of classes, in place of their probabilities. Against a class of which
-        no box tells it says nothing."""
-        gains, score = self.class_gain.float(), boxes.score[:, None]
-        against = score * ((_SMALL * boxes.classes + 1) / (_SMALL * score + 1)).log()
+        """With what each box adds to the logits of classes, in place of their probabilities: as much for a box that is
+        hardly sure, since its object's score says so, and half a mask would be wrong in either case. Against a class of
+        which no box tells it says nothing."""
+        gains = self.class_gain.float()
+        share = boxes.classes / boxes.score.clamp(min=_LEAST)[:, None]
+        small = (_SMALL * share).log1p()
+        against = small - math.log1p(_SMALL)
         if unknown:
-            told = torch.ones(boxes.classes.shape[1], device=score.device)
+            told = torch.ones(boxes.classes.shape[1], device=share.device)
             told[list(unknown)] = 0
             against = against * told[:, None]
-        raised = gains[0] * boxes.classes + gains[1] * (_SMALL * boxes.classes).log1p() + gains[2] * against
-        return boxes._replace(classes=raised)
+        return boxes._replace(classes=gains[0] * share + gains[1] * small + gains[2] * against)
 
 
 def _of_known_classes(semantic: Tensor, unknown: Sequence[int]) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from instance_flow_training.network.boxes import Boxes, positions, surest
-from instance_flow_training.network.maps import OUTPUT_STRIDE
+from instance_flow_training.network.boxes import positions, surest
+from instance_flow_training.network.maps import OUTPUT_STRIDE, Boxes
 
 STEM, WIDTHS = 16, (32, 64, 128, 256)
 """Channels of the stem at stride 2, and of the stages at strides 4, 8, 16 and 32."""

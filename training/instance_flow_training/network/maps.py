@@ -39,12 +39,34 @@ def class_probabilities(logits: Tensor) -> Tensor:
     return raised / raised.sum(1, keepdim=True)
 
 
+class Boxes(NamedTuple):
+    """K boxes of each of B images, surest first; places (y, x) and half sizes (height, width) in cells of stride 4.
+
+    classes: (B, C, K) probabilities.   center, half: (B, 2, K).   score: (B, K), 0 for no box.
+    """
+
+    classes: Tensor
+    center: Tensor
+    half: Tensor
+    score: Tensor
+
+
+class Claims(NamedTuple):
+    """Which cells are whose: ``boxes``; of each cell (B, h, w) the box that it chose, and how far inside of it the cell
+    lies, 0 .. 1."""
+
+    boxes: Boxes
+    chosen: Tensor
+    inside: Tensor
+
+
 class Frames(NamedTuple):
     """What the inter-frame branch sees of B frames.
 
     stages: of the instance decoder, (B, C, h, w) each: its ASPP's output, then after each skip connection.
     maps: as deployed.   learned: what the losses see, the same without a detector.
     foreground: (B, h, w) probability that a cell is not background.
+    claims: of the detector's boxes, None without a detector.
     """
 
     pyramid: Pyramid
@@ -52,6 +74,7 @@ class Frames(NamedTuple):
     maps: IntraMaps
     learned: IntraMaps
     foreground: Tensor
+    claims: Claims | None = None
 
 
 class FlowMaps(NamedTuple):

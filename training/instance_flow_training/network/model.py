@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from instance_flow.declare import SIZE, check, setting
 from instance_flow_training.network.backbone import BACKBONES, OUTPUT_STRIDES, build_backbone
-from instance_flow_training.network.boxes import Boxes, DetectionEvidence, suppress
+from instance_flow_training.network.boxes import DetectionEvidence, suppress
 from instance_flow_training.network.decoder import Decoder, MultiLevelHead, head
 from instance_flow_training.network.dense_flow import OFFSET_SCALE, DenseFlow
 from instance_flow_training.network.detector import YoloxNano
 from instance_flow_training.network.fusion import FUSIONS, TCF
 from instance_flow_training.network.maps import (
     OUTPUT_STRIDE,
+    Boxes,
     FlowMaps,
     Frames,
     IntraMaps,
@@ -217,10 +218,12 @@ class InstanceFlowNet(nn.Module):
         center = self.center_head(stages[-1]).squeeze(1)
         offset = self.offset_head(stages[-1]) * OFFSET_SCALE
         maps = learned = IntraMaps(semantic, center.sigmoid() if self.config.center_sigmoid else center, offset)
+        claims = None
         if self.detector is not None and self.evidence is not None:
             boxes = suppress(self.detector.boxes(pyramid.detected))
-            learned, maps = self.evidence(Boxes(*(x.detach() for x in boxes)), stages[-1], maps, self.detector.unknown)
-        return Frames(pyramid, stages, maps, learned, 1 - class_probabilities(maps.semantic)[:, 0])
+            boxes = Boxes(*(x.detach() for x in boxes))
+            learned, maps, claims = self.evidence(boxes, stages[-1], maps, self.detector.unknown)
+        return Frames(pyramid, stages, maps, learned, 1 - class_probabilities(maps.semantic)[:, 0], claims)
 
     def pyramid(self, image: Tensor) -> Pyramid:
         """What the backbone sees; image as for ``frames``."""

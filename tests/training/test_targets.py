@@ -21,7 +21,7 @@ from instance_flow_training.losses import (
     trajectories,
     weighted,
 )
-from instance_flow_training.network.maps import FlowMaps, IntraMaps
+from instance_flow_training.network.maps import Boxes, Claims, FlowMaps, IntraMaps
 from instance_flow_training.network.model import AFFINITY, OFFSET
 from instance_flow_training.targets import IGNORE, FrameTargets, frame_targets, snapped_center, target_offset_map
 from instance_flow_training.worlds.synthetic import SITUATIONS, World, WorldConfig
@@ -107,6 +107,23 @@ def test_a_missed_small_object_costs_more_with_small_objects() -> None:
     weight = torch.zeros_like(targets.center)
     alike, weighed = (semantic_loss(semantic, targets, weight, LossConfig(small_objects=n)) for n in (1.0, 4.0))
     assert weighed > 1.1 * alike > 0
+
+
+def test_background_in_a_box_of_no_object_costs_nothing() -> None:
+    _, targets = batch()
+    semantic = perfect_outputs(targets, torch.tensor([2]), torch.tensor([0]))[0]
+    size = targets.labels.shape[-2:]
+    here = (targets.labels == 0) & (torch.arange(size[1]) < size[1] // 2)
+    seen = torch.nn.functional.interpolate(here[:, None].float(), semantic.shape[-2:]) > 0
+    seen &= targets.semantic[:, None] == 0
+    ghost = torch.where(seen, semantic.roll(1, 1), semantic)
+    half = torch.tensor([[[size[0] / 2], [size[1] / 4]]]).expand(len(here), -1, -1)
+    box = Boxes(torch.ones(len(here), 1, 1), half - 0.5, half, torch.full((len(here), 1), 0.1))
+    claims = Claims(box, torch.zeros_like(targets.labels, dtype=torch.long), here.float())
+    weight = torch.zeros_like(targets.center)
+    alone, claimed = (semantic_loss(ghost, targets, weight, LossConfig(), of) for of in (None, claims))
+    assert alone > 1
+    assert claimed == pytest.approx(0, abs=1e-4)
 
 
 def batch() -> tuple[list[FrameTargets], BatchTargets]:

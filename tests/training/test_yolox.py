@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from instance_flow.structures import ModelError
 from instance_flow_training.config import ConfigError, InitConfig, load_config
-from instance_flow_training.network.boxes import Boxes, DetectionEvidence, suppress
+from instance_flow_training.losses import in_no_object_s_box
+from instance_flow_training.network.boxes import DetectionEvidence, suppress
 from instance_flow_training.network.detector import CLASSES, HIDDEN, NEVER, YoloxNano
-from instance_flow_training.network.maps import IntraMaps
+from instance_flow_training.network.maps import Boxes, Claims, IntraMaps
 from instance_flow_training.network.model import InstanceFlowNet
 from instance_flow_training.weights.initialise import initialise
 from instance_flow_training.weights.yolox import take_yolox
@@ -167,7 +168,7 @@ def joined(
     maps = IntraMaps(semantic, torch.zeros(1, 20, 30) if heat is None else heat, way)
     evidence = DetectionEvidence(4, 4).eval()
     with torch.no_grad():
-        learned, made = evidence(found, torch.zeros(1, 4, 20, 30), maps, unknown)
+        learned, made, _ = evidence(found, torch.zeros(1, 4, 20, 30), maps, unknown)
     assert torch.equal(learned.center, maps.center), "losses see the center's head"
     assert torch.equal(learned.offset, maps.offset), "losses see the offset's head"
     return made
@@ -190,6 +191,33 @@ def test_cells_of_a_box_are_led_to_its_middle_and_are_of_its_class() -> None:
     assert joined(boxes((10.2, 8.4, 6, 4, 0.8)), unknown=(0,)).semantic[0, 1].abs().max() == 0, "if it can tell"
     assert maps.semantic[0, 0].nonzero().tolist() == [[10, 8]], "the middle alone is taken for foreground"
     assert maps.semantic[0, 0, 10, 8] < 0
+
+
+def test_a_hardly_sure_box_claims_as_much_as_a_sure_one() -> None:
+    """Its score, and not a part of a mask, says that it may be no object."""
+    weak, sure = (joined(boxes((10, 8, 6, 4, score))) for score in (0.06, 0.9))
+    torch.testing.assert_close(weak.semantic[:, 1:], sure.semantic[:, 1:])
+    assert weak.center[0, 10, 8] == pytest.approx(0.06)
+    assert joined(boxes((10, 8, 6, 4, 0.04))).semantic[0, 2].abs().max() == 0, "what is hardly a box says nothing"
+
+
+OF_AN_OBJECT = {
+    "its own box": ((6, 6, 2, 3), False),
+    "a little off": ((6.5, 7, 2, 3), False),
+    "half of it": ((6, 4, 2, 1), True),
+    "around it": ((7, 8, 5, 6), True),
+    "elsewhere": ((14, 20, 2, 3), True),
+}
+
+
+@pytest.mark.parametrize(("box", "wrong"), OF_AN_OBJECT.values(), ids=OF_AN_OBJECT)
+def test_a_box_of_no_object_is_told(box: tuple[float, float, float, float], wrong: bool) -> None:
+    """Of one that fills the rows 4 to 8 and the columns 3 to 9; a second object of the batch is not in the image."""
+    labels = torch.zeros(1, 20, 30, dtype=torch.uint8)
+    labels[0, 4:9, 3:10] = 1
+    inside = torch.rand(1, 20, 30)
+    claims = Claims(boxes((*box, 0.5)), torch.zeros(1, 20, 30, dtype=torch.long), inside)
+    assert torch.equal(in_no_object_s_box(claims, labels, 2), inside * wrong)
 
 
 def test_a_box_in_front_of_another_s_middle_does_not_take_its_center() -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -27,7 +26,7 @@ _VOTE, _SURE, _ALIKE = 0.25, 1.0, 0.3
 """Weights of where a cell's offset points, of a box's score and of the cell's class logits in choosing the box of a
 cell, beside where it lies."""
 _SMALL = 20.0
-"""The reciprocal of a share that is small."""
+"""The reciprocal of a probability that is small."""
 _FOREGROUND = 20.0
 """What the middle of a sure box takes from the background's logit."""
 _MARGIN = 1.1
@@ -74,8 +73,11 @@ class DetectionEvidence(nn.Module):
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        # Of a class's share in its box, of what tells small shares apart, and of what speaks against the less likely.
-        self.class_gain = nn.Parameter(torch.tensor([2.3, 0.1, 0.6]))
+        # Of a class's probability, of what tells small ones apart, and of what speaks against all but the likeliest.
+        self.class_gain = nn.Parameter(torch.tensor([1.7, 0.25, 0.8]))
+        # What a box takes from the background's logit the less sure it is: it claims its object's whole mask, since
+        # whether there is one its score says.
+        self.claim = nn.Parameter(torch.tensor(2.0))
         self.join = conv_bn_relu(channels + 8, hidden)
         self.belongs = head(hidden, hidden, 1)
         nn.init.zeros_(self.belongs[1].weight)  # type: ignore[index, arg-type]
@@ -100,7 +102,8 @@ class DetectionEvidence(nn.Module):
         of_box = [place.clamp(-2, 2), half.log() / 3, ((aim - center) / half).clamp(-2, 2)]
         box = torch.cat([torch.cat(of_box, 1) * present, inside, score], 1)
         own = self.belongs(of_parts(self.join, features, box.to(features.dtype)))
-        raised = torch.cat([-own * inside, classes * inside], 1).to(features.dtype)
+        claimed = own + self.claim * (1 - score)
+        raised = torch.cat([-claimed * inside, classes * inside], 1).to(features.dtype)
         learned = maps._replace(semantic=maps.semantic + raised)
 
         middles = _middles(boxes, cells).to(maps.center.dtype)
@@ -115,18 +118,16 @@ class DetectionEvidence(nn.Module):
         return learned, IntraMaps(semantic, heat, offset), claims
 
     def _raising(self, boxes: Boxes, unknown: Sequence[int]) -> Boxes:
-        """With what each box adds to the logits of classes, in place of their probabilities: as much for a box that is
-        hardly sure, since its object's score says so, and half a mask would be wrong in either case. Against a class of
-        which no box tells it says nothing."""
-        gains = self.class_gain.float()
-        share = boxes.classes / boxes.score.clamp(min=_LEAST)[:, None]
-        small = (_SMALL * share).log1p()
-        against = small - math.log1p(_SMALL)
+        """With what each box adds to the logits of classes, in place of their probabilities. Against a class of which
+        no box tells it says nothing."""
+        gains, score = self.class_gain.float(), boxes.score[:, None]
+        against = score * ((_SMALL * boxes.classes + 1) / (_SMALL * score + 1)).log()
         if unknown:
-            told = torch.ones(boxes.classes.shape[1], device=share.device)
+            told = torch.ones(boxes.classes.shape[1], device=score.device)
             told[list(unknown)] = 0
             against = against * told[:, None]
-        return boxes._replace(classes=gains[0] * share + gains[1] * small + gains[2] * against)
+        raised = gains[0] * boxes.classes + gains[1] * (_SMALL * boxes.classes).log1p() + gains[2] * against
+        return boxes._replace(classes=raised)
 
 
 def _of_known_classes(semantic: Tensor, unknown: Sequence[int]) -> Tensor:

@@ -16,15 +16,18 @@ BOXES = 64
 """Boxes of an image after non-maximum suppression."""
 _OVERLAP = 0.6
 """Intersection over union above which the less sure of two boxes is taken for the same object."""
+_WITHIN, _PART = 0.8, 0.7
+"""A box of which this share lies within another one of its class, and whose score is below this share of that one's, is
+taken for a part of its object: a carriage of the train."""
 _SMALLEST = 0.5
 """Half a side of a box at least, in cells: distances are divided by it."""
 _LEAST = 0.05
 """Score below which a box says nothing."""
 _WINDOW = 15
 """Cells of the non-maximum suppression of centers that no box covers."""
-_VOTE, _SURE, _ALIKE = 0.25, 1.0, 0.3
-"""Weights of where a cell's offset points, of a box's score and of the cell's class logits in choosing the box of a
-cell, beside where it lies."""
+_VOTE, _SURE, _ALIKE, _SMALLER = 0.25, 1.0, 1.0, 0.5
+"""Weights of where a cell's offset points, of a box's score, of the cell's class logits and of how small a box is in
+choosing the box of a cell, beside where it lies."""
 _SMALL = 20.0
 """The reciprocal of a probability that is small."""
 _FOREGROUND = 20.0
@@ -48,7 +51,8 @@ def surest(every: Tensor, count: int) -> Boxes:
 
 
 def suppress(boxes: Boxes, count: int = BOXES) -> Boxes:
-    """Leave out every box that a surer one overlaps (fast non-maximum suppression of YOLACT), and keep the surest."""
+    """Leave out every box that a surer one overlaps (fast non-maximum suppression of YOLACT) or that is a part of it,
+    and keep the surest."""
     low, high = boxes.center - boxes.half, boxes.center + boxes.half
     shared = torch.minimum(high[..., None], high[..., None, :]) - torch.maximum(low[..., None], low[..., None, :])
     intersection = shared.clamp(min=0).prod(1)
@@ -56,7 +60,10 @@ def suppress(boxes: Boxes, count: int = BOXES) -> Boxes:
     union = area[..., None] + area[..., None, :] - intersection
     place = torch.arange(boxes.score.shape[1], device=boxes.score.device)
     surer = place[:, None] < place
-    doubled = ((intersection > _OVERLAP * union) & surer).any(1)
+    kind = boxes.classes.argmax(1)
+    part = (intersection > _WITHIN * area[..., None, :]) & (kind[..., None] == kind[..., None, :])
+    part &= boxes.score[..., None, :] < _PART * boxes.score[..., None]
+    doubled = ((intersection > _OVERLAP * union) & surer | part).any(1)
     score, index = torch.topk(boxes.score * ~doubled, count)
     half = gather(boxes.half, index).clamp(min=_SMALLEST)
     return Boxes(gather(boxes.classes, index), gather(boxes.center, index), half, score)
@@ -142,8 +149,9 @@ def _owners(boxes: Boxes, cells: Tensor, aim: Tensor, semantic: Tensor) -> Tenso
     """For every cell the box that it lies in most centrally, that its offset points to and that is of its class, as a
     rider's and not the horse's: (B, h * w).
 
-    The sum of squared distances in half sizes of the box, less the logarithm of its score and the class logits
-    (B, C + 1, h, w) that the box expects, as one product of matrices.
+    The sum of squared distances in half sizes of the box and of the logarithm of its area, less that of its score and
+    the class logits (B, C + 1, h, w) that the box expects, as one product of matrices: much as a mixture of Gaussians
+    would have it.
     """
     height, width = cells.shape[-2:]
     middle = cells.new_tensor([(height - 1) / 2, (width - 1) / 2])[None, :, None]
@@ -156,6 +164,7 @@ def _owners(boxes: Boxes, cells: Tensor, aim: Tensor, semantic: Tensor) -> Tenso
     of_box = torch.cat([nearness, -2 * nearness * there], 1)
     constant = (1 + _VOTE) * (nearness * there.square()).sum(1, keepdim=True)
     constant = constant - _SURE * boxes.score.clamp(min=1e-6).log()[:, None]
+    constant = constant + _SMALLER * boxes.half.log().sum(1, keepdim=True)
     lies, aims = quadratic(cells.flatten(2) - middle), quadratic(aim.flatten(2) - middle)
     kinds = boxes.classes / boxes.classes.sum(1, keepdim=True).clamp(min=1e-6)
     asked = torch.cat([lies.expand(len(aims), -1, -1), aims, torch.ones_like(aims[:, :1]), semantic.flatten(2)], 1)

@@ -143,6 +143,9 @@ SUPPRESSED = {
     "the same object twice": ([(10, 10, 5, 5, 0.9), (10, 11, 5, 5, 0.5)], [0.9]),
     "side by side": ([(10, 10, 5, 5, 0.9), (10, 18, 5, 5, 0.5)], [0.9, 0.5]),
     "a small one in a large one": ([(10, 10, 9, 9, 0.5), (10, 10, 4, 4, 0.9)], [0.9, 0.5]),
+    "a small one that is nearly as sure": ([(10, 10, 9, 9, 0.9), (10, 10, 4, 4, 0.7)], [0.9, 0.7]),
+    "a part": ([(10, 10, 9, 9, 0.9), (10, 10, 4, 4, 0.5)], [0.9]),
+    "half of a part outside": ([(10, 10, 9, 9, 0.9), (10, 19, 4, 4, 0.5)], [0.9, 0.5]),
     "none": ([(10, 10, 5, 5, 0.0)], []),
 }
 
@@ -153,6 +156,14 @@ def test_an_object_keeps_one_box(rows: list[tuple[float, ...]], expected: list[f
     _, order = score.sort(descending=True)
     found = suppress(boxes(*[rows[i] for i in order]), len(rows))
     assert found.score[found.score > 0].tolist() == pytest.approx(expected)
+
+
+def test_what_lies_in_an_object_of_another_class_is_no_part_of_it() -> None:
+    """A driver in the car."""
+    car, driver = boxes((10, 10, 9, 9, 0.9)), boxes((10, 10, 4, 4, 0.3))
+    driver = driver._replace(classes=driver.classes.flip(1))
+    both = Boxes(*(torch.cat(parts, -1) for parts in zip(car, driver, strict=True)))
+    assert suppress(both, 2).score[0].tolist() == pytest.approx([0.9, 0.3])
 
 
 def joined(
@@ -237,6 +248,12 @@ def test_where_boxes_overlap_a_cell_goes_where_its_offset_points() -> None:
     # The surer one where the offset says nothing.
     sure = boxes((10, 8, 6, 6, 0.9), (10, 16, 6, 6, 0.2))
     assert led_to(joined(sure), 10, 12) == pytest.approx([10, 8])
+
+
+def test_in_a_box_within_a_box_a_cell_goes_to_the_smaller_one() -> None:
+    pair = boxes((10, 12, 8, 10, 0.8), (11, 13, 4, 3, 0.6))
+    for cell, middle in {(11, 14): (11, 13), (15, 19): (10, 12)}.items():
+        assert led_to(joined(pair), *cell) == pytest.approx(list(middle))
 
 
 def test_where_boxes_overlap_a_cell_goes_to_the_box_of_its_class() -> None:

@@ -215,9 +215,9 @@ def in_no_object_s_box(claims: Claims, labels: Tensor, count: int) -> Tensor:
     boxes = claims.boxes
     # Cell n reaches from n - 1/2 to n + 1/2.
     own_low, own_high = ((torch.stack(side, 1).float() - 0.5)[..., None] for side in (low, high))
-    low_, high_ = (boxes.center - boxes.half)[:, :, None], (boxes.center + boxes.half)[:, :, None]
-    shared = (torch.minimum(own_high, high_) - torch.maximum(own_low, low_)).clamp(min=0).prod(1)
-    union = (own_high - own_low).prod(1) + (high_ - low_).prod(1) - shared
+    box_low, box_high = (boxes.center - boxes.half)[:, :, None], (boxes.center + boxes.half)[:, :, None]
+    shared = (torch.minimum(own_high, box_high) - torch.maximum(own_low, box_low)).clamp(min=0).prod(1)
+    union = (own_high - own_low).prod(1) + (box_high - box_low).prod(1) - shared
     right = (shared > 0.5 * union) & there.flatten(1, 2).any(1)[..., None]
     wrong = ~right.any(1)
     return claims.inside * wrong.gather(1, claims.chosen.flatten(1)).unflatten(1, claims.chosen.shape[1:])

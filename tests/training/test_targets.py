@@ -119,7 +119,7 @@ def test_background_in_a_box_of_no_object_costs_nothing() -> None:
     ghost = torch.where(seen, semantic.roll(1, 1), semantic)
     half = torch.tensor([[[size[0] / 2], [size[1] / 4]]]).expand(len(here), -1, -1)
     box = Boxes(torch.ones(len(here), 1, 1), half - 0.5, half, torch.full((len(here), 1), 0.1))
-    claims = Claims(box, torch.zeros_like(targets.labels, dtype=torch.long), here.float())
+    claims = Claims(box, torch.zeros_like(targets.labels.flatten(1), dtype=torch.long), here.float())
     weight = torch.zeros_like(targets.center)
     alone, claimed = (semantic_loss(ghost, targets, weight, LossConfig(), of) for of in (None, claims))
     assert alone > 1

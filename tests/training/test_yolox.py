@@ -229,7 +229,7 @@ def test_a_box_of_no_object_is_told(box: tuple[float, float, float, float], wron
     labels = torch.zeros(1, 20, 30, dtype=torch.uint8)
     labels[0, 4:9, 3:10] = 1
     inside = torch.rand(1, 20, 30)
-    claims = Claims(boxes((*box, 0.5)), torch.zeros(1, 20, 30, dtype=torch.long), inside)
+    claims = Claims(boxes((*box, 0.5)), torch.zeros(1, 600, dtype=torch.long), inside)
     assert torch.equal(in_no_object_s_box(claims, labels, 2), inside * wrong)
 
 

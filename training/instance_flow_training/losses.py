@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from instance_flow.declare import check, setting
+from instance_flow_training.network.boxes import intersections
 from instance_flow_training.network.maps import OUTPUT_STRIDE, Claims, FlowMaps, IntraMaps
 from instance_flow_training.network.model import AFFINITY, OFFSET
 from instance_flow_training.targets import IGNORE
@@ -129,10 +130,14 @@ def cross_entropy(logits: Tensor, semantic: Tensor, weight: Tensor | None = None
     return masked_mean(loss, known if weight is None else known * weight)
 
 
+def object_cells(labels: Tensor, count: int) -> Tensor:
+    """Which cells of labels (B, h, w) are of which of ``count`` objects: (B, h, w, N), 0 or 1; unknown of none."""
+    return F.one_hot(torch.where(labels == IGNORE, 0, labels).long(), count + 1)[..., 1:]
+
+
 def size_weights(labels: Tensor, count: int, largest: float) -> Tensor:
     """Weights (B, h, w) of 1 .. ``largest`` for the cells of ``count`` objects, see ``LossConfig.small_objects``."""
-    one_hot = F.one_hot(torch.where(labels == IGNORE, 0, labels).long().flatten(1), count + 1)
-    share = one_hot.float().mean(1)[:, 1:].clamp(min=1e-6)
+    share = object_cells(labels, count).float().mean((1, 2)).clamp(min=1e-6)
     weight = (MEDIUM_AREA / share).sqrt().clamp(1.0, largest)
     return object_values(labels, weight[..., None])[:, 0].clamp(min=1.0)
 
@@ -149,8 +154,7 @@ def association_loss(
         labels, reference_labels: (P, h, w) cells of the target and of the reference frame.
         pixel_stride: cells between two pixels of the attention's target side.   count: N, number of objects.
     """
-    one_hot = F.one_hot(torch.where(reference_labels == IGNORE, 0, reference_labels).long(), count + 1)
-    one_hot = one_hot[..., 1:].permute(0, 3, 1, 2).float()
+    one_hot = object_cells(reference_labels, count).permute(0, 3, 1, 2).float()
     step = round((one_hot[0, 0].numel() / attention.shape[-1]) ** 0.5)
     members = (F.avg_pool2d(one_hot, step) > 0).float().flatten(2)
     own = labels[:, pixel_stride // 2 :: pixel_stride, pixel_stride // 2 :: pixel_stride].flatten(1)
@@ -206,7 +210,7 @@ def in_no_object_s_box(claims: Claims, labels: Tensor, count: int) -> Tensor:
 
     labels: (B, h, w).   A box is an object's where they share half of their union.
     """
-    there = F.one_hot(torch.where(labels == IGNORE, 0, labels).long(), count + 1)[..., 1:] > 0
+    there = object_cells(labels, count) > 0
     low, high = [], []
     for lines in (there.any(2), there.any(1)):
         lines = lines.transpose(1, 2)
@@ -214,13 +218,12 @@ def in_no_object_s_box(claims: Claims, labels: Tensor, count: int) -> Tensor:
         high.append(lines.shape[-1] - lines.flip(-1).float().argmax(-1))
     boxes = claims.boxes
     # Cell n reaches from n - 1/2 to n + 1/2.
-    own_low, own_high = ((torch.stack(side, 1).float() - 0.5)[..., None] for side in (low, high))
-    box_low, box_high = (boxes.center - boxes.half)[:, :, None], (boxes.center + boxes.half)[:, :, None]
-    shared = (torch.minimum(own_high, box_high) - torch.maximum(own_low, box_low)).clamp(min=0).prod(1)
-    union = (own_high - own_low).prod(1) + (box_high - box_low).prod(1) - shared
+    own_low, own_high = (torch.stack(side, 1).float() - 0.5 for side in (low, high))
+    shared = intersections(own_low, own_high, boxes.center - boxes.half, boxes.center + boxes.half)
+    union = (own_high - own_low).prod(1)[..., None] + 4 * boxes.half.prod(1)[:, None] - shared
     right = (shared > 0.5 * union) & there.flatten(1, 2).any(1)[..., None]
     wrong = ~right.any(1)
-    return claims.inside * wrong.gather(1, claims.chosen.flatten(1)).unflatten(1, claims.chosen.shape[1:])
+    return claims.inside * wrong.gather(1, claims.chosen).view_as(claims.inside)
 
 
 def semantic_loss(
@@ -233,18 +236,21 @@ def semantic_loss(
     """
     step = config.semantic_stride
     truth = targets.semantic[:, step // 2 :: step, step // 2 :: step]
+
+    def of_pixels(cells: Tensor) -> Tensor:
+        return F.interpolate(cells[:, None], truth.shape[-2:])[:, 0]
+
     if claims is not None:
-        wrong = in_no_object_s_box(claims, targets.labels, targets.weight.shape[1])
-        wrong = F.interpolate(wrong[:, None], truth.shape[-2:])[:, 0] > 0.5
+        wrong = of_pixels(in_no_object_s_box(claims, targets.labels, targets.weight.shape[1])) > 0.5
         truth = torch.where(wrong & (truth == 0), IGNORE, truth)
     logits = F.interpolate(logits, truth.shape[-2:], mode="bilinear", align_corners=False)
     if config.hard_pixels == 1:
         if config.small_objects == 1:
             return cross_entropy(logits, truth)
         sizes = size_weights(targets.labels, targets.weight.shape[1], config.small_objects)
-        return cross_entropy(logits, truth, F.interpolate(sizes[:, None], truth.shape[-2:])[:, 0])
+        return cross_entropy(logits, truth, of_pixels(sizes))
     loss = F.cross_entropy(logits, truth.long(), ignore_index=IGNORE, reduction="none")
-    loss = loss * F.interpolate(weight[:, None], truth.shape[-2:])[:, 0].clamp(min=1.0)
+    loss = loss * of_pixels(weight).clamp(min=1.0)
     known = int((truth != IGNORE).sum())
     return loss.flatten().topk(max(1, round(config.hard_pixels * known))).values.mean()
 

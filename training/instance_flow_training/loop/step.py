@@ -32,7 +32,7 @@ class BatchMaps(NamedTuple):
     token_cells: Tensor | None
     target: Tensor
     reference: Tensor
-    claims: Claims | None = None
+    claims: Claims | None
 
     @property
     def reference_offset(self) -> Tensor:
@@ -66,15 +66,16 @@ def forward_maps(
     """
     target, reference = frame_pairs(len(images) // frames_per_clip, frames_per_clip, images.device)
     frames = network.frames(images)
-    if frames_per_clip == 1:
-        return BatchMaps(frames.learned, None, None, target, reference, frames.claims)
-    if isinstance(network.inter, TokenFlow):
+    flow = token_cells = None
+    if frames_per_clip > 1 and isinstance(network.inter, TokenFlow):
         tokens = network.inter.choose(frames, torch.zeros_like(frames.foreground) if heat is None else heat)
         (features,) = network.inter.features(frames, tokens)
         flow = network.inter(frames, [features.index_select(0, reference)], target, tokens)
-        return BatchMaps(frames.learned, flow, tokens.cell, target, reference, frames.claims)
-    cached = [f.index_select(0, reference) for f in network.inter.features(frames)]
-    return BatchMaps(frames.learned, network.inter(frames, cached, target), None, target, reference)
+        token_cells = tokens.cell
+    elif frames_per_clip > 1:
+        cached = [f.index_select(0, reference) for f in network.inter.features(frames)]
+        flow = network.inter(frames, cached, target)
+    return BatchMaps(frames.learned, flow, token_cells, target, reference, frames.claims)
 
 
 def forward_losses(

@@ -50,12 +50,17 @@ def surest(every: Tensor, count: int) -> Boxes:
     return Boxes(classes, center, half, score)
 
 
+def intersections(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor) -> Tensor:
+    """Areas that N boxes share with each of K others, from their corners (B, 2, N) and (B, 2, K): (B, N, K)."""
+    shared = torch.minimum(high[..., None], other_high[..., None, :])
+    return (shared - torch.maximum(low[..., None], other_low[..., None, :])).clamp(min=0).prod(1)
+
+
 def suppress(boxes: Boxes, count: int = BOXES) -> Boxes:
     """Leave out every box that a surer one overlaps (fast non-maximum suppression of YOLACT) or that is a part of it,
     and keep the surest."""
     low, high = boxes.center - boxes.half, boxes.center + boxes.half
-    shared = torch.minimum(high[..., None], high[..., None, :]) - torch.maximum(low[..., None], low[..., None, :])
-    intersection = shared.clamp(min=0).prod(1)
+    intersection = intersections(low, high, low, high)
     area = 4 * boxes.half.prod(1)
     union = area[..., None] + area[..., None, :] - intersection
     place = torch.arange(boxes.score.shape[1], device=boxes.score.device)
@@ -121,7 +126,7 @@ class DetectionEvidence(nn.Module):
         background = learned.semantic[:, :1] - _FOREGROUND * middles[:, None]
         semantic = torch.cat([background.to(features.dtype), learned.semantic[:, 1:]], 1)
         offset = torch.where(covered[:, None], (center - cells).to(features.dtype), maps.offset)
-        claims = Claims(boxes, owners.unflatten(1, features.shape[-2:]), inside[:, 0])
+        claims = Claims(boxes, owners, inside[:, 0])
         return learned, IntraMaps(semantic, heat, offset), claims
 
     def _raising(self, boxes: Boxes, unknown: Sequence[int]) -> Boxes:

@@ -52,8 +52,10 @@ class Boxes(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """Which cells are whose: ``boxes``; of each cell (B, h, w) the box that it chose, and how far inside of it the cell
-    lies, 0 .. 1."""
+    """Which cells are whose.
+
+    chosen: (B, h * w) which of the ``boxes`` a cell chose.   inside: (B, h, w) how far inside of it it lies, 0 .. 1.
+    """
 
     boxes: Boxes
     chosen: Tensor

@@ -72,6 +72,15 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+def of_model(owner: type, name: str, before: str = "") -> Any:
+    """A setting that, unless it is set, is that of the same name of ``owner``, which the model gives.
+
+    before: put before its description.
+    """
+    metadata = owner.__dataclass_fields__[name].metadata  # type: ignore[attr-defined]
+    return setting(OWN, before + metadata["description"], OWN, metadata["range"][1], own=True)
+
+
 def declared(config: Any) -> list[Field[Any]]:
     """The fields of a dataclass, or of its type, that ``setting`` made."""
     return [spec for spec in fields(config) if "description" in spec.metadata]

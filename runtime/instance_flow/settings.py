@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from instance_flow.declare import OWN, check, chosen, setting
+from instance_flow.declare import OWN, check, chosen, of_model, setting
 from instance_flow.formats.foreign_text import shown
 from instance_flow.structures import MatchCosts, ModelInfo
 
 EVIDENCE = "evidence"
 NEAREST, MEAN = POLICIES = ("nearest", "mean")
 """How the distances to an identity's appearances become one: the paper's smallest, or their mean."""
+_EVIDENCE = f"matching = {EVIDENCE}: "
 LETTERBOX, STRETCH = FITS = ("letterbox", "stretch")
 """How a picture is brought to the network's input size."""
 
@@ -56,56 +57,15 @@ class AssemblyConfig:
         "the paper; mean = the mean of these distances",
         choices=(EVIDENCE, *POLICIES),
     )
-    max_cost: float = setting(
-        OWN,
-        "matching = evidence: bound of the cost; lower gives more new ids, higher more wrong ones. A distant object of "
-        "the same colours may cost as little as a near one of others: no distance alone rules a match out",
-        OWN,
-        50.0,
-        own=True,
-    )
-    flow_error: float = setting(
-        OWN,
-        "matching = evidence: least error that the flow is taken to have, even where the pixels of an object agree on "
-        "it, as a fraction of sqrt(height * width) of the network's input",
-        OWN,
-        1.0,
-        own=True,
-    )
-    look_weight: float = setting(
-        OWN, "matching = evidence: weight of unlike colours; 0 = colours do not count", OWN, 50.0, own=True
-    )
-    look_gain: float = setting(
-        OWN, "matching = evidence: higher makes small differences of colour cost more", OWN, 1000.0, own=True
-    )
-    motion_weight: float = setting(
-        OWN,
-        "matching = evidence: weight of the distance from where the last motion leads; 0 = it does not count",
-        OWN,
-        50.0,
-        own=True,
-    )
-    motion_error: float = setting(
-        OWN,
-        "matching = evidence: how far an object strays from its last motion in one frame, in units of flow_error",
-        OWN,
-        1000.0,
-        own=True,
-    )
-    class_weight: float = setting(
-        OWN,
-        "matching = evidence: weight of another class than that of the id; 0 = classes do not count",
-        OWN,
-        50.0,
-        own=True,
-    )
-    lost_cost: float = setting(
-        OWN,
-        "matching = evidence: cost of an id that no reference shows, in place of the flow's",
-        OWN,
-        50.0,
-        own=True,
-    )
+    max_cost: float = of_model(MatchCosts, "max_cost", _EVIDENCE)
+    flow_error: float = of_model(MatchCosts, "flow_error", _EVIDENCE)
+    look_weight: float = of_model(MatchCosts, "look_weight", _EVIDENCE)
+    look_gain: float = of_model(MatchCosts, "look_gain", _EVIDENCE)
+    motion_weight: float = of_model(MatchCosts, "motion_weight", _EVIDENCE)
+    motion_error: float = of_model(MatchCosts, "motion_error", _EVIDENCE)
+    class_weight: float = of_model(MatchCosts, "class_weight", _EVIDENCE)
+    gap_weight: float = of_model(MatchCosts, "gap_weight", _EVIDENCE)
+    lost_cost: float = of_model(MatchCosts, "lost_cost", _EVIDENCE)
     lost_frames: int = setting(
         30, "matching = evidence: number of frames for which an object that no reference shows is remembered", 0, 10_000
     )

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from instance_flow.declare import setting
 from instance_flow.tracks import (
     NEW,
     NUMBERS,
@@ -155,25 +156,41 @@ class Instances:
 
 @dataclass(frozen=True)
 class MatchCosts:
-    """Weights of the costs in ``matching.match_by_evidence``: how reliable a model's flow and colours are.
+    """Weights of the costs in ``matching.match_by_evidence``: how reliable a model's flow and colours are."""
 
-    flow_error: what flow misses by where the pixels of an object agree on it, as a fraction of sqrt(height * width).
-    look_weight, look_gain: weight of the difference of colours, and how soon colours count as different.
-    motion_weight: weight of the distance to the center extrapolated by the last motion.   motion_error: error of that
-        extrapolation per frame, in units of ``flow_error``.
-    class_weight: weight of a class that differs from the identity's votes; 0 = classes do not count.
-    lost_cost: cost of an identity that no reference shows, in place of the flow's.
-    max_cost: largest cost at which an identity is still kept.
-    """
-
-    flow_error: float = 1 / 62
-    look_weight: float = 2.0
-    look_gain: float = 20.0
-    motion_weight: float = 0.5
-    motion_error: float = 5.0
-    class_weight: float = 0.0
-    lost_cost: float = 3.0
-    max_cost: float = 8.5
+    flow_error: float = setting(
+        1 / 62,
+        "least error that the flow is taken to have, even where the pixels of an object agree on it, as a fraction of "
+        "sqrt(height * width) of the network's input",
+        0.0,
+        1.0,
+    )
+    look_weight: float = setting(2.0, "weight of unlike colours; 0 = colours do not count", 0.0, 50.0)
+    look_gain: float = setting(20.0, "higher makes small differences of colour cost more", 0.0, 1000.0)
+    motion_weight: float = setting(
+        0.5, "weight of the distance from where the last motion leads; 0 = it does not count", 0.0, 50.0
+    )
+    motion_error: float = setting(
+        5.0, "how far an object strays from its last motion in one frame, in units of flow_error", 0.0, 1000.0
+    )
+    class_weight: float = setting(
+        0.0, "weight of another class than that of the id; 0 = classes do not count", 0.0, 50.0
+    )
+    gap_weight: float = setting(
+        0.0,
+        "weight of the logarithm of the frames since an id was seen: of two ids that an object had, it keeps the "
+        "latest; 0 = they do not count",
+        0.0,
+        50.0,
+    )
+    lost_cost: float = setting(3.0, "cost of an id that no reference shows, in place of the flow's", 0.0, 50.0)
+    max_cost: float = setting(
+        8.5,
+        "bound of the cost; lower gives more new ids, higher more wrong ones. A distant object of the same colours may "
+        "cost as little as a near one of others: no distance alone rules a match out",
+        0.0,
+        50.0,
+    )
 
 
 @dataclass(frozen=True)

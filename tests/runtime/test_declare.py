@@ -228,6 +228,7 @@ def test_the_words_say_what_leaves_a_setting_to_the_model() -> None:
             "motion_weight",
             "motion_error",
             "class_weight",
+            "gap_weight",
             "lost_cost",
         ),
         *("max_stray", "min_score"),

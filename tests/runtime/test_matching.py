@@ -203,6 +203,7 @@ def evidence(
     class_scores: list[tuple[float, ...]] | None = None,
     votes: dict[int, tuple[float, ...]] | None = None,
     class_weight: float = 0.0,
+    gap_weight: float = 0.0,
     backwards: bool = False,
 ) -> list[int]:
     """Ids by evidence; flows are 0 unless given, the unit is one cell.
@@ -230,7 +231,7 @@ def evidence(
             np.array([(votes or {}).get(k, (0, 0)) for k in known], np.float64),
         ),
         1.0,
-        replace(MatchCosts(), max_cost=max_cost, class_weight=class_weight),
+        replace(MatchCosts(), max_cost=max_cost, class_weight=class_weight, gap_weight=gap_weight),
         np.array(class_scores, np.float32) if class_scores else None,
     ).ids.tolist()
 
@@ -269,6 +270,17 @@ EVIDENCE: dict[str, tuple[dict[str, Any], list[int]]] = {
         [2],
     ),
     "away four times as long, twice as far": ({**EQUALS, "expected": {1: (5, 25), 2: (5, 50)}, "gaps": {2: 4}}, [1]),
+    "of two ids that it had, the one that it had last": ({**EQUALS, "gaps": {1: 2}, "gap_weight": 0.5}, [2]),
+    "how long it was away is not counted": ({**EQUALS, "gaps": {1: 2}}, [1]),
+    "a better flow outweighs a gap": ({"before": [{1: (5, 5), 2: (5, 8)}], "gaps": {1: 3}, "gap_weight": 0.5}, [1]),
+    "the cheapest pair leaves too little for the others": (
+        {"before": [{1: (5, 12.2), 2: (5, 16)}], "now": ((5, 10), (5, 14))},
+        [1, 2],
+    ),
+    "a sure match is not given up for two mediocre ones": (
+        {"before": [{1: (5, 5), 2: (5, 5.9)}], "now": ((5, 5), (5, 4.1))},
+        [1, 2],
+    ),
     "flow goes before motion": ({"before": [{1: (5, 5), 2: (5, 10)}], "expected": {1: (5, 30)}}, [1]),
     "no reference, nothing known": ({"before": []}, [0]),
     "nothing here": ({"before": [{3: (5, 6)}], "now": ()}, []),

@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from instance_flow.assembly.appearance import similarity
-from instance_flow.assembly.assignment import cheapest_pairs
+from instance_flow.assembly.assignment import assign, cheapest_pairs
 from instance_flow.kernels.input import kernel_input
 from instance_flow.kernels.label_stretches import stretch_end
 from instance_flow.settings import NEAREST, POLICIES
@@ -154,7 +154,8 @@ def match_instances(
         raise ValueError(f"policy is {policy!r}; it must be one of {', '.join(POLICIES)}")
     compared = _compare(centers, flows, reference_centers, reference_ids)
     cost = compared.nearest if policy == NEAREST else compared.mean
-    return _assign(cost, max_distance, compared.ids, compared)
+    pairs = cheapest_pairs(cost, max_distance, compared.ids, compared.shown_by)
+    return _matches(len(cost), pairs, compared.ids, compared)
 
 
 def match_by_evidence(
@@ -178,7 +179,10 @@ def match_by_evidence(
     look-alikes that the flow confuses. A class that differs from the identity's votes costs, too: one minus the
     Bhattacharyya coefficient of both distributions, so that mistaking a truck for a bus hardly counts. An identity that
     no reference shows has a fixed cost in place of the flow's, so that an object that was hidden for long is
-    re-identified by appearance. Matches are made greedily, lowest cost first, each object and each identity once.
+    re-identified by appearance. One that was not seen for g frames costs log(g) more with ``gap_weight``: what is there
+    is mostly found, so of two identities that an object had, the one that it had last is likelier. Matches are those
+    whose costs' roots have the least sum over all objects, each object and each identity once; the root keeps a sure
+    match from being given up for two mediocre ones.
 
     Args:
         centers, flows, reference_centers, reference_ids: as for ``match_instances``.
@@ -199,9 +203,10 @@ def match_by_evidence(
     if costs.class_weight and class_scores is not None and known.votes is not None:
         votes = known.votes.reshape(len(order), class_scores.shape[1])[order]
         cost += costs.class_weight * (1.0 - _class_overlap(class_scores, votes))
+    cost += costs.gap_weight * np.log(known.gaps[order])
     cost[:, : len(shown)] += compared.mean
     cost[:, len(shown) :] += costs.lost_cost
-    return _assign(cost, costs.max_cost, known.ids[order], compared)
+    return _matches(len(cost), _least_in_all(cost, costs.max_cost), known.ids[order], compared)
 
 
 def _class_overlap(scores: FloatArray, votes: NDArray[np.float64]) -> FloatArray:
@@ -291,11 +296,21 @@ def _merge(
                 nearest[m, k], shown_by[m, k] = distance[m, n], reference
 
 
-def _assign(cost: FloatArray, limit: float, identities: IntArray, compared: _Compared) -> Matches:
-    """Lowest cost first, every object and every identity once; columns beyond the compared ones are lost identities."""
-    count = len(cost)
+def _least_in_all(cost: FloatArray, limit: float) -> list[tuple[int, int]]:
+    """Pairs (row, column) of costs (M, K) so that the sum of their roots is least, where a row without a partner has
+    the root of ``limit``; none is above it."""
+    rows, columns = cost.shape
+    alone = np.full((rows, rows), limit)
+    # What is beyond the limit is beyond it by any amount.
+    table = np.sqrt(np.concatenate([np.minimum(cost, 2 * limit + 1), alone], 1, dtype=np.float64))
+    partners = enumerate(assign(table).tolist())
+    return [(m, k) for m, k in partners if k < columns and cost[m, k] <= limit]
+
+
+def _matches(count: int, pairs: Sequence[tuple[int, int]], identities: IntArray, compared: _Compared) -> Matches:
+    """Of ``count`` objects with these identities; columns beyond the compared ones are lost identities."""
     matches = Matches(np.zeros(count, np.int64), np.full(count, -1, np.int64), np.full(count, np.nan, np.float32))
-    for m, k in cheapest_pairs(cost, limit, identities, compared.shown_by):
+    for m, k in pairs:
         matches.ids[m] = identities[k]
         if k < len(compared.ids):
             matches.reference[m], matches.distance[m] = compared.shown_by[m, k], compared.nearest[m, k]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import hashlib
 import logging
 import sys
@@ -149,7 +148,7 @@ def export(
     training = f"{config.name}: {steps} steps of {config.batch} clips, seed {config.seed}"
     precision = "float16" if half else "float32"
     origin = {"name": config.name, "training": training, "weights_sha256": weights_hash(network)}
-    fields = {**origin, "precision": precision, **dataclasses.asdict(config.defaults), **changes}
+    fields = {**origin, "precision": precision, **config.defaults.fields(), **changes}
     info = model_info(network, size, class_names, **fields)
     if compact:
         network = rounded(network)

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from instance_flow import AssemblyConfig, Pipeline
 from instance_flow.declare import declared
 from instance_flow.network.onnx import OnnxNetwork, write_metadata
-from instance_flow.structures import ModelInfo
+from instance_flow.structures import MatchCosts, ModelInfo
 from instance_flow_export.compact import rounded
 from instance_flow_export.export import export, export_graph, main, make_parser, prove_and_write, weights_hash
 from instance_flow_export.half import halve
@@ -181,6 +181,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> tuple[InstanceFlowNet, P
         **{"model.semantic_channels": 16, "model.instance_channels": 16, "model.head_channels": 8},
         **{"data.source": "worlds", "data.sizes": [list(SIZE)], "data.workers": 0, "init.checkpoint": '""'},
         **{"steps": 2, "batch": 2, "threads": 1, "validation.size": list(SIZE)},
+        **{"defaults.match_costs.gap_weight": 0.25},
     }
     path = Path(__file__).parents[2] / "training" / "configs" / "youtube_vis_2019.toml"
     config = load_config(path, [f"{name}={value}" for name, value in small.items()])
@@ -197,6 +198,7 @@ def test_the_papers_recipe_is_trained_exported_proven_and_run(recipe: tuple[Inst
     pipeline = Pipeline.load(recipe[1], "cpu", AssemblyConfig.paper())
     seen: list[list[int]] = []
     pipeline.observer = lambda observed: seen.append([r.frame_index for r in observed.references])
+    assert pipeline.info.match_costs == MatchCosts(gap_weight=0.25), "those of the training"
     clip = generate_clip(90_000, "mixed", WorldConfig(size=SIZE, frames=7))
     for image in clip.images:
         tracks = pipeline.step(image)

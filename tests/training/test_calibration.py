@@ -67,7 +67,7 @@ def test_bad_constants_are_bettered(found: list[FoundClip], info: ModelInfo) -> 
     costs, before, after = calibrate(bad, found, said.append)
     assert after.idf1 > before.idf1
     assert costs != bad.match_costs
-    assert len(said) == 16
+    assert len(said) == 18
     assert "round 2 of 2, max_cost" in said[-1]
 
 

@@ -141,6 +141,11 @@ BAD_CONFIGS = {
         ["defaults.confirm_frames=0"],
         "defaults.confirm_frames is 0; it must be a whole number from 1",
     ),
+    "a constant of the matching out of its range": (
+        "",
+        ["defaults.match_costs.max_cost=60"],
+        "defaults.match_costs.max_cost is 60.0; it must be a number from 0.0 to 50.0",
+    ),
     "fewer than no workers": ("", ["data.workers=-1"], "data.workers is -1; it must be a whole number from 0"),
     "nothing made ahead": ("", ["data.prefetch=0"], "data.prefetch is 0; it must be a whole number from 1"),
     "fused Adam beside a loss scale": (

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from instance_flow.declare import check, setting
 from instance_flow.network.protocol import Network
 from instance_flow.pipeline import Pipeline
-from instance_flow.structures import Image, ModelInfo, Prediction
+from instance_flow.structures import Image, MatchCosts, ModelInfo, Prediction
 from instance_flow_training.comparing.scoring import held_out_clips, score_tracks, score_videos, track_clip
 from instance_flow_training.data.label_sources import open_truth
 from instance_flow_training.data.set_files import read_frame
@@ -91,9 +91,15 @@ class ModelDefaults:
     confirm_frames: int = setting(
         ModelInfo.confirm_frames, "frames in a row that show an object before it is published", 1, 10_000
     )
+    match_costs: MatchCosts = field(default_factory=MatchCosts)
 
     def __post_init__(self) -> None:
         check(self, "defaults.")
+        check(self.match_costs, "defaults.match_costs.")
+
+    def fields(self) -> dict[str, Any]:
+        """Of ``ModelInfo``."""
+        return {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
 
 
 class TorchNetwork(Network):
@@ -163,7 +169,7 @@ def validate(
     defaults: of the centers. All that is found counts, whatever its score.
     """
     network.eval()
-    found = dataclasses.asdict(defaults or ModelDefaults()) | {"min_score": 0.0, "confirm_frames": 1}
+    found = (defaults or ModelDefaults()).fields() | {"min_score": 0.0, "confirm_frames": 1}
     pipeline = Pipeline(TorchNetwork(network, model_info(network, config.size, class_names, **found)))
     if config.annotations:
         images = Path(config.images) if config.images else None

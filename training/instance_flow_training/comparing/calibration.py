@@ -143,7 +143,8 @@ def _one_to_one(pairs: dict[tuple[int, int], int]) -> int:
 def calibrate(
     info: ModelInfo, clips: Sequence[FoundClip], report: Callable[[str], None] = lambda _: None
 ) -> tuple[MatchCosts, Score, Score]:
-    """The best constants that a search along each of them finds, and the scores before and after.
+    """The best constants that a search along each of them finds, and the scores before and after. One that is 0 is
+    tried as if it were 1.
 
     Raises ValueError without clips, or where nothing in them was found.
     """
@@ -161,7 +162,7 @@ def calibrate(
     best = before
     for turn in range(ROUNDS):
         for field in fields(MatchCosts):
-            middle = getattr(costs, field.name)
+            middle = getattr(costs, field.name) or 1.0
             for factor in FACTORS:
                 tried = replace(costs, **{field.name: middle * factor})
                 found = judge(tried)

@@ -68,6 +68,46 @@ def test_what_is_cut_out_and_what_is_a_ground(library: CutoutLibrary) -> None:
     assert len(library.empty_grounds) == 1
 
 
+def test_pasted_objects_have_exact_labels(library: CutoutLibrary) -> None:
+    """On a grey picture with one red object: reds and greens are new objects where labels say so; all else stays."""
+    image = np.full((120, 160, 3), 100, np.uint8)
+    labels = np.zeros((120, 160), np.uint8)
+    labels[30:90, 60:100], labels[:, 150:] = 1, IGNORE
+    image[labels == 1] = RED
+    counts, behind = np.zeros(2, int), 0
+    for seed in range(40):
+        made, painted, classes = library.paste(np.random.default_rng(seed), image, labels, np.array([0]))
+        assert 1 <= len(classes) <= 5
+        assert (painted[painted != IGNORE] <= len(classes)).all()
+        untouched = cv2.dilate((painted != labels).astype(np.uint8), np.ones((15, 15))) == 0
+        # Of one that looks in from outside there may be no more than its soft edge.
+        assert np.abs(made[untouched].astype(int) - image[untouched]).mean() < 0.1
+        for row, class_id in enumerate(classes.tolist()[1:], 2):
+            inside = cv2.erode((painted == row).astype(np.uint8), np.ones((5, 5))) > 0
+            assert (made[inside].argmax(1) == class_id).all()
+            counts[class_id] += inside.any()
+        behind += len(classes) > 1 and bool((painted[labels == 1] == 1).all())
+    assert counts[0] > 2 * counts[1] > 0, "mostly of the class that is there"
+    assert 0 < behind < 40, "some stand behind it"
+    assert (image[labels == 1] == RED).all(), "the picture is kept"
+
+
+def test_stills_with_pasted_objects(tmp_path: Path) -> None:
+    path = write_set(tmp_path)
+    kinds = [
+        open_training_data(
+            DataConfig(source="youtube_vis", annotations=str(path), classes="red, green", crop=(96, 128), paste=share),
+            40,
+            1,
+        )
+        for share in (0.0, 1.0)
+    ]
+    plain, pasted = (sum(len(data[i].targets[0].centers) for i in range(20)) for data in kinds)
+    assert pasted > plain + 20
+    again = kinds[1][3]
+    np.testing.assert_array_equal(kinds[1][3].images, again.images)
+
+
 @pytest.mark.parametrize("situation", REAL_SITUATIONS)
 def test_masks_lie_on_the_objects(library: CutoutLibrary, situation: str) -> None:
     """Where a label says red the picture is red, and nowhere else; the ground is grey."""

@@ -91,6 +91,13 @@ class DataConfig:
         0,
         1,
     )
+    paste: float = setting(
+        0.0,
+        "share of the stills onto which more of the set's objects are pasted, mostly beside others of their class and "
+        "over parts of them",
+        0,
+        1,
+    )
     first_seed: int = setting(1_000_000, "sample i is made from this seed and i", 0, MOST_SEEDS)
     sizes: tuple[tuple[int, int], ...] = setting(
         ((192, 320),),
@@ -239,7 +246,7 @@ class AnnotatedClips(TrainingData):
         self.class_names = clip_set.class_names
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._shares = clip_shares(clip_set, config.balance) if config.balance else None
-        self._library = CutoutLibrary(clip_set) if config.cutouts else None
+        self._library = CutoutLibrary(clip_set) if config.cutouts or config.paste else None
         self._named: set[str] = set()
 
     def __getitem__(self, index: int) -> Sample:
@@ -272,6 +279,9 @@ class AnnotatedClips(TrainingData):
         colour = draw_colour(rng, self.config.colour)
         pixels = {t: change_colour(self._read(clip, t), colour) for t in set(frames)}
         painted = {t: paint_labels(clip, t) for t in set(frames)}
+        class_ids = clip.class_ids
+        if self._library is not None and len(clip.files) == 1 and rng.random() < self.config.paste:
+            pixels[0], painted[0], class_ids = self._library.paste(rng, pixels[0], painted[0], class_ids)
         truth = [painted[t] for t in frames]
         views, labels = self._view(rng, truth, moves)
         if not any((frame != IGNORE).any() for frame in labels):
@@ -280,7 +290,7 @@ class AnnotatedClips(TrainingData):
         images = [warp_image(pixels[t], view, self.config.crop) for t, view in zip(frames, views, strict=True)]
         return Sample(
             np.stack(images),
-            [frame_targets(frame, clip.class_ids, spread=self.config.center_spread) for frame in labels],
+            [frame_targets(frame, class_ids, spread=self.config.center_spread) for frame in labels],
         )
 
     def _world(self, rng: np.random.Generator, index: int, library: CutoutLibrary) -> Sample:

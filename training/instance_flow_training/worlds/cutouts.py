@@ -29,6 +29,10 @@ LEAST_EXTENT = 48
 _LEAST_SHARE = 0.2
 """Of its box that an object must fill: less is mostly the frame of something else."""
 _MARGIN = 2
+_MOST_PASTED, _BESIDE = 4, 0.8
+"""Cut-outs that are pasted into a picture at most, and the share of them beside one of their class."""
+_LEAST_PASTED, _LARGEST_SCALE = 4, 2.0
+"""Pixels of each side that a pasted object must show, and how far it is enlarged at most."""
 _KEPT = 256
 """Pictures and cut-outs that are kept in memory."""
 
@@ -88,6 +92,46 @@ class CutoutLibrary:
         members = self.empty_grounds if empty and self.empty_grounds else self.grounds
         return members[int(rng.integers(len(members)))]
 
+    def paste(
+        self, rng: np.random.Generator, image: Image, labels: NDArray[np.uint8], class_ids: NDArray[np.int64]
+    ) -> tuple[Image, NDArray[np.uint8], NDArray[np.int64]]:
+        """Put one to four cut-outs into a picture: its image (H, W, 3), labels (H, W) and classes with them.
+
+        Most are of the class of an object that is there, of about its size, and hide a part of it or stand behind it:
+        where one object ends and the next one of its kind begins is seldom seen in a small set.
+        """
+        image, labels, classes = image.copy(), labels.copy(), class_ids.tolist()
+        for _ in range(int(rng.integers(1, _MOST_PASTED + 1))):
+            there = [n for n in np.unique(labels).tolist() if 0 < n < IGNORE and self.cutouts[classes[n - 1]]]
+            neighbour = int(rng.choice(there)) if there and rng.random() < _BESIDE else 0
+            if neighbour:
+                class_id = classes[neighbour - 1]
+                name = f"{class_id}:{int(rng.integers(len(self.cutouts[class_id])))}"
+                x, y, w, h = cv2.boundingRect((labels == neighbour).view(np.uint8))
+                middle = (
+                    x + rng.choice([-1, 1]) * rng.uniform(0.25, 1) * w + w / 2,
+                    y + rng.uniform(-0.3, 0.3) * h + h / 2,
+                )
+                size = np.sqrt(w * h) * rng.uniform(0.7, 1.4)
+            else:
+                name, class_id = self.draw(rng)
+                middle = rng.uniform(0, labels.shape[1]), rng.uniform(0, labels.shape[0])
+                size = rng.uniform(0.1, 0.5) * min(labels.shape)
+            sprite = self.sprite(name)
+            scale = min(size / np.sqrt(sprite.shape[0] * sprite.shape[1]), _LARGEST_SCALE)
+            hidden = labels == neighbour if neighbour and rng.random() < 0.5 else None
+            placed = _place(rng, sprite, scale, middle, labels.shape)
+            if placed is None or len(classes) + 1 >= IGNORE:
+                continue
+            where, shown = placed
+            if hidden is not None:
+                shown = shown * ~hidden[where][..., None]
+            colour, opacity = shown[..., :3] * rng.uniform(0.75, 1.25), shown[..., 3:]
+            image[where] = np.clip(image[where] * (1 - opacity) + colour + 0.5, 0, 255).astype(np.uint8)
+            classes.append(class_id)
+            labels[where][opacity[..., 0] > 0.5] = len(classes)
+        return image, labels, np.array(classes, np.int64)
+
     def _picture(self, row: int) -> tuple[Image, NDArray[np.uint8], NDArray[np.int64]]:
         """A picture, its labels and the classes of its objects."""
         clip = self.clip_set.clips[row]
@@ -105,6 +149,27 @@ class CutoutLibrary:
         # The mask's outermost pixels are half something else.
         alpha = cv2.GaussianBlur(cv2.erode(mask, np.ones((3, 3), np.uint8)), (0, 0), 0.8)
         return np.dstack([colour * alpha[..., None], alpha])
+
+
+def _place(
+    rng: np.random.Generator, sprite: FloatArray, scale: float, middle: Sequence[float], size: Sequence[int]
+) -> tuple[tuple[slice, slice], FloatArray] | None:
+    """A scaled and perhaps mirrored sprite with its middle (x, y) in a picture of ``size`` (height, width).
+
+    Returns where in it, and the part that is shown there; None where that is too little.
+    """
+    shape = max(1, round(scale * sprite.shape[1])), max(1, round(scale * sprite.shape[0]))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scaled = cv2.resize(sprite, shape, interpolation=way)
+    if rng.random() < 0.5:
+        scaled = scaled[:, ::-1]
+    first = [round(m - n / 2) for m, n in zip(middle[::-1], scaled.shape, strict=False)]
+    low = [max(n, 0) for n in first]
+    high = [min(n + m, k) for n, m, k in zip(first, scaled.shape, size, strict=False)]
+    if min(b - a for a, b in zip(low, high, strict=True)) < _LEAST_PASTED:
+        return None
+    picture, own = (tuple(slice(a - o, b - o) for a, b, o in zip(low, high, by, strict=True)) for by in ((0, 0), first))
+    return (picture[0], picture[1]), np.asarray(scaled[own], np.float32)
 
 
 def open_cutouts(annotations: Path, images: Path | None, classes: str) -> CutoutLibrary:

@@ -119,10 +119,11 @@ def test_background_in_a_box_of_no_object_costs_nothing() -> None:
     ghost = torch.where(seen, semantic.roll(1, 1), semantic)
     half = torch.tensor([[[size[0] / 2], [size[1] / 4]]]).expand(len(here), -1, -1)
     box = Boxes(torch.ones(len(here), 1, 1), half - 0.5, half, torch.full((len(here), 1), 0.1))
-    claims = Claims(box, torch.zeros_like(targets.labels.flatten(1), dtype=torch.long), here.float())
-    weight = torch.zeros_like(targets.center)
-    alone, claimed = (semantic_loss(ghost, targets, weight, LossConfig(), of) for of in (None, claims))
-    assert alone > 1
+    nothing, alone = torch.zeros_like(targets.center), torch.zeros_like(targets.labels.flatten(1), dtype=torch.long)
+    claims = Claims(box, nothing.flatten(1)[..., None], alone, here.float(), nothing)
+    maps = IntraMaps(ghost, nothing, torch.zeros_like(targets.center)[:, None].expand(-1, 2, -1, -1))
+    plain, claimed = (intra_losses(maps, targets, LossConfig(), None, of)["semantic"] for of in (None, claims))
+    assert plain > 1
     assert claimed == pytest.approx(0, abs=1e-4)
 
 

@@ -16,11 +16,12 @@ from torch.nn import functional as F
 
 from instance_flow.structures import ModelError
 from instance_flow_training.config import ConfigError, InitConfig, load_config
-from instance_flow_training.losses import in_no_object_s_box
+from instance_flow_training.losses import mistaken_cells, objects_of, owner_loss
 from instance_flow_training.network.boxes import DetectionEvidence, suppress
 from instance_flow_training.network.detector import CLASSES, HIDDEN, NEVER, YoloxNano
 from instance_flow_training.network.maps import Boxes, Claims, IntraMaps
 from instance_flow_training.network.model import InstanceFlowNet
+from instance_flow_training.targets import IGNORE
 from instance_flow_training.weights.initialise import initialise
 from instance_flow_training.weights.yolox import take_yolox
 
@@ -215,22 +216,70 @@ def test_a_hardly_sure_box_claims_a_mask_and_hardly_a_class() -> None:
 
 
 OF_AN_OBJECT = {
-    "its own box": ((6, 6, 2, 3), False),
-    "a little off": ((6.5, 7, 2, 3), False),
-    "half of it": ((6, 4, 2, 1), True),
-    "around it": ((7, 8, 5, 6), True),
-    "elsewhere": ((14, 20, 2, 3), True),
+    "its own box": ((6, 6, 2, 3), 1),
+    "a little off": ((6.5, 7, 2, 3), 1),
+    "half of it": ((6, 4, 2, 1), 0),
+    "around it": ((7, 8, 5, 6), 0),
+    "elsewhere": ((14, 20, 2, 3), 0),
+    "the other one's": ((14, 7, 1, 2), 2),
 }
 
 
-@pytest.mark.parametrize(("box", "wrong"), OF_AN_OBJECT.values(), ids=OF_AN_OBJECT)
-def test_a_box_of_no_object_is_told(box: tuple[float, float, float, float], wrong: bool) -> None:
-    """Of one that fills the rows 4 to 8 and the columns 3 to 9; a second object of the batch is not in the image."""
+def two_objects() -> Tensor:
+    """The first one fills the rows 4 to 8 and the columns 3 to 9, the second one the rows 13 to 15 and the columns 5 to
+    9; a third one of the batch is not in the image."""
     labels = torch.zeros(1, 20, 30, dtype=torch.uint8)
-    labels[0, 4:9, 3:10] = 1
-    inside = torch.rand(1, 20, 30)
-    claims = Claims(boxes((*box, 0.5)), torch.zeros(1, 600, dtype=torch.long), inside)
-    assert torch.equal(in_no_object_s_box(claims, labels, 2), inside * wrong)
+    labels[0, 4:9, 3:10], labels[0, 13:16, 5:10] = 1, 2
+    return labels
+
+
+@pytest.mark.parametrize(("box", "which"), OF_AN_OBJECT.values(), ids=OF_AN_OBJECT)
+def test_whose_box_it_is(box: tuple[float, float, float, float], which: int) -> None:
+    labels, inside = two_objects(), torch.rand(1, 20, 30)
+    found = boxes((*box, 0.5))
+    of_box = objects_of(found, labels, 3)
+    assert of_box.tolist() == [[which]]
+    nothing = torch.zeros(1, 20, 30)
+    claims = Claims(found, torch.zeros(1, 600, 1), torch.zeros(1, 600, dtype=torch.long), inside, nothing)
+    wrong = labels == 0 if not which else (labels > 0) & (labels != which)
+    assert torch.equal(mistaken_cells(claims, of_box, labels), wrong & (inside > 0.5))
+
+
+def test_cells_learn_to_choose_their_object_s_box_and_to_belong_to_it() -> None:
+    """The two boxes of the two objects and one of none; what is unknown and background has no say in the choice."""
+    labels = two_objects()
+    found = boxes((6, 6, 2.5, 3.5, 0.9), (14, 7, 1.5, 2.5, 0.8), (3, 25, 2, 2, 0.5))
+    of_box = objects_of(found, labels, 3)
+    right = torch.zeros(1, 600, 3)
+    right[0, torch.arange(600), (labels.flatten().long() - 1) % 3] = 9.0
+    own = (labels > 0).float() * 18 - 9
+    chosen = right.argmax(-1)
+
+    def loss(suits: Tensor = right, belongs: Tensor = own, seen: Tensor = labels) -> float:
+        return owner_loss(Claims(found, suits, chosen, torch.ones(1, 20, 30), belongs), of_box, seen).item()
+
+    assert loss() == pytest.approx(0, abs=1e-3)
+    assert loss(suits=right.roll(1, -1)) == pytest.approx(9, abs=0.1)
+    assert loss(belongs=-own) == pytest.approx(9, abs=0.1)
+    background = torch.where((labels == 0).flatten(1)[..., None], right.roll(1, -1), right)
+    assert loss(suits=background) == pytest.approx(0, abs=1e-3)
+    unknown = torch.where(labels == 2, IGNORE, labels)
+    wrong = torch.where((labels == 2).flatten(1)[..., None], right.roll(1, -1), right)
+    assert loss(suits=wrong, belongs=torch.where(labels == 2, -own, own), seen=unknown) == pytest.approx(0, abs=1e-3)
+
+
+def test_offsets_learn_from_the_choice() -> None:
+    """A cell between two boxes is pulled towards its own one."""
+    found = boxes((10, 8, 6, 6, 0.8), (10, 16, 6, 6, 0.8))
+    offset = torch.zeros(1, 2, 20, 30, requires_grad=True)
+    maps = IntraMaps(torch.zeros(1, 3, 20, 30), torch.zeros(1, 20, 30), offset)
+    _, _, claims = DetectionEvidence(4, 4).eval()(found, torch.zeros(1, 4, 20, 30), maps)
+    labels = torch.zeros(1, 20, 30, dtype=torch.uint8)
+    labels[0, 10, 12] = 2
+    owner_loss(claims, torch.tensor([[1, 2]]), labels).backward()
+    assert offset.grad is not None
+    assert offset.grad[0, 1, 10, 12] < 0, "less loss the farther to the right it points"
+    assert offset.grad.count_nonzero() == 1
 
 
 def test_a_box_in_front_of_another_s_middle_does_not_take_its_center() -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from instance_flow.declare import check, setting
 from instance_flow_training.network.boxes import intersections
-from instance_flow_training.network.maps import OUTPUT_STRIDE, Claims, FlowMaps, IntraMaps
+from instance_flow_training.network.maps import OUTPUT_STRIDE, Boxes, Claims, FlowMaps, IntraMaps
 from instance_flow_training.network.model import AFFINITY, OFFSET
 from instance_flow_training.targets import IGNORE
 
@@ -76,6 +76,12 @@ class LossConfig:
         "from 1 at COCO's upper end of medium ones (96 x 96 of 640 x 640). 1 = all alike, as in the paper",
         1,
         1000,
+    )
+    owner: float = setting(
+        0.0,
+        "ours, with a detector: weight of which object's box a cell chooses, and of which cells of a box belong to its "
+        "object",
+        *_WEIGHT,
     )
     background: tuple[str, ...] = setting(
         (),
@@ -205,10 +211,10 @@ def focal_loss(center: Tensor, heat: Tensor, weight: Tensor, count: Tensor) -> T
     return -((there + elsewhere) * weight).sum() / count.clamp(min=1)
 
 
-def in_no_object_s_box(claims: Claims, labels: Tensor, count: int) -> Tensor:
-    """How far a cell is inside of a box that is none of ``count`` objects', (B, h, w) 0 .. 1.
+def objects_of(boxes: Boxes, labels: Tensor, count: int) -> Tensor:
+    """Which of ``count`` objects of labels (B, h, w) each box is of: (B, K), n + 1 or 0 for none.
 
-    labels: (B, h, w).   A box is an object's where they share half of their union.
+    A box is an object's where they share half of their union.
     """
     there = object_cells(labels, count) > 0
     low, high = [], []
@@ -216,23 +222,54 @@ def in_no_object_s_box(claims: Claims, labels: Tensor, count: int) -> Tensor:
         lines = lines.transpose(1, 2)
         low.append(lines.float().argmax(-1))
         high.append(lines.shape[-1] - lines.flip(-1).float().argmax(-1))
-    boxes = claims.boxes
     # Cell n reaches from n - 1/2 to n + 1/2.
     own_low, own_high = (torch.stack(side, 1).float() - 0.5 for side in (low, high))
     shared = intersections(own_low, own_high, boxes.center - boxes.half, boxes.center + boxes.half)
     union = (own_high - own_low).prod(1)[..., None] + 4 * boxes.half.prod(1)[:, None] - shared
-    right = (shared > 0.5 * union) & there.flatten(1, 2).any(1)[..., None]
-    wrong = ~right.any(1)
-    return claims.inside * wrong.gather(1, claims.chosen).view_as(claims.inside)
+    overlap = shared / union * there.flatten(1, 2).any(1)[..., None]
+    most, which = overlap.max(1)
+    return torch.where(most > 0.5, which + 1, 0)
+
+
+def mistaken_cells(claims: Claims, of_box: Tensor, labels: Tensor) -> Tensor:
+    """Cells of objects in a box of another object, and cells of background in a box of no object: (B, h, w) bool.
+
+    What a box of no object claims is what its object would have if there were one; whether there is, its score says.
+
+    of_box: (B, K) as of ``objects_of``.   labels: (B, h, w).
+    """
+    chosen = of_box.gather(1, claims.chosen).view_as(labels)
+    wrong = torch.where(labels == 0, chosen == 0, (chosen > 0) & (chosen != labels))
+    return wrong & (claims.inside > 0.5)
+
+
+def owner_loss(claims: Claims, of_box: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of the choice that the cells of objects make between the boxes, where one is theirs, and of which
+    cells inside of the box of an object belong to it. The cells of a small object weigh more.
+
+    of_box: (B, K) as of ``objects_of``.   labels: (B, h, w).
+    """
+    known = labels != IGNORE
+    label = torch.where(known, labels, 0).long().flatten(1)
+    own = of_box[:, None] == label[..., None]
+    there = own.any(-1) & (label > 0)
+    count = torch.zeros_like(of_box[:, :1]).expand(-1, int(label.max()) + 1).contiguous()
+    size = count.scatter_add(1, label, torch.ones_like(label)).gather(1, label).float()
+    chosen = claims.suits.masked_fill(~own, -torch.inf).logsumexp(-1) - claims.suits.logsumexp(-1)
+    chosen = torch.where(there, chosen, 0)
+    of_chosen = of_box.gather(1, claims.chosen).view_as(labels)
+    inside = (claims.inside > 0.5) & (of_chosen > 0) & known
+    wanted = (of_chosen == labels).float()
+    belongs = F.binary_cross_entropy_with_logits(claims.belongs.float(), wanted, reduction="none")
+    return masked_mean(-chosen, there.float() * size.rsqrt()) + masked_mean(belongs, inside.float())
 
 
 def semantic_loss(
-    logits: Tensor, targets: BatchTargets, weight: Tensor, config: LossConfig, claims: Claims | None = None
+    logits: Tensor, targets: BatchTargets, weight: Tensor, config: LossConfig, mistaken: Tensor | None = None
 ) -> Tensor:
     """Cross entropy over the known pixels, or over the hardest of them (``LossConfig.hard_pixels``).
 
-    Background in a box of no object does not count: what a box claims is what its object would have if there were one;
-    whether there is, its score says.
+    mistaken: (B, h, w) as of ``mistaken_cells``; these do not count.
     """
     step = config.semantic_stride
     truth = targets.semantic[:, step // 2 :: step, step // 2 :: step]
@@ -240,9 +277,8 @@ def semantic_loss(
     def of_pixels(cells: Tensor) -> Tensor:
         return F.interpolate(cells[:, None], truth.shape[-2:])[:, 0]
 
-    if claims is not None:
-        wrong = of_pixels(in_no_object_s_box(claims, targets.labels, targets.weight.shape[1])) > 0.5
-        truth = torch.where(wrong & (truth == 0), IGNORE, truth)
+    if mistaken is not None:
+        truth = torch.where(of_pixels(mistaken.float()) > 0, IGNORE, truth)
     logits = F.interpolate(logits, truth.shape[-2:], mode="bilinear", align_corners=False)
     if config.hard_pixels == 1:
         if config.small_objects == 1:
@@ -295,11 +331,15 @@ def intra_losses(
         center = focal_loss(maps.center, heat, weights("center"), (heat >= 1).sum())
     else:
         center = masked_mean((maps.center - heat) ** 2, weights("center"))
+    of_box = None if claims is None else objects_of(claims.boxes, targets.labels, targets.weight.shape[1])
+    mistaken = None if claims is None or of_box is None else mistaken_cells(claims, of_box, targets.labels)
     terms = {
-        "semantic": semantic_loss(maps.semantic, targets, weight, config, claims),
+        "semantic": semantic_loss(maps.semantic, targets, weight, config, mistaken),
         "center": center,
         "intra": masked_mean((maps.offset - torch.nan_to_num(own)).abs().sum(1) * pixels, weights("intra")),
     }
+    if claims is not None and of_box is not None and config.owner:
+        terms["owner"] = owner_loss(claims, of_box, targets.labels)
     if soft is not None:
         terms["distil"] = distillation(maps.semantic, soft, targets)
     return terms

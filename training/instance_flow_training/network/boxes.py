@@ -105,13 +105,14 @@ class DetectionEvidence(nn.Module):
             unknown: classes that no box tells of; their cells keep what the maps say: a tool in a person's hand.
         """
         cells = positions(features)
-        aim = cells + maps.offset.detach().float()
-        owners = _owners(boxes, cells, aim, maps.semantic.detach().float())
+        aim = cells + maps.offset.float()
+        suits = _suits(boxes, cells, aim, maps.semantic.detach().float())
+        owners = suits.argmax(-1)
         classes, center, half, score = _at(self._raising(boxes, unknown), owners, features)
         place = (cells - center) / half
         present = score > _LEAST
         inside = torch.sigmoid(3 - 3 * place.abs().clamp(max=3).pow(3).sum(1, keepdim=True)) * present
-        of_box = [place.clamp(-2, 2), half.log() / 3, ((aim - center) / half).clamp(-2, 2)]
+        of_box = [place.clamp(-2, 2), half.log() / 3, ((aim.detach() - center) / half).clamp(-2, 2)]
         box = torch.cat([torch.cat(of_box, 1) * present, inside, score], 1)
         own = self.belongs(of_parts(self.join, features, box.to(features.dtype)))
         claimed = own + self.claim * (1 - score)
@@ -126,7 +127,7 @@ class DetectionEvidence(nn.Module):
         background = learned.semantic[:, :1] - _FOREGROUND * middles[:, None]
         semantic = torch.cat([background.to(features.dtype), learned.semantic[:, 1:]], 1)
         offset = torch.where(covered[:, None], (center - cells).to(features.dtype), maps.offset)
-        claims = Claims(boxes, owners, inside[:, 0])
+        claims = Claims(boxes, suits, owners, inside[:, 0], own[:, 0])
         return learned, IntraMaps(semantic, heat, offset), claims
 
     def _raising(self, boxes: Boxes, unknown: Sequence[int]) -> Boxes:
@@ -150,9 +151,9 @@ def _of_known_classes(semantic: Tensor, unknown: Sequence[int]) -> Tensor:
     return semantic[:, others].amax(1) >= semantic[:, [row + 1 for row in unknown]].amax(1)
 
 
-def _owners(boxes: Boxes, cells: Tensor, aim: Tensor, semantic: Tensor) -> Tensor:
-    """For every cell the box that it lies in most centrally, that its offset points to and that is of its class, as a
-    rider's and not the horse's: (B, h * w).
+def _suits(boxes: Boxes, cells: Tensor, aim: Tensor, semantic: Tensor) -> Tensor:
+    """How well each box suits a cell: that it lies in centrally, that its offset points to and that is of its class, as
+    a rider's and not the horse's: (B, h * w, K) logits.
 
     The sum of squared distances in half sizes of the box and of the logarithm of its area, less that of its score and
     the class logits (B, C + 1, h, w) that the box expects, as one product of matrices: much as a mixture of Gaussians
@@ -174,7 +175,7 @@ def _owners(boxes: Boxes, cells: Tensor, aim: Tensor, semantic: Tensor) -> Tenso
     kinds = boxes.classes / boxes.classes.sum(1, keepdim=True).clamp(min=1e-6)
     asked = torch.cat([lies.expand(len(aims), -1, -1), aims, torch.ones_like(aims[:, :1]), semantic.flatten(2)], 1)
     offered = torch.cat([-of_box, -_VOTE * of_box, -constant, F.pad(_ALIKE * kinds, (0, 0, 1, 0))], 1)
-    return torch.matmul(asked.transpose(1, 2), offered).argmax(-1)
+    return torch.matmul(asked.transpose(1, 2), offered)
 
 
 def _middles(boxes: Boxes, cells: Tensor) -> Tensor:

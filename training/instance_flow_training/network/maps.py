@@ -54,12 +54,16 @@ class Boxes(NamedTuple):
 class Claims(NamedTuple):
     """Which cells are whose.
 
-    chosen: (B, h * w) which of the ``boxes`` a cell chose.   inside: (B, h, w) how far inside of it it lies, 0 .. 1.
+    suits: (B, h * w, K) logits of a cell's choice between the ``boxes``.   chosen: (B, h * w) which of them it chose.
+    inside: (B, h, w) how far inside of that one it lies, 0 .. 1.
+    belongs: (B, h, w) logits of its belonging to the object of that one.
     """
 
     boxes: Boxes
+    suits: Tensor
     chosen: Tensor
     inside: Tensor
+    belongs: Tensor
 
 
 class Frames(NamedTuple):

@@ -280,7 +280,8 @@ class AnnotatedClips(TrainingData):
         pixels = {t: change_colour(self._read(clip, t), colour) for t in set(frames)}
         painted = {t: paint_labels(clip, t) for t in set(frames)}
         class_ids = clip.class_ids
-        if self._library is not None and len(clip.files) == 1 and rng.random() < self.config.paste:
+        share = self.config.paste if len(clip.files) == 1 else 0
+        if share and self._library is not None and rng.random() < share:
             pixels[0], painted[0], class_ids = self._library.paste(rng, pixels[0], painted[0], class_ids)
         truth = [painted[t] for t in frames]
         views, labels = self._view(rng, truth, moves)

@@ -256,7 +256,7 @@ def test_cells_learn_to_choose_their_object_s_box_and_to_belong_to_it() -> None:
     chosen = right.argmax(-1)
 
     def loss(suits: Tensor = right, belongs: Tensor = own, seen: Tensor = labels) -> float:
-        return owner_loss(Claims(found, suits, chosen, torch.ones(1, 20, 30), belongs), of_box, seen).item()
+        return owner_loss(Claims(found, suits, chosen, torch.ones(1, 20, 30), belongs), of_box, seen, 3).item()
 
     assert loss() == pytest.approx(0, abs=1e-3)
     assert loss(suits=right.roll(1, -1)) == pytest.approx(9, abs=0.1)
@@ -276,7 +276,7 @@ def test_offsets_learn_from_the_choice() -> None:
     _, _, claims = DetectionEvidence(4, 4).eval()(found, torch.zeros(1, 4, 20, 30), maps)
     labels = torch.zeros(1, 20, 30, dtype=torch.uint8)
     labels[0, 10, 12] = 2
-    owner_loss(claims, torch.tensor([[1, 2]]), labels).backward()
+    owner_loss(claims, torch.tensor([[1, 2]]), labels, 2).backward()
     assert offset.grad is not None
     assert offset.grad[0, 1, 10, 12] < 0, "less loss the farther to the right it points"
     assert offset.grad.count_nonzero() == 1

@@ -243,25 +243,25 @@ def mistaken_cells(claims: Claims, of_box: Tensor, labels: Tensor) -> Tensor:
     return wrong & (claims.inside > 0.5)
 
 
-def owner_loss(claims: Claims, of_box: Tensor, labels: Tensor) -> Tensor:
+def owner_loss(claims: Claims, of_box: Tensor, labels: Tensor, count: int) -> Tensor:
     """Cross entropy of the choice that the cells of objects make between the boxes, where one is theirs, and of which
     cells inside of the box of an object belong to it. The cells of a small object weigh more.
 
-    of_box: (B, K) as of ``objects_of``.   labels: (B, h, w).
+    of_box: (B, K) as of ``objects_of``.   labels: (B, h, w) of ``count`` objects.
     """
     known = labels != IGNORE
     label = torch.where(known, labels, 0).long().flatten(1)
     own = of_box[:, None] == label[..., None]
     there = own.any(-1) & (label > 0)
-    count = torch.zeros_like(of_box[:, :1]).expand(-1, int(label.max()) + 1).contiguous()
-    size = count.scatter_add(1, label, torch.ones_like(label)).gather(1, label).float()
+    sizes = object_cells(labels, count).sum((1, 2)).clamp(min=1).float()
+    weight = object_values(labels, sizes.rsqrt()[..., None])[:, 0].flatten(1)
     chosen = claims.suits.masked_fill(~own, -torch.inf).logsumexp(-1) - claims.suits.logsumexp(-1)
     chosen = torch.where(there, chosen, 0)
     of_chosen = of_box.gather(1, claims.chosen).view_as(labels)
     inside = (claims.inside > 0.5) & (of_chosen > 0) & known
     wanted = (of_chosen == labels).float()
     belongs = F.binary_cross_entropy_with_logits(claims.belongs.float(), wanted, reduction="none")
-    return masked_mean(-chosen, there.float() * size.rsqrt()) + masked_mean(belongs, inside.float())
+    return masked_mean(-chosen, there.float() * weight) + masked_mean(belongs, inside.float())
 
 
 def semantic_loss(
@@ -331,15 +331,19 @@ def intra_losses(
         center = focal_loss(maps.center, heat, weights("center"), (heat >= 1).sum())
     else:
         center = masked_mean((maps.center - heat) ** 2, weights("center"))
-    of_box = None if claims is None else objects_of(claims.boxes, targets.labels, targets.weight.shape[1])
-    mistaken = None if claims is None or of_box is None else mistaken_cells(claims, of_box, targets.labels)
+    mistaken, owner = None, {}
+    if claims is not None:
+        count = targets.weight.shape[1]
+        of_box = objects_of(claims.boxes, targets.labels, count)
+        mistaken = mistaken_cells(claims, of_box, targets.labels)
+        if config.owner:
+            owner["owner"] = owner_loss(claims, of_box, targets.labels, count)
     terms = {
         "semantic": semantic_loss(maps.semantic, targets, weight, config, mistaken),
         "center": center,
         "intra": masked_mean((maps.offset - torch.nan_to_num(own)).abs().sum(1) * pixels, weights("intra")),
+        **owner,
     }
-    if claims is not None and of_box is not None and config.owner:
-        terms["owner"] = owner_loss(claims, of_box, targets.labels)
     if soft is not None:
         terms["distil"] = distillation(maps.semantic, soft, targets)
     return terms

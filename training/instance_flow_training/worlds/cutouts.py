@@ -85,7 +85,11 @@ class CutoutLibrary:
     def draw(self, rng: np.random.Generator) -> tuple[str, int]:
         """One cut-out, rare classes more often than their number has it: its name and class_id."""
         class_id = int(rng.choice(len(self.class_names), p=self._shares))
-        return f"{class_id}:{int(rng.integers(len(self.cutouts[class_id])))}", class_id
+        return self._one_of(rng, class_id), class_id
+
+    def _one_of(self, rng: np.random.Generator, class_id: int) -> str:
+        """The name of one cut-out of a class."""
+        return f"{class_id}:{int(rng.integers(len(self.cutouts[class_id])))}"
 
     def draw_ground(self, rng: np.random.Generator, empty: bool) -> int:
         """One picture; empty: of those without objects, if there are any."""
@@ -106,7 +110,7 @@ class CutoutLibrary:
             neighbour = int(rng.choice(there)) if there and rng.random() < _BESIDE else 0
             if neighbour:
                 class_id = classes[neighbour - 1]
-                name = f"{class_id}:{int(rng.integers(len(self.cutouts[class_id])))}"
+                name = self._one_of(rng, class_id)
                 x, y, w, h = cv2.boundingRect((labels == neighbour).view(np.uint8))
                 middle = (
                     x + rng.choice([-1, 1]) * rng.uniform(0.25, 1) * w + w / 2,
